@@ -1,0 +1,3 @@
+"""One supervised fleet of MCP servers for every client on the machine."""
+
+__version__ = "2.0.0.dev0"

@@ -1,0 +1,5 @@
+"""`python -m mcp_multi_server`."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,244 @@
+"""JSON-RPC 2.0, one message a line: bytes to messages and back, without a stream.
+
+Members that are only passed on (`id`, `params`, `result`, `error`) stay the bytes they came as, so big integers, number
+formats, escapes and unknown members survive by construction.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeAlias
+
+import msgspec
+
+from .errors import INVALID_REQUEST, PARSE_ERROR, RpcError
+
+Raw = msgspec.Raw
+Buffer: TypeAlias = bytes | memoryview | msgspec.Raw
+Members: TypeAlias = dict[str, msgspec.Raw]
+"""One JSON object, its values undecoded."""
+
+ABSENT = msgspec.Raw()
+JOIN_BELOW = 16 * 1024
+"""Bytes below which copying a payload into one buffer is cheaper than writing it as a part of its own."""
+
+_ID = re.compile(rb'-?\d+|"(?:[^"\\]|\\.)*"')
+_ID_AT_HEAD = re.compile(rb'\s*\{\s*"jsonrpc"\s*:\s*"2\.0"\s*,\s*"id"\s*:\s*(-?\d+|"(?:[^"\\]|\\.)*")\s*[,}]')
+_ID_AT_TAIL = re.compile(rb'"id"\s*:\s*(-?\d+)\s*(?:,\s*"jsonrpc"\s*:\s*"2\.0"\s*)?\}\s*\Z')
+
+
+class Message(msgspec.Struct, gc=False):
+    """A decoded line: a request (`method`, `id`), a notification (`method`) or a response (`id` alone)."""
+
+    jsonrpc: str = ""
+    id: msgspec.Raw = ABSENT
+    method: str = ""
+    params: msgspec.Raw = ABSENT
+    result: msgspec.Raw = ABSENT
+    error: msgspec.Raw = ABSENT
+
+
+class InvalidMessage(RpcError):
+    """A line that is no JSON-RPC message. `id` is what the answer carries: the sender's id where it could be read."""
+
+    def __init__(self, code: int, message: str, id: bytes = b"null") -> None:
+        super().__init__(code, message)
+        self.id = id
+
+
+_decode_message = msgspec.json.Decoder(Message).decode
+_decode_members = msgspec.json.Decoder(Members).decode
+_decode_any = msgspec.json.Decoder().decode
+encode = msgspec.json.Encoder().encode
+"""Any value, `Raw` and `Members` included, as JSON bytes."""
+
+
+def decode(line: bytes) -> Message:
+    """The message in one line.
+
+    Raises:
+        InvalidMessage: -32700 where the line is no JSON, -32600 where it is no JSON-RPC 2.0 message (a batch, an id
+            that is null, a float or a boolean, a method that is no string, params that are no object).
+
+    """
+    try:
+        message = _decode_message(line)
+    except (msgspec.DecodeError, RecursionError):
+        raise _explain(line) from None
+    if message.jsonrpc != "2.0":
+        raise InvalidMessage(INVALID_REQUEST, 'jsonrpc must be "2.0"', _usable_id(message.id))
+    if message.id is not ABSENT and not bytes(message.id).isdigit() and not _ID.fullmatch(message.id):
+        raise InvalidMessage(INVALID_REQUEST, "id must be a string or an integer")
+    if message.params is not ABSENT and bytes(memoryview(message.params)[:1]) != b"{":
+        raise InvalidMessage(INVALID_REQUEST, "params must be an object", _usable_id(message.id))
+    if message.id is ABSENT and not message.method:
+        raise InvalidMessage(INVALID_REQUEST, "neither a method nor an id")
+    if not line.isascii() and not _is_utf8(line):
+        raise InvalidMessage(PARSE_ERROR, "not valid UTF-8", _usable_id(message.id))
+    return message
+
+
+def members(raw: Buffer) -> Members:
+    """The members of a JSON object, values undecoded. Raises msgspec.ValidationError where it is no object."""
+    return _decode_members(raw)
+
+
+def value(raw: Buffer) -> Any:
+    """A JSON value as Python objects."""
+    return _decode_any(raw)
+
+
+def text(raw: msgspec.Raw | None) -> str | None:
+    """The string that `raw` holds, or None where it is missing or no string."""
+    if raw is None:
+        return None
+    try:
+        found = _decode_any(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    return found if isinstance(found, str) else None
+
+
+def is_object(raw: Buffer) -> bool:
+    """Whether an already validated JSON value is an object."""
+    return bytes(memoryview(raw)[:1]) == b"{"
+
+
+def salvage_id(head: bytes, tail: bytes) -> bytes | None:
+    """The id of a line that could not be read whole, from its first and last bytes; None where it cannot be told.
+
+    Sound on valid JSON: at the head nothing has nested yet, at the tail the last brace closes the top level.
+    """
+    found = _ID_AT_HEAD.match(head) or _ID_AT_TAIL.search(tail)
+    return found[1] if found else None
+
+
+def request(id: int, method: str, params: Buffer) -> list[Buffer]:
+    """A request line, as parts to be written one after another."""
+    return _frame(b'{"jsonrpc":"2.0","id":%d,"method":%b,"params":' % (id, encode(method)), params)
+
+
+def notification(method: str, params: Buffer | None = None) -> list[Buffer]:
+    """A notification line."""
+    if params is None:
+        return [b'{"jsonrpc":"2.0","method":%b}\n' % encode(method)]
+    return _frame(b'{"jsonrpc":"2.0","method":%b,"params":' % encode(method), params)
+
+
+def result(id: bytes, payload: Buffer) -> list[Buffer]:
+    """A response line that carries a result."""
+    return _frame(b'{"jsonrpc":"2.0","id":%b,"result":' % id, payload)
+
+
+def error(id: bytes, payload: Buffer) -> list[Buffer]:
+    """A response line that carries an error object, already encoded."""
+    return _frame(b'{"jsonrpc":"2.0","id":%b,"error":' % id, payload)
+
+
+def error_object(failure: RpcError) -> bytes:
+    """The error object of a failure, encoded."""
+    body: dict[str, Any] = {"code": failure.code, "message": failure.message}
+    if failure.data is not None:
+        body["data"] = failure.data
+    return encode(body)
+
+
+def _frame(head: bytes, payload: Buffer) -> list[Buffer]:
+    if len(memoryview(payload)) < JOIN_BELOW:
+        return [b"".join((head, payload, b"}\n"))]
+    return [head, payload, b"}\n"]
+
+
+def _explain(line: bytes) -> InvalidMessage:
+    """Why `line` is no message; the slow path of `decode`."""
+    try:
+        found = _decode_any(line)
+    except RecursionError:
+        return InvalidMessage(PARSE_ERROR, "nested too deeply")
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return InvalidMessage(PARSE_ERROR, "not valid JSON")
+    if isinstance(found, list):
+        return InvalidMessage(INVALID_REQUEST, "batches are not supported: send one message a line")
+    if not isinstance(found, Mapping):
+        return InvalidMessage(INVALID_REQUEST, "a message must be an object")
+    wrong = "jsonrpc" if not isinstance(found.get("jsonrpc", ""), str) else "method"
+    id = found.get("id")
+    usable = isinstance(id, (int, str)) and not isinstance(id, bool)
+    return InvalidMessage(INVALID_REQUEST, f"{wrong} must be a string", encode(id) if usable else b"null")
+
+
+def _usable_id(id: msgspec.Raw) -> bytes:
+    return bytes(id) if id is not ABSENT and _ID.fullmatch(id) else b"null"
+
+
+def _is_utf8(line: bytes) -> bool:
+    try:
+        line.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+class Oversize:
+    """A line longer than the cap; only its ends were kept."""
+
+    __slots__ = ("head", "size", "tail")
+
+    def __init__(self, head: bytes) -> None:
+        self.head = head
+        self.tail = b""
+        self.size = len(head)
+
+    def extend(self, data: bytes) -> None:
+        """Count more of the line, keeping its end."""
+        self.size += len(data)
+        self.tail = (self.tail + data)[-Lines.KEEP :]
+
+
+class Lines:
+    """Cuts a byte stream into lines in O(n), holding at most `cap` bytes of an unfinished one."""
+
+    KEEP = 256
+    """Bytes kept of either end of a line over the cap, enough to find its id."""
+
+    def __init__(self, cap: int) -> None:
+        self.cap = cap
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._over: Oversize | None = None
+
+    @property
+    def partial(self) -> bool:
+        """Whether a line has begun and not ended."""
+        return self._size > 0 or self._over is not None
+
+    def feed(self, data: bytes) -> Iterator[bytes | Oversize]:
+        """The lines that `data` completes, without their newlines; blank ones are left out."""
+        *complete, rest = data.split(b"\n")
+        for piece in complete:
+            line = self._complete(piece)
+            if isinstance(line, Oversize) or (line and not line.isspace()):
+                yield line
+        if rest:
+            self._keep(rest)
+
+    def _complete(self, piece: bytes) -> bytes | Oversize:
+        if self._parts or self._over is not None or len(piece) > self.cap:
+            self._keep(piece)
+            over, parts = self._over, self._parts
+            self._parts, self._size, self._over = [], 0, None
+            return over if over is not None else b"".join(parts)
+        return piece
+
+    def _keep(self, data: bytes) -> None:
+        if self._over is not None:
+            self._over.extend(data)
+            return
+        self._parts.append(data)
+        self._size += len(data)
+        if self._size > self.cap:
+            whole = b"".join(self._parts)
+            self._over = Oversize(whole[: self.KEEP])
+            self._over.extend(whole[self.KEEP :])
+            self._parts, self._size = [], 0

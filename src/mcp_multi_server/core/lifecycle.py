@@ -1,0 +1,258 @@
+"""The states of one server and what moves it between them.
+
+`step` is the only way from one `Status` to the next. Time (monotonic seconds) and luck (0 ≤ luck < 1) are arguments, so
+a ten-minute outage is an ordinary function call.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import TypeAlias
+
+BACKOFF_BASE = 0.5
+BACKOFF_CAP = 30.0
+BACKOFF_FLOOR = 0.1
+PARKED_RETRY = 300.0
+PARKED_SPREAD = 0.2
+STABLE_AFTER = 60.0
+"""Seconds of being up after which earlier failures are forgotten."""
+FLAP_LIMIT = 10
+FLAP_WINDOW = 600.0
+KICK_BACKOFF = 2.0
+KICK_PARKED = 30.0
+"""Seconds between two attempts that calls may cause, in backoff and when parked."""
+RISE = 2
+FALL = 3
+TRANSPORT_FAILURES = 5
+"""Good probes that end `degraded`, bad ones that end the connection, transport failures in a row that begin it."""
+
+
+class State(StrEnum):
+    """Where a server stands."""
+
+    DISABLED = "disabled"
+    CONNECTING = "connecting"
+    READY = "ready"
+    DEGRADED = "degraded"
+    BACKOFF = "backoff"
+    PARKED = "parked"
+    STOPPING = "stopping"
+
+
+ROUTED = frozenset({State.READY, State.DEGRADED})
+"""States in which calls are forwarded."""
+
+
+class Reason(StrEnum):
+    """Why a connection failed; a closed set, used as a metric label."""
+
+    CONFIG = "config"
+    SPAWN = "spawn"
+    EXIT = "exit"
+    SIGNAL = "signal"
+    CLOSED = "closed"
+    HANG = "hang"
+    PROTOCOL = "protocol"
+    START_TIMEOUT = "start_timeout"
+    UNREACHABLE = "unreachable"
+    UNAUTHORIZED = "unauthorized"
+    SESSION = "session"
+    FLAPPING = "flapping"
+    INTERNAL = "internal"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a connection could not be made or ended. `permanent`: trying again soon cannot help."""
+
+    reason: Reason
+    message: str
+    permanent: bool = False
+
+
+class Lost(Exception):
+    """Raised where a connection is needed and there is none, or none any more."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+
+
+def exit_failure(returncode: int) -> Failure:
+    """The failure of a child that ended by itself; as in a shell, 126 and 127 say that it never ran."""
+    if returncode < 0:
+        return Failure(Reason.SIGNAL, f"killed by signal {-returncode}")
+    return Failure(Reason.EXIT, f"exited with code {returncode}", permanent=returncode in (126, 127))
+
+
+def http_failure(status: int) -> Failure:
+    """The failure that an HTTP status means for a connection."""
+    if status in (401, 403):
+        return Failure(Reason.UNAUTHORIZED, f"HTTP {status}", permanent=True)
+    return Failure(Reason.UNREACHABLE, f"HTTP {status}", permanent=status == 404)
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """One server's state and all that decides the next one. Times are monotonic seconds."""
+
+    state: State = State.CONNECTING
+    since: float = 0.0
+    failure: Failure | None = None
+    """The last failure; kept until the server is stable, so that what happened can be read after it came back."""
+    failures: int = 0
+    """Failures in a row, without a stable time between them."""
+    recent: tuple[float, ...] = ()
+    """When it failed within the last ten minutes."""
+    next_attempt: float | None = None
+    last_attempt: float = float("-inf")
+    good: int = 0
+    bad: int = 0
+    """Probes in a row, good and bad, while degraded."""
+    transport_failures: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A connection is being made: the timer ran out, a call asked, or someone said `restart`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """Transport up, protocol negotiated, every list read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The connection could not be made, or ended without our asking."""
+
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The server answered a probe or a call. `probe`: it was a probe."""
+
+    probe: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Unanswered:
+    """A probe was late or failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class TransportFailed:
+    """A call failed on its way (not by the server's own error)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Told to end the connection, or never to begin one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Disable:
+    """The entry says `disabled`."""
+
+
+Happening: TypeAlias = Attempt | Connected | Failed | Answered | Unanswered | TransportFailed | Stop | Disable
+
+
+class IllegalTransition(Exception):
+    """Something happened that cannot happen in this state; a bug of ours."""
+
+
+def step(status: Status, happening: Happening, *, now: float, luck: float) -> Status:
+    """The status after `happening`. Raises IllegalTransition where that state does not allow it."""
+    state = status.state
+    match happening:
+        case Attempt() if state in (State.CONNECTING, State.BACKOFF, State.PARKED, State.STOPPING, State.DISABLED):
+            return _to(status, State.CONNECTING, now, last_attempt=now)
+        case Connected() if state is State.CONNECTING:
+            return _to(status, State.READY, now)
+        case Failed(failure) if state in (State.CONNECTING, *ROUTED):
+            return _failed(status, failure, now, luck)
+        case Failed(failure) if failure.permanent and state in (State.BACKOFF, State.PARKED):
+            return _failed(status, failure, now, luck)
+        case Answered(probe) if state in ROUTED:
+            return _answered(status, probe, now)
+        case Unanswered() if state is State.READY:
+            return _to(status, State.DEGRADED, now, bad=1)
+        case Unanswered() if state is State.DEGRADED:
+            return replace(status, good=0, bad=status.bad + 1)
+        case TransportFailed() if state in ROUTED:
+            return _transport_failed(status, now)
+        case Stop():
+            return _to(status, State.STOPPING, now)
+        case Disable():
+            return _to(Status(), State.DISABLED, now)
+        case _:
+            raise IllegalTransition(f"{type(happening).__name__} in state {state}")
+
+
+def is_hung(status: Status) -> bool:
+    """Whether a degraded server has missed as many probes as end its connection."""
+    return status.state is State.DEGRADED and status.bad >= FALL
+
+
+def is_stable(status: Status, now: float) -> bool:
+    """Whether the server has been up for so long that its failures no longer count."""
+    return status.state in ROUTED and now - status.since >= STABLE_AFTER
+
+
+def kick_due(status: Status, now: float) -> float | None:
+    """When a call may cause the next attempt; None where calls cause none in this state."""
+    if status.state is State.BACKOFF:
+        return max(now, status.last_attempt + KICK_BACKOFF)
+    if status.state is State.PARKED and not _is_config(status):
+        return max(now, status.last_attempt + KICK_PARKED)
+    return None
+
+
+def backoff(failures: int, luck: float) -> float:
+    """Seconds to wait after so many failures in a row: full jitter, `luck × min(30, 0.5 × 2ⁿ⁻¹)`, at least 0.1."""
+    ceiling = min(BACKOFF_CAP, BACKOFF_BASE * 2.0 ** min(failures - 1, 60))
+    return max(BACKOFF_FLOOR, luck * ceiling)
+
+
+def _to(status: Status, state: State, now: float, **changes: object) -> Status:
+    """`status` in another state; what belongs to the old one alone is cleared."""
+    cleared: dict[str, object] = {"next_attempt": None, "good": 0, "bad": 0, "transport_failures": 0}
+    return replace(status, state=state, since=now, **(cleared | changes))  # type: ignore[arg-type]  # keyword by name
+
+
+def _failed(status: Status, failure: Failure, now: float, luck: float) -> Status:
+    earlier = () if is_stable(status, now) else status.recent
+    recent = (*(time for time in earlier if now - time < FLAP_WINDOW), now)
+    failures = 1 if is_stable(status, now) else status.failures + 1
+    if not failure.permanent and len(recent) > FLAP_LIMIT:
+        failure = Failure(Reason.FLAPPING, f"failed {len(recent)} times in 10 min; last: {failure.message}", True)
+        recent = ()
+    if failure.permanent:
+        retry = None if failure.reason is Reason.CONFIG else now + PARKED_RETRY * (1 + PARKED_SPREAD * (2 * luck - 1))
+        state = State.PARKED
+    else:
+        retry, state = now + backoff(failures, luck), State.BACKOFF
+    return _to(status, state, now, failure=failure, failures=failures, recent=recent, next_attempt=retry)
+
+
+def _answered(status: Status, probe: bool, now: float) -> Status:
+    if is_stable(status, now) and status.failures:
+        status = replace(status, failures=0, recent=())
+    if status.state is State.READY or not probe:
+        return replace(status, transport_failures=0)
+    if status.good + 1 >= RISE:
+        return _to(status, State.READY, now)
+    return replace(status, good=status.good + 1, bad=0, transport_failures=0)
+
+
+def _transport_failed(status: Status, now: float) -> Status:
+    if status.state is State.READY and status.transport_failures + 1 >= TRANSPORT_FAILURES:
+        return _to(status, State.DEGRADED, now)
+    return replace(status, transport_failures=status.transport_failures + 1)
+
+
+def _is_config(status: Status) -> bool:
+    return status.failure is not None and status.failure.reason is Reason.CONFIG

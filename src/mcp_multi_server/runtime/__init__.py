@@ -1,0 +1,1 @@
+"""Tasks, sockets, processes and clocks: carries out what the core decides."""
