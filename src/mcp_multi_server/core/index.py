@@ -1,0 +1,357 @@
+"""All catalogs merged: which server a name or URI means, and the lists as clients see them.
+
+An index is immutable. It is built whenever a catalog, a server's state or the config changes, so building does only
+what calls need; lists, collisions and the tables for bare URIs are made when first asked for and kept.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import msgspec
+
+from .catalog import Catalog, Item, Kind
+from .jsonrpc import Raw, encode, is_object, members
+from .uri import Namespaces, Template, namespaced
+
+STATE_KEY = "mcp-multi-server/state"
+"""The `_meta` member of a listed item whose server is away."""
+LONGEST_NAME = 64
+"""Characters of a tool's name that LLM APIs take."""
+LENGTH_SHOWN = 200
+CANDIDATES_SHOWN = 8
+
+_ACCEPTED = re.compile(r"[A-Za-z0-9_-]*")
+_CALLED_BY_NAME = (Kind.TOOL, Kind.PROMPT)
+
+
+@dataclass(frozen=True)
+class Naming:
+    """How tools and prompts are named.
+
+    `bare`: the owner of a name is listed under it alone, and everything is callable under its qualified name too.
+    `qualified`: there are qualified names only; a bare one does not route.
+    """
+
+    style: Literal["bare", "qualified"] = "bare"
+    separator: str = "__"
+    collisions: Literal["first", "last"] = "first"
+    """Which claimant of a bare name owns it, in config order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A configured server and what it offers. `prefix`: its name in qualified names."""
+
+    server: str
+    prefix: str
+    catalog: Catalog
+    has_resources: bool
+    away: str | None = None
+    """The server's state while calls cannot be forwarded to it."""
+
+
+class Route(msgspec.Struct, frozen=True, gc=False):
+    """Who is meant, and the server's own name or URI for it. `namespaced`: the client wrote `server:uri`.
+
+    Made for every item at every build, hence not a dataclass: it costs a fifth.
+    """
+
+    server: str
+    name: str
+    namespaced: bool = False
+
+
+class Listed(msgspec.Struct, frozen=True, gc=False):
+    """An item under the name that clients see."""
+
+    name: str
+    server: str
+    item: Item
+
+
+@dataclass(frozen=True, slots=True)
+class Collision:
+    """One name claimed by several servers; the shadowed ones stand in config order."""
+
+    kind: Kind
+    name: str
+    owner: str
+    shadowed: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedName:
+    """A listed tool or prompt whose name LLM APIs refuse."""
+
+    kind: Kind
+    server: str
+    name: str
+    problem: str
+
+
+class Unroutable(Exception):
+    """A reference that means no server, or several: then `candidates` says how each could be meant alone."""
+
+    def __init__(self, message: str, candidates: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.message = message
+        self.candidates = candidates
+
+
+class _Names:
+    """The names of one kind: who claims which, and who has it.
+
+    Everything has a qualified name, `server:uri` for resources and templates; tools and prompts have a bare one too.
+    """
+
+    def __init__(self, kind: Kind, offers: Sequence[Offer], naming: Naming) -> None:
+        called = kind in _CALLED_BY_NAME
+        self._kind = kind
+        self._bare = called and naming.style == "bare"
+        self._claims = [
+            (offer.prefix + naming.separator if called else namespaced(offer.server, ""), offer) for offer in offers
+        ]
+        self.routes = self._give(last_wins=naming.collisions == "last")
+
+    def _give(self, *, last_wins: bool) -> dict[str, Route]:
+        """Every name that is answered to. Qualified names are given first: no bare name may take one away."""
+        names: dict[str, Route] = {}
+        by_uri = self._kind not in _CALLED_BY_NAME
+        claims = [
+            (qualifier, [Route(offer.server, item.name, by_uri) for item in offer.catalog.items[self._kind]])
+            for qualifier, offer in self._claims
+        ]
+        for qualifier, routes in claims:
+            for route in routes:
+                names.setdefault(qualifier + route.name, route)
+        if self._bare:
+            for _, routes in reversed(claims) if last_wins else claims:
+                for route in routes:
+                    names.setdefault(route.name, route)
+        return names
+
+    def listed(self) -> Iterator[Listed]:
+        """Each item under its bare name if it has that, else its qualified one; one that has neither is left out."""
+        for qualifier, offer in self._claims:
+            for item in offer.catalog.items[self._kind]:
+                if self._bare and _means(self.routes[item.name], offer, item):
+                    yield Listed(item.name, offer.server, item)
+                elif _means(self.routes[qualified := qualifier + item.name], offer, item):
+                    yield Listed(qualified, offer.server, item)
+
+    def collisions(self) -> Iterator[Collision]:
+        """Every name that several servers claim."""
+        shadowed: dict[str, dict[str, None]] = {}
+        for qualifier, offer in self._claims:
+            for item in offer.catalog.items[self._kind]:
+                for name in (item.name, qualifier + item.name) if self._bare else (qualifier + item.name,):
+                    if self.routes[name].server != offer.server:
+                        shadowed.setdefault(name, {})[offer.server] = None
+        for name, servers in shadowed.items():
+            yield Collision(self._kind, name, self.routes[name].server, tuple(servers))
+
+
+def _means(route: Route, offer: Offer, item: Item) -> bool:
+    return route.name == item.name and route.server == offer.server
+
+
+class Index:
+    """What every name and URI means. Made by `Index.build`, immutable for those who read it."""
+
+    def __init__(self, offers: tuple[Offer, ...], names: Mapping[Kind, _Names]) -> None:
+        self._offers = offers
+        self._names = names
+        self._tools, self._prompts = names[Kind.TOOL].routes, names[Kind.PROMPT].routes
+        self._resources, self._templates = names[Kind.RESOURCE].routes, names[Kind.TEMPLATE].routes
+        self._listed: dict[Kind, tuple[Listed, ...]] = {}
+        self._listings: dict[Kind, bytes] = {}
+
+    @classmethod
+    def build(cls, offers: Sequence[Offer], naming: Naming) -> Index:
+        """The index of `offers`, which stand in config order."""
+        return cls(tuple(offers), {kind: _Names(kind, offers, naming) for kind in Kind})
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{sum(offer.catalog.count(kind) for offer in self._offers)} {kind}s" for kind in Kind)
+        return f"<Index of {len(self._offers)} servers: {counts}>"
+
+    def tool(self, name: str) -> Route | None:
+        """Where a call of the tool goes."""
+        return self._tools.get(name)
+
+    def prompt(self, name: str) -> Route | None:
+        """Where a request for the prompt goes."""
+        return self._prompts.get(name)
+
+    def resource(self, uri: str) -> Route:
+        """Where a read of `uri` goes.
+
+        `server:uri` names the server, whether it lists the URI or not. A bare URI means the one server that lists it,
+        else the one with a template for it, else the one that has resources at all.
+
+        Raises:
+            Unroutable: where that is no server, or several.
+
+        """
+        named = self._resources.get(uri) or self._namespaced(uri)
+        if named is not None:
+            return named
+        servers = self._claimants[Kind.RESOURCE].get(uri) or self._matching(uri)
+        if not servers and len(self._with_resources) == 1:
+            servers = self._with_resources
+        return self._only(uri, servers)
+
+    def completion(self, ref_type: str, name: str) -> Route:
+        """Where a completion goes: `ref/prompt` by the prompt's name, `ref/resource` by the template or a URI.
+
+        Raises:
+            Unroutable: where that is no server, or several.
+
+        """
+        if ref_type == "ref/resource":
+            return self._template(name)
+        if ref_type != "ref/prompt":
+            raise Unroutable(f"a reference is of type ref/prompt or ref/resource, not {_shown(ref_type)}")
+        route = self.prompt(name)
+        if route is None:
+            raise Unroutable(f"no server offers the prompt {_shown(name)}")
+        return route
+
+    def routes_back(self, uri: str, server: str) -> bool:
+        """Whether a client that asks for `uri`, as `server` wrote it, is led to that server."""
+        try:
+            route = self.resource(uri)
+        except Unroutable:
+            return False
+        return route.server == server and route.name == uri
+
+    def listed(self, kind: Kind) -> tuple[Listed, ...]:
+        """Everything of a kind that clients see, in config order, each name once."""
+        if kind not in self._listed:
+            self._listed[kind] = tuple(self._names[kind].listed())
+        return self._listed[kind]
+
+    def listing(self, kind: Kind) -> bytes:
+        """The JSON array of a kind, as clients see it; an item whose server is away says so in its `_meta`."""
+        if kind not in self._listings:
+            away = {offer.server: offer.away for offer in self._offers}
+            shown = [_fragment(kind, entry, away[entry.server]) for entry in self.listed(kind)]
+            self._listings[kind] = b"[%b]" % b",".join(shown)
+        return self._listings[kind]
+
+    @cached_property
+    def collisions(self) -> tuple[Collision, ...]:
+        """Every name that several servers claim."""
+        return tuple(found for names in self._names.values() for found in names.collisions())
+
+    @cached_property
+    def refused(self) -> tuple[RefusedName, ...]:
+        """Every listed tool and prompt that LLM APIs refuse for its name."""
+        return tuple(
+            RefusedName(kind, entry.server, entry.name, problem)
+            for kind in _CALLED_BY_NAME
+            for entry in self.listed(kind)
+            if (problem := _refusal(entry.name))
+        )
+
+    @cached_property
+    def _namespaces(self) -> Namespaces:
+        return Namespaces(offer.server for offer in self._offers)
+
+    @cached_property
+    def _with_resources(self) -> tuple[str, ...]:
+        return tuple(offer.server for offer in self._offers if offer.has_resources)
+
+    @cached_property
+    def _claimants(self) -> Mapping[Kind, Mapping[str, tuple[str, ...]]]:
+        """The servers that list a bare URI, and a bare template."""
+        return {kind: _claimants(kind, self._offers) for kind in (Kind.RESOURCE, Kind.TEMPLATE)}
+
+    @cached_property
+    def _patterns(self) -> tuple[tuple[str, Template], ...]:
+        return tuple((o.server, Template(item.name)) for o in self._offers for item in o.catalog.items[Kind.TEMPLATE])
+
+    def _namespaced(self, uri: str) -> Route | None:
+        found = self._namespaces.split(uri)
+        return Route(*found, namespaced=True) if found else None
+
+    def _template(self, name: str) -> Route:
+        named = self._templates.get(name) or self._namespaced(name)
+        if named is not None:
+            return named
+        servers = self._claimants[Kind.TEMPLATE].get(name)
+        return self._only(name, servers) if servers else self.resource(name)
+
+    def _matching(self, uri: str) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(server for server, template in self._patterns if template.matches(uri)))
+
+    def _only(self, uri: str, servers: tuple[str, ...]) -> Route:
+        if len(servers) == 1:
+            return Route(servers[0], uri)
+        if not servers:
+            raise Unroutable(f"no server offers {_shown(uri)}{_advice(self._with_resources)}")
+        candidates = tuple(namespaced(server, uri) for server in servers)
+        raise Unroutable(f"several servers offer {_shown(uri)}; ask for one of {_enumerated(candidates)}", candidates)
+
+
+def changed_kinds(old: Index, new: Index) -> frozenset[Kind]:
+    """The kinds whose lists differ for clients; that a server went away or came back is no difference."""
+    return frozenset(kind for kind in Kind if not _look_alike(old.listed(kind), new.listed(kind)))
+
+
+def _look_alike(old: tuple[Listed, ...], new: tuple[Listed, ...]) -> bool:
+    if len(old) != len(new):
+        return False
+    return all(a.name == b.name and a.item.raw == b.item.raw for a, b in zip(old, new, strict=True))
+
+
+def _claimants(kind: Kind, offers: Iterable[Offer]) -> Mapping[str, tuple[str, ...]]:
+    found: dict[str, tuple[str, ...]] = {}
+    for offer in offers:
+        for item in offer.catalog.items[kind]:
+            found[item.name] = (*found.get(item.name, ()), offer.server)
+    return found
+
+
+def _fragment(kind: Kind, entry: Listed, away: str | None) -> bytes:
+    """The item's own bytes, where nothing in it changes."""
+    if away is None and entry.name == entry.item.name:
+        return entry.item.raw
+    body = members(entry.item.raw)
+    body[kind.key] = Raw(encode(entry.name))
+    if away is not None:
+        meta = body.get("_meta")
+        marked = members(meta) if meta is not None and is_object(meta) else {}
+        body["_meta"] = Raw(encode(marked | {STATE_KEY: Raw(encode(away))}))
+    return encode(body)
+
+
+def _refusal(name: str) -> str | None:
+    if len(name) > LONGEST_NAME:
+        return f"{len(name)} characters long; LLM APIs take {LONGEST_NAME}"
+    if not _ACCEPTED.fullmatch(name):
+        return "has characters outside A-Z a-z 0-9 _ -, which LLM APIs refuse"
+    return None
+
+
+def _shown(text: str) -> str:
+    """Text of a client's or server's, fit for a message: short and on one line."""
+    return repr(text if len(text) <= LENGTH_SHOWN else f"{text[:LENGTH_SHOWN]}…")
+
+
+def _enumerated(names: Sequence[str]) -> str:
+    shown = [_shown(name) for name in names[:CANDIDATES_SHOWN]]
+    return ", ".join(shown) + (f" and {len(names) - len(shown)} more" if len(names) > len(shown) else "")
+
+
+def _advice(servers: Sequence[str]) -> str:
+    return f"; to ask a server all the same, write server:uri with one of {_enumerated(servers)}" if servers else ""
+
+
+EMPTY = Index.build((), Naming())
+"""Before anything is known."""

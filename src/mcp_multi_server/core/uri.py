@@ -1,0 +1,148 @@
+"""URIs as clients see them (`server:uri`), and which URIs a template (RFC 6570) can produce."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+LONGEST_MATCHED = 16 * 1024
+"""Characters of a URI above which no template matches it."""
+LONGEST_TEMPLATE = 4 * 1024
+"""Characters of a template above which it matches nothing; within both bounds a match takes milliseconds at most."""
+
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
+_EXPRESSION = re.compile(r"\{([+#./;?&]?)[^{}]+\}")
+
+
+def namespaced(server: str, uri: str) -> str:
+    """A server's URI, or URI template, as clients see it."""
+    return f"{server}:{uri}"
+
+
+class Namespaces:
+    """Splits `server:uri`, the inverse of `namespaced`, for a given set of servers."""
+
+    __slots__ = ("_longest", "_servers")
+
+    def __init__(self, servers: Iterable[str]) -> None:
+        self._servers = frozenset(servers)
+        self._longest = max(map(len, self._servers), default=0)
+
+    def split(self, uri: str) -> tuple[str, str] | None:
+        """The server and its own URI, which must have a scheme; None where no server's name stands in front.
+
+        The scheme keeps a server called `file` from owning every `file:///…`. The longest name wins.
+        """
+        colon = uri.rfind(":", 0, self._longest + 1)
+        while colon >= 0:
+            if uri[:colon] in self._servers and _SCHEME.match(uri, colon + 1):
+                return uri[:colon], uri[colon + 1 :]
+            colon = uri.rfind(":", 0, colon)
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Hole:
+    """What stands for an expression of a template: at least one byte that is not `barred`.
+
+    With a `lead`, which expansion writes first, all of it may be missing: variables can be undefined.
+    """
+
+    lead: bytes
+    barred: bytes
+
+
+_HOLES = {
+    "": _Hole(b"", b"/"),
+    "+": _Hole(b"", b""),
+    "#": _Hole(b"#", b""),
+    ".": _Hole(b".", b"/"),
+    "/": _Hole(b"/", b"?#"),
+    ";": _Hole(b";", b"/"),
+    "?": _Hole(b"?", b"#"),
+    "&": _Hole(b"&", b"#"),
+}
+
+
+class Template:
+    """A URI template, to be asked what it matches. Literal text stands for itself, braces that never close included.
+
+    Looser than RFC 6570 where looseness is harmless to routing: names of variables and their number are not looked at.
+    """
+
+    __slots__ = ("_head", "_rest", "_usable")
+
+    def __init__(self, text: str) -> None:
+        first = _EXPRESSION.search(text)
+        self._head = text[: first.start()] if first else text
+        self._rest = tuple(_parts(text, len(self._head)))
+        self._usable = len(text) <= LONGEST_TEMPLATE
+
+    def matches(self, uri: str) -> bool:
+        """Whether an expansion of the template can be `uri`."""
+        if not uri.startswith(self._head) or not self._usable or len(uri) > LONGEST_MATCHED:
+            return False
+        rest = _bytes(uri[len(self._head) :])
+        positions, reached = _Positions(rest), 1
+        for part in self._rest:
+            reached = positions.after_text(reached, part) if isinstance(part, bytes) else positions.after(reached, part)
+            if not reached:
+                return False
+        return bool(reached >> len(rest))
+
+
+def _parts(text: str, start: int) -> Iterator[bytes | _Hole]:
+    """Holes and the literal text between them, from `start` on."""
+    for expression in _EXPRESSION.finditer(text, start):
+        yield _bytes(text[start : expression.start()])
+        yield _HOLES[expression[1]]
+        start = expression.end()
+    yield _bytes(text[start:])
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
+
+
+class _Positions:
+    """Sets of positions in `data` as integers, bit n for position n.
+
+    All ways to match are followed at once, one addition or shift a step: linear in the URI whatever the template says,
+    where a backtracking regular expression is polynomial in it with one degree for each variable.
+    """
+
+    __slots__ = ("_everywhere", "_found", "_reversed")
+
+    def __init__(self, data: bytes) -> None:
+        self._reversed = data[::-1]
+        self._everywhere = (1 << len(data)) - 1
+        self._found: dict[int, int] = {}
+
+    def after_text(self, reached: int, literal: bytes) -> int:
+        """Where `literal` ends that begins where `reached` says."""
+        for byte in literal:
+            reached = (reached & self._of(byte)) << 1
+        return reached
+
+    def after(self, reached: int, hole: _Hole) -> int:
+        """Where a hole ends that begins where `reached` says."""
+        if not hole.lead:
+            return self._spread(reached, hole.barred)
+        led = self.after_text(reached, hole.lead)
+        return reached | led | self._spread(led, hole.barred)
+
+    def _spread(self, reached: int, barred: bytes) -> int:
+        """One or more positions on, as far as no byte is barred: the carry of an addition runs through the ones."""
+        free = self._everywhere
+        for byte in barred:
+            free &= ~self._of(byte)
+        starts = reached & free
+        return ((((free + starts) ^ free) | starts) & free) << 1
+
+    def _of(self, byte: int) -> int:
+        """Where `byte` stands."""
+        if byte not in self._found:
+            ones = b"0" * byte + b"1" + b"0" * (255 - byte)
+            self._found[byte] = int(b"0" + self._reversed.translate(ones), 2)
+        return self._found[byte]
