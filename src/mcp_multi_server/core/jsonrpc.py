@@ -6,6 +6,7 @@ formats, escapes and unknown members survive by construction.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeAlias
@@ -26,6 +27,10 @@ JOIN_BELOW = 16 * 1024
 _ID = re.compile(rb'-?\d+|"(?:[^"\\]|\\.)*"')
 _ID_AT_HEAD = re.compile(rb'\s*\{\s*"jsonrpc"\s*:\s*"2\.0"\s*,\s*"id"\s*:\s*(-?\d+|"(?:[^"\\]|\\.)*")\s*[,}]')
 _ID_AT_TAIL = re.compile(rb'"id"\s*:\s*(-?\d+)\s*(?:,\s*"jsonrpc"\s*:\s*"2\.0"\s*)?\}\s*\Z')
+
+_LEADING, _TRAILING = rb"u[dD][89abAB][0-9a-fA-F]{2}", rb"u[dD][c-fC-F][0-9a-fA-F]{2}"
+_ESCAPE = re.compile(rb"\\(?:%b\\%b|(%b|%b)|.)" % (_LEADING, _TRAILING, _LEADING, _TRAILING), re.DOTALL)
+"""An escape in a JSON string; the group is half a surrogate pair."""
 
 
 class Message(msgspec.Struct, gc=False):
@@ -65,7 +70,7 @@ def decode(line: bytes) -> Message:
     try:
         message = _decode_message(line)
     except (msgspec.DecodeError, RecursionError):
-        raise _explain(line) from None
+        message = _decode_repaired(line)
     if message.jsonrpc != "2.0":
         raise InvalidMessage(INVALID_REQUEST, 'jsonrpc must be "2.0"', _usable_id(message.id))
     if message.id is not ABSENT and not bytes(message.id).isdigit() and not _ID.fullmatch(message.id):
@@ -148,6 +153,15 @@ def _frame(head: bytes, payload: Buffer) -> list[Buffer]:
     if len(memoryview(payload)) < JOIN_BELOW:
         return [b"".join((head, payload, b"}\n"))]
     return [head, payload, b"}\n"]
+
+
+def _decode_repaired(line: bytes) -> Message:
+    """The slow path of `decode`: half a surrogate pair, as JavaScript writes for a cut emoji, becomes U+FFFD."""
+    repaired = _ESCAPE.sub(lambda escape: escape[0] if escape[1] is None else rb"\ufffd", line)
+    if repaired != line:
+        with contextlib.suppress(msgspec.DecodeError, RecursionError):
+            return _decode_message(repaired)
+    raise _explain(line)
 
 
 def _explain(line: bytes) -> InvalidMessage:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from signal import Signals
 from typing import TypeAlias
 
 BACKOFF_BASE = 0.5
@@ -82,7 +83,8 @@ class Lost(Exception):
 def exit_failure(returncode: int) -> Failure:
     """The failure of a child that ended by itself; as in a shell, 126 and 127 say that it never ran."""
     if returncode < 0:
-        return Failure(Reason.SIGNAL, f"killed by signal {-returncode}")
+        name = next((f" ({signal.name})" for signal in Signals if signal == -returncode), "")
+        return Failure(Reason.SIGNAL, f"killed by signal {-returncode}{name}")
     return Failure(Reason.EXIT, f"exited with code {returncode}", permanent=returncode in (126, 127))
 
 
@@ -173,8 +175,6 @@ def step(status: Status, happening: Happening, *, now: float, luck: float) -> St
         case Connected() if state is State.CONNECTING:
             return _to(status, State.READY, now)
         case Failed(failure) if state in (State.CONNECTING, *ROUTED):
-            return _failed(status, failure, now, luck)
-        case Failed(failure) if failure.permanent and state in (State.BACKOFF, State.PARKED):
             return _failed(status, failure, now, luck)
         case Answered(probe) if state in ROUTED:
             return _answered(status, probe, now)

@@ -1,0 +1,84 @@
+"""URIs inside results: those that would not lead back to the server that wrote them get its name in front."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import msgspec
+
+from .jsonrpc import Buffer, Members, encode, members, text
+
+Rename: TypeAlias = Callable[[str], str]
+"""A server's own URI to the one a client can use."""
+
+_decode_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
+
+
+def renamed_links(result: Buffer, method: str, rename: Rename) -> Buffer:
+    """`result` with the URIs in its resource links and embedded resources renamed, all else the same bytes.
+
+    Knows `tools/call` (`content`), `prompts/get` (`messages[].content`) and `resources/read` (`contents`).
+    A result of another shape comes back untouched.
+    """
+    try:
+        body = members(result)
+        if method == "tools/call":
+            changed = _each(body, "content", lambda block: _block(block, rename))
+        elif method == "prompts/get":
+            changed = _each(body, "messages", lambda message: _message(message, rename))
+        else:
+            changed = _each(body, "contents", lambda content: _uri(content, rename))
+    except msgspec.ValidationError:
+        return result
+    return encode(body) if changed else result
+
+
+def _each(body: Members, member: str, visit: Callable[[Members], bool]) -> bool:
+    """Visit the objects in a list member; whether one was changed."""
+    if member not in body:
+        return False
+    items: list[msgspec.Raw | Members] = []
+    changed = False
+    for raw in _decode_list(body[member]):
+        item = members(raw)
+        touched = visit(item)
+        changed |= touched
+        items.append(item if touched else raw)
+    if changed:
+        body[member] = msgspec.Raw(encode(items))
+    return changed
+
+
+def _message(message: Members, rename: Rename) -> bool:
+    content = message.get("content")
+    if content is None:
+        return False
+    if bytes(memoryview(content)[:1]) == b"[":
+        return _each(message, "content", lambda block: _block(block, rename))
+    block = members(content)
+    if not _block(block, rename):
+        return False
+    message["content"] = msgspec.Raw(encode(block))
+    return True
+
+
+def _block(block: Members, rename: Rename) -> bool:
+    kind = text(block.get("type"))
+    if kind == "resource_link":
+        return _uri(block, rename)
+    if kind != "resource" or "resource" not in block:
+        return False
+    resource = members(block["resource"])
+    if not _uri(resource, rename):
+        return False
+    block["resource"] = msgspec.Raw(encode(resource))
+    return True
+
+
+def _uri(holder: Members, rename: Rename) -> bool:
+    uri = text(holder.get("uri"))
+    if uri is None or (new := rename(uri)) == uri:
+        return False
+    holder["uri"] = msgspec.Raw(encode(new))
+    return True
