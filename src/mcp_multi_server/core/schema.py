@@ -1,0 +1,66 @@
+"""The JSON Schema of the config, for editors.
+
+`python -m mcp_multi_server.core.schema > config/mcp_servers.schema.json` writes it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ConfigDict, Field
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from pydantic_core import core_schema
+
+from .settings import DaemonConfig, ServerConfig, Settings
+
+DIALECT = GenerateJsonSchema.schema_dialect
+SERVERS = "MCP servers by name. The order matters: the first one to claim a name gets it."
+
+
+class _File(Settings):
+    """MCP servers and the daemon that runs them."""
+
+    model_config = ConfigDict(
+        title="mcp-multi-server", json_schema_extra={"anyOf": [{"required": ["mcpServers"]}, {"required": ["servers"]}]}
+    )
+
+    schema_: str | None = Field(None, alias="$schema", description="Where editors find this schema.")
+    mcp_servers: Mapping[str, ServerConfig] | None = Field(None, description=SERVERS)
+    servers: Mapping[str, ServerConfig] | None = Field(
+        None, description="The same as VS Code calls it; used where there is no mcpServers."
+    )
+    daemon: DaemonConfig | None = Field(None, description="Settings of the daemon itself.")
+
+
+class _ForEditors(GenerateJsonSchema):
+    """Without what only a program has use for: null for what is absent, a title that repeats the key."""
+
+    def nullable_schema(self, schema: core_schema.NullableSchema) -> JsonSchemaValue:
+        return self.generate_inner(schema["schema"])
+
+    def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
+        made = super().default_schema(schema)
+        if made.get("default", ...) is None:
+            del made["default"]
+        return made
+
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        return False
+
+
+def schema() -> dict[str, Any]:
+    """The schema, in the order of the models."""
+    made = _File.model_json_schema(schema_generator=_ForEditors)
+    return {"$schema": DIALECT, **made}
+
+
+def text() -> str:
+    """The schema as the file that editors read."""
+    return json.dumps(schema(), indent=2, ensure_ascii=False) + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(text())

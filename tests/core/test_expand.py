@@ -1,0 +1,117 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mcp_multi_server.core.expand import Source, Unexpandable, expand
+
+KNOWN: dict[tuple[Source, str], str] = {
+    ("env", "TOKEN"): "s3cret",
+    ("env", "EMPTY"): "",
+    ("env", "NESTED"): "${TOKEN} $$",
+    ("file", "/run/token"): "from file\n",
+    ("file", "two lines"): "one\ntwo\n\n",
+    ("file", "dos"): "from file\r\n",
+    ("file", "odd:-name"): "odd",
+    ("cred", "github"): "from systemd\n",
+}
+
+
+def look(source: Source, name: str) -> str:
+    if (source, name) not in KNOWN:
+        raise LookupError(f"no {source} {name}")
+    return KNOWN[source, name]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("${TOKEN}", "s3cret"),
+        ("${env:TOKEN}", "s3cret"),
+        ("Bearer ${TOKEN}!", "Bearer s3cret!"),
+        ("${TOKEN}${TOKEN}", "s3crets3cret"),
+        ("${EMPTY}", ""),
+        ("${TOKEN:-other}", "s3cret"),
+        ("${NOPE:-http://x:1/?a=b}", "http://x:1/?a=b"),
+        ("${env:NOPE:-other}", "other"),
+        ("${EMPTY:-other}", "other"),
+        ("${NOPE:-}", ""),
+        ("${NOPE:-one\ntwo}", "one\ntwo"),
+        ("${file:/run/token}", "from file"),
+        ("${file:dos}", "from file"),
+        ("${file:two lines}", "one\ntwo\n"),
+        ("${file:odd:-name}", "odd"),
+        ("${cred:github}", "from systemd"),
+        ("$${TOKEN}", "${TOKEN}"),
+        ("$$${TOKEN}", "$s3cret"),
+        ("$$$$", "$$"),
+        ("$TOKEN costs 5$ or $5 {TOKEN}", "$TOKEN costs 5$ or $5 {TOKEN}"),
+        ("${NESTED}", "${TOKEN} $$"),
+        ("${TOKEN}}", "s3cret}"),
+    ],
+)
+def test_variables_are_replaced(text: str, expected: str) -> None:
+    assert expand(text, look) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("${NOPE}", "no env NOPE"),
+        ("${env:NOPE}", "no env NOPE"),
+        ("${file:nope}", "no file nope"),
+        ("${cred:nope}", "no cred nope"),
+        ("${TOKEN", "without its }"),
+        ("a ${", "without its }"),
+        ("${}", "no variable's name"),
+        ("${1ST}", "no variable's name"),
+        ("${A B}", "no variable's name"),
+        ("${TOKEN-x}", "no variable's name"),
+        ("${env:}", "${env:…} holds no name"),
+        ("${file:}", "${file:…} holds no name"),
+        ("${cred:}", "${cred:…} holds no name"),
+        ("${vault:secret/x}", "unknown source"),
+        ("${input:token}", "asks a person"),
+        ("${A:-${B}}", "inside another"),
+    ],
+)
+def test_what_has_no_value_is_an_error(text: str, said: str) -> None:
+    with pytest.raises(Unexpandable) as caught:
+        expand(text, look)
+    assert len(caught.value.messages) == 1
+    assert said in caught.value.messages[0]
+
+
+def test_all_that_is_wrong_is_told_at_once_and_the_same_only_once() -> None:
+    with pytest.raises(Unexpandable) as caught:
+        expand("${A} ${B} ${A} ${TOKEN} ${C:-fine}", look)
+    assert caught.value.messages == ("no env A", "no env B")
+
+
+def test_a_default_is_never_in_a_message() -> None:
+    with pytest.raises(Unexpandable) as caught:
+        expand("${1:-hunter2} ${vault:hunter2} ${A:-${hunter2}}", look)
+    assert "hunter2" not in str(caught.value)
+
+
+@given(st.text().filter(lambda text: "$" not in text))
+def test_without_a_dollar_nothing_changes(text: str) -> None:
+    assert expand(text, look) == text
+
+
+@given(st.text())
+def test_doubling_every_dollar_gives_the_text_itself(text: str) -> None:
+    assert expand(text.replace("$", "$$"), look) == text
+
+
+@given(st.text(), st.text(alphabet="${}:-ABC\n\\1g<"))
+def test_what_a_variable_brings_in_is_not_looked_at_again(around: str, value: str) -> None:
+    quoted = around.replace("$", "$$")
+    assert expand(f"{quoted}${{X}}{quoted}", lambda source, name: value) == f"{around}{value}{around}"
+
+
+@given(st.text(alphabet="${}:-AB env:file"))
+def test_a_text_is_expanded_or_said_to_be_wrong(text: str) -> None:
+    try:
+        expand(text, look)
+    except Unexpandable as failure:
+        assert all(failure.messages)
