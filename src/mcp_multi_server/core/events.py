@@ -142,6 +142,14 @@ class DaemonStopping:
 
 
 @dataclass(frozen=True, slots=True)
+class DaemonWarning:
+    """Something the daemon goes on with or without, and that its owner should know; `subject` is a word."""
+
+    subject: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class InternalError:
     """A bug of ours, contained; `trace` is its stack, without the values of variables."""
 
@@ -179,6 +187,7 @@ Event: TypeAlias = (
     | Rejected
     | DaemonListening
     | DaemonStopping
+    | DaemonWarning
     | InternalError
     | RequestDone
 )

@@ -1,0 +1,58 @@
+# Everything is installed into .venv; nothing outside this directory is changed.
+PYTHON ?= python3
+CONFIG ?= config/mcp_servers.json
+VENV := .venv
+BIN := $(VENV)/bin
+NODE := $(VENV)/lib/node
+
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: run install test lint check bench lock schema clean
+
+run: $(VENV)/.run  ## start the daemon on $(CONFIG)
+	$(BIN)/mcp-multi-server serve --config $(CONFIG)
+
+install: $(VENV)/.run  ## what `make run` needs, without starting it
+
+test: $(VENV)/.dev tests/node_modules/.installed  ## run all tests
+	$(BIN)/python -m pytest $(PYTEST)
+
+lint: $(VENV)/.dev  ## style, types, import rules
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+check: lint test  ## what continuous integration runs
+
+bench: $(VENV)/.dev  ## a short run of every benchmark
+	$(BIN)/python -m benchmarks
+
+schema: $(VENV)/.run  ## write the config's JSON Schema anew
+	$(BIN)/python -m mcp_multi_server.core.schema > config/mcp_servers.schema.json
+
+lock: $(VENV)/.dev  ## pin the newest versions that pyproject.toml allows
+	$(BIN)/uv pip compile -q --universal --generate-hashes --no-header --no-emit-index-url --upgrade \
+		pyproject.toml --group servers --group build -o requirements.lock
+	$(BIN)/uv pip compile -q --universal --generate-hashes --no-header --no-emit-index-url --upgrade \
+		pyproject.toml --group dev -c requirements.lock -o requirements-dev.lock
+
+clean:
+	rm -rf $(VENV) tests/node_modules
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'Python 3.11 or newer is needed: make PYTHON=python3.11 ...' >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV) || { echo 'the venv module is missing: apt-get install python3-venv' >&2; rm -rf $(VENV); exit 1; }
+
+$(VENV)/.run: $(BIN)/python requirements.lock pyproject.toml
+	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.run requirements-dev.lock
+	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	touch $@
+
+tests/node_modules/.installed: tests/package-lock.json $(VENV)/.dev
+	cd tests && npm ci --silent --no-audit --no-fund
+	touch $@

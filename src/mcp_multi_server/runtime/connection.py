@@ -1,0 +1,378 @@
+"""Our side of one server: one task that connects, keeps the catalog fresh and the server honest, and tries again."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import traceback
+from collections import deque
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+import anyio
+
+from ..core import lifecycle
+from ..core.catalog import Catalog, Kind
+from ..core.config import ServerConfig
+from ..core.errors import METHOD_NOT_FOUND, RpcError
+from ..core.events import CatalogRead, InternalError, InvalidLine, Observer, Probed, RefreshFailed, StateChanged, Stderr
+from ..core.lifecycle import ROUTED, Failure, Happening, Lost, Reason, State, Status
+from ..core.protocol import Era, Negotiated
+from .conversation import Conversation
+from .transport import Receiver, Transport
+
+STDERR_LINES = 200
+TAIL_LINES = 5
+PROBE_EVERY = 15.0
+PROBE_SPREAD = 0.1
+PROBE_WHEN_DEGRADED = 2.0
+PROBE_DEADLINE = 5.0
+DEBOUNCE = 0.25
+REFRESH_SPREAD = 0.2
+TTL_FLOOR, TTL_CEILING = 5.0, 3600.0
+RELISTEN = 1.0
+"""Seconds until a subscription that a server ended is opened again."""
+SSE_HINTS = frozenset({400, 404, 405, 406})
+"""HTTP statuses by which a server that knows only the older SSE transport refuses a POST."""
+
+
+class Opener(Protocol):
+    """Opens the transport of a kind for a server."""
+
+    def __call__(self, kind: str, config: ServerConfig, receiver: Receiver) -> AbstractAsyncContextManager[Transport]:
+        """See `transport.Open`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What every connection is given."""
+
+    open: Opener
+    observe: Observer
+    luck: Callable[[], float]
+    """A number 0 ≤ n < 1."""
+    admit: Callable[[Connection], Awaitable[None]]
+    """Waits until the machine has room for one more server to start."""
+    changed: Callable[[Connection], None]
+    """Told after the state or the catalog changed."""
+
+
+class Connection:
+    """One server. `run` is its task; everything else may be called from anywhere on the loop."""
+
+    def __init__(self, name: str, config: ServerConfig, surroundings: Surroundings) -> None:
+        self.name = name
+        self.config = config
+        self.status = Status(State.CONNECTING, asyncio.get_running_loop().time())
+        self.catalog: Catalog | None = None
+        self.refreshed_at: float | None = None
+        """Loop time of the last successful reading of all lists."""
+        self.stale = False
+        """Whether the last refresh failed; the catalog is the one before."""
+        self.conversation: Conversation | None = None
+        self.negotiated: Negotiated | None = None
+        """What the server said of itself when it was last ready."""
+        self.stderr: deque[str] = deque(maxlen=STDERR_LINES)
+        self.restarts = 0
+        self.attempted = asyncio.Event()
+        """Set once an attempt to connect has succeeded or failed."""
+        self._surroundings = surroundings
+        self._loop = asyncio.get_running_loop()
+        self._era: Era | None = None
+        self._kind: str | None = None
+        self._wake = asyncio.Event()
+        self._kick_at = math.inf
+        self._restart = asyncio.Event()
+        self._nudged = asyncio.Event()
+
+    def __repr__(self) -> str:
+        return f"<Connection {self.name} {self.status.state}>"
+
+    @property
+    def live(self) -> Conversation | None:
+        """The conversation on which calls go out, where the server is routed."""
+        return self.conversation if self.status.state in ROUTED else None
+
+    @property
+    def transport_kind(self) -> str:
+        """`stdio`, `http` or `sse`, as far as it is known."""
+        return self._kind or self._kinds()[0]
+
+    @property
+    def pid(self) -> int | None:
+        """The child's process id."""
+        transport = self.conversation.transport if self.conversation else None
+        return transport.pid if transport else None
+
+    def happen(self, happening: Happening) -> None:
+        """The one door through which the state changes."""
+        old, now = self.status, self._loop.time()
+        self.status = new = lifecycle.step(old, happening, now=now, luck=self._surroundings.luck())
+        if new.state is old.state:
+            return
+        if old.state in ROUTED and new.state not in ROUTED:
+            self.restarts += 1
+        failed = new.state in (State.BACKOFF, State.PARKED)
+        self._surroundings.observe(
+            StateChanged(
+                server=self.name,
+                old=old.state,
+                new=new.state,
+                failure=new.failure if failed else None,
+                failures=new.failures,
+                retry_in=None if new.next_attempt is None else new.next_attempt - now,
+                stderr_tail=tuple(self.stderr)[-TAIL_LINES:] if failed else (),
+            )
+        )
+        self._surroundings.changed(self)
+
+    def kick(self) -> None:
+        """A call needs this server: have the next attempt as soon as calls may cause one."""
+        due = lifecycle.kick_due(self.status, self._loop.time())
+        if due is not None and due < self._kick_at:
+            self._kick_at = due
+            self._wake.set()
+
+    def restart(self) -> None:
+        """Have a new connection, at once and whatever the state."""
+        self.attempted.clear()
+        self._restart.set()
+        self._wake.set()
+
+    def update(self, config: ServerConfig) -> None:
+        """Take over settings that need no new connection."""
+        self.config = config
+        self._nudged.set()
+
+    async def run(self) -> None:
+        """Connect, serve, and connect again, until cancelled."""
+        try:
+            while True:
+                self._restart.clear()
+                await self._surroundings.admit(self)
+                self.happen(lifecycle.Attempt())
+                failure = await self._contained_attempt()
+                self.happen(lifecycle.Stop() if failure is None else lifecycle.Failed(failure))
+                if failure is not None:
+                    self.attempted.set()
+                    await self._wait_for_next()
+        finally:
+            if self.status.state is not State.STOPPING:
+                self.happen(lifecycle.Stop())
+
+    # -- one attempt ---------------------------------------------------------------------------------------------
+
+    async def _wait_for_next(self) -> None:
+        """Wait for the next attempt's time, a call that brings it forward, or `restart`."""
+        while not self._restart.is_set():
+            self._wake.clear()
+            due = min(self.status.next_attempt or math.inf, self._kick_at)
+            with anyio.move_on_after(due - self._loop.time()):
+                await self._wake.wait()
+                continue
+            break
+        self._kick_at = math.inf
+
+    async def _contained_attempt(self) -> Failure | None:
+        """An attempt in which a bug of ours costs this server its connection and nothing else."""
+        try:
+            return await self._attempt()
+        except Exception:
+            self._surroundings.observe(InternalError(f"server {self.name}", traceback.format_exc()))
+            return Failure(Reason.INTERNAL, "an internal error, see the log")
+
+    async def _attempt(self) -> Failure | None:
+        """Connect and serve until the end, by another way where the first shows that it is the wrong one.
+
+        The reason of the end, or None where it was asked for.
+        """
+        kinds = [self._kind] if self._kind else self._kinds()
+        for kind in kinds:
+            failure, conversation = await self._converse(kind, self._known_era())
+            if failure is not None and self._died_of_probe(kind, failure, conversation):
+                self._era = Era.LEGACY
+                failure, conversation = await self._converse(kind, self._era)
+            if failure is None or conversation.negotiated is not None or not _wants_sse(conversation):
+                break
+        return failure
+
+    def _kinds(self) -> list[str]:
+        """The transports to try, in order; a bare URL leaves it open (transports, "Backwards Compatibility")."""
+        if self.config.url is None:
+            return ["stdio"]
+        return [self.config.type] if self.config.type else ["http", "sse"]
+
+    def _known_era(self) -> Era | None:
+        return self._era if self.config.protocol == "auto" else Era(self.config.protocol)
+
+    def _died_of_probe(self, kind: str, failure: Failure, conversation: Conversation) -> bool:
+        """Whether a server that knows no `server/discover` has answered it by exiting, as those in Rust do."""
+        return kind == "stdio" and conversation.probing and conversation.loss is failure and not failure.permanent
+
+    async def _converse(self, kind: str, era: Era | None) -> tuple[Failure | None, Conversation]:
+        """One transport from its opening to its end."""
+        conversation = Conversation(invalid=self._invalid, changed=self._list_changed, failed=self._request_failed)
+        failure: Failure | None = None
+        receiver = conversation.receiver(self._stderr)
+        try:
+            with anyio.move_on_after(self.config.start_timeout) as starting:
+                async with self._surroundings.open(kind, self.config, receiver) as transport:
+                    conversation.transport = transport
+                    self.conversation = conversation
+                    try:
+                        await self._become_ready(conversation, era)
+                        self._kind, starting.deadline = kind, math.inf
+                        await self._serve(conversation)
+                    except anyio.get_cancelled_exc_class():
+                        if not starting.cancel_called:
+                            self._stop(conversation)
+                        raise
+                    failure = None if self._restart.is_set() else conversation.loss
+            if starting.cancelled_caught:
+                failure = Failure(Reason.START_TIMEOUT, f"not ready within {self.config.start_timeout:g} s")
+        except Lost as lost:
+            failure = conversation.loss or lost.failure
+            if failure.reason is Reason.PROTOCOL and conversation.negotiated is None:
+                self._era = None
+        finally:
+            conversation.lose(failure or Failure(Reason.CLOSED, "the connection was ended"))
+            self.conversation = None
+        return failure, conversation
+
+    def _stop(self, conversation: Conversation) -> None:
+        """Told to stop: calls fail and the state says so before the transport is left, which takes its time."""
+        self.happen(lifecycle.Stop())
+        conversation.lose(Failure(Reason.CLOSED, "the server is being stopped"))
+
+    async def _become_ready(self, conversation: Conversation, era: Era | None) -> None:
+        self.negotiated = await conversation.negotiate(era)
+        self._era = self.negotiated.era
+        self._nudged.clear()
+        await self._read_catalog(conversation)
+        self.happen(lifecycle.Connected())
+        self.attempted.set()
+
+    async def _serve(self, conversation: Conversation) -> None:
+        """Keep a ready connection until it ends or `restart` is said."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._keep_fresh, conversation)
+            tasks.start_soon(self._keep_healthy, conversation)
+            tasks.start_soon(self._listen, conversation)
+            tasks.start_soon(self._end_at_restart, conversation)
+            await conversation.ended.wait()
+            tasks.cancel_scope.cancel()
+
+    async def _end_at_restart(self, conversation: Conversation) -> None:
+        await self._restart.wait()
+        conversation.lose(Failure(Reason.CLOSED, "restarting"))
+
+    # -- while it is ready ---------------------------------------------------------------------------------------
+
+    async def _read_catalog(self, conversation: Conversation) -> bool:
+        """Read every list; whether anything is different now."""
+        started = self._loop.time()
+        catalog = await conversation.read_catalog(timeout=self.config.timeout)
+        changed = catalog != self.catalog
+        self.catalog, self.refreshed_at, self.stale = catalog, self._loop.time(), False
+        tools, prompts, resources, templates = (
+            catalog.count(kind) for kind in (Kind.TOOL, Kind.PROMPT, Kind.RESOURCE, Kind.TEMPLATE)
+        )
+        self._surroundings.observe(
+            CatalogRead(self.name, tools, prompts, resources, templates, self.refreshed_at - started)
+        )
+        return changed
+
+    async def _keep_fresh(self, conversation: Conversation) -> None:
+        """Read the lists again when the server says so, when their time to live is over, else now and then."""
+        while True:
+            with anyio.move_on_after(self._refresh_in()):
+                await self._nudged.wait()
+                await anyio.sleep(DEBOUNCE)
+            self._nudged.clear()
+            try:
+                if await self._read_catalog(conversation):
+                    self._surroundings.changed(self)
+            except TimeoutError:
+                self._not_refreshed(f"not answered within {self.config.timeout:g} s")
+            except Lost as lost:
+                self._not_refreshed(lost.failure.message)
+
+    def _refresh_in(self) -> float:
+        ttl = self.catalog.ttl if self.catalog else None
+        if ttl:
+            return min(max(ttl, TTL_FLOOR), TTL_CEILING)
+        return self._spread(self.config.refresh_interval, REFRESH_SPREAD)
+
+    def _not_refreshed(self, message: str) -> None:
+        self.stale = True
+        self._surroundings.observe(RefreshFailed(self.name, message))
+
+    async def _keep_healthy(self, conversation: Conversation) -> None:
+        """Probe a server that is silent or degraded; end the connection of one that hangs."""
+        while True:
+            if self.status.state is State.DEGRADED:
+                await anyio.sleep(PROBE_WHEN_DEGRADED)
+            else:
+                await anyio.sleep(self._spread(PROBE_EVERY, PROBE_SPREAD))
+                if self._loop.time() - conversation.last_answer < PROBE_EVERY:
+                    continue
+            good = await self._probe(conversation)
+            self._surroundings.observe(Probed(self.name, good))
+            self.happen(lifecycle.Answered(probe=True) if good else lifecycle.Unanswered())
+            if lifecycle.is_hung(self.status):
+                conversation.lose(Failure(Reason.HANG, f"missed {lifecycle.FALL} probes in a row"))
+
+    async def _probe(self, conversation: Conversation) -> bool:
+        """Whether the server answers at all; an error is an answer. Modern servers know no ping."""
+        method = "server/discover" if self._era is Era.MODERN else "ping"
+        try:
+            await conversation.ask(method, {}, timeout=PROBE_DEADLINE)
+        except RpcError:
+            return True
+        except (Lost, TimeoutError):
+            return False
+        return True
+
+    async def _listen(self, conversation: Conversation) -> None:
+        """Have a modern server say when its lists change (basic/patterns/subscriptions); legacy ones do unasked."""
+        negotiated = conversation.negotiated
+        assert negotiated is not None
+        wanted = {kind.subscription: True for kind in Kind if negotiated.announces_changes(kind.capability)}
+        if negotiated.era is Era.LEGACY or not wanted:
+            return
+        while True:
+            try:
+                await conversation.ask("subscriptions/listen", {"notifications": wanted}, timeout=math.inf)
+            except RpcError as refused:
+                if refused.code == METHOD_NOT_FOUND:
+                    return
+            except Lost:
+                if conversation.loss is not None:
+                    return
+            await anyio.sleep(RELISTEN)
+            self._nudged.set()
+
+    def _spread(self, seconds: float, share: float) -> float:
+        return seconds * (1 + share * (2 * self._surroundings.luck() - 1))
+
+    # -- what the conversation tells -----------------------------------------------------------------------------
+
+    def _stderr(self, line: str) -> None:
+        self.stderr.append(line)
+        self._surroundings.observe(Stderr(self.name, self.pid, line))
+
+    def _invalid(self, problem: str) -> None:
+        self._surroundings.observe(InvalidLine(self.name, problem))
+
+    def _list_changed(self, kind: Kind) -> None:
+        self._nudged.set()
+
+    def _request_failed(self, failure: Failure) -> None:
+        if self.status.state in ROUTED:
+            self.happen(lifecycle.TransportFailed())
+
+
+def _wants_sse(conversation: Conversation) -> bool:
+    return conversation.transport is not None and conversation.transport.last_status in SSE_HINTS

@@ -1,0 +1,351 @@
+"""One live transport to a server: requests and answers, negotiation, lists. Ends with the transport."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from ..core import jsonrpc, protocol
+from ..core.catalog import Catalog, CatalogError, Kind, Page, read_page
+from ..core.errors import METHOD_NOT_FOUND, UNSUPPORTED_PROTOCOL_VERSION, RpcError
+from ..core.jsonrpc import ABSENT, Buffer, InvalidMessage, Members, Message, Oversize
+from ..core.lifecycle import Failure, Lost, Reason
+from ..core.protocol import Era, Negotiated
+from .pending import Pending
+from .transport import Receiver, Transport
+
+PROBE_PATIENCE = 3.0
+"""Seconds that a server may ignore `server/discover` before it is sent `initialize` as well."""
+MAX_PAGES = 1000
+FLOOD_LINES = 100
+"""Invalid lines within one second that end the connection."""
+
+
+class Ask:
+    """A request of our own, waited for by a task."""
+
+    def __init__(self, deadline: float) -> None:
+        self.deadline = deadline
+        self.answer: asyncio.Future[msgspec.Raw] = asyncio.get_running_loop().create_future()
+
+    def settle(self, message: Message) -> None:
+        """See Waiter."""
+        if self.answer.done():
+            return
+        if message.error is not ABSENT:
+            self.answer.set_exception(_rpc_error(message.error))
+        else:
+            self.answer.set_result(message.result)
+
+    def fail(self, failure: Failure) -> None:
+        """See Waiter."""
+        if not self.answer.done():
+            self.answer.set_exception(Lost(failure))
+
+    def expire(self) -> None:
+        """See Waiter."""
+        if not self.answer.done():
+            self.answer.set_exception(TimeoutError())
+
+    def progress(self, params: Members) -> None:
+        """See Waiter; we ask for none."""
+
+
+class Conversation:
+    """What is said on one transport.
+
+    `invalid` is told of each line that is no message, `changed` of each list that the server says has changed, and
+    `failed` of each request that was lost while the connection lives.
+    """
+
+    def __init__(
+        self, *, invalid: Callable[[str], None], changed: Callable[[Kind], None], failed: Callable[[Failure], None]
+    ) -> None:
+        self._invalid = invalid
+        self._changed = changed
+        self._failed_on_the_way = failed
+        self._loop = asyncio.get_running_loop()
+        self.transport: Transport | None = None
+        self.pending = Pending(self._tell_cancelled)
+        self.negotiated: Negotiated | None = None
+        self.loss: Failure | None = None
+        self.ended = asyncio.Event()
+        self.last_answer = self._loop.time()
+        self.probing = False
+        """Whether the server has been asked what it speaks and has not said."""
+        self._flood_since = 0.0
+        self._flood_lines = 0
+
+    def receiver(self, stderr: Callable[[str], None]) -> Receiver:
+        """What the transport is opened with."""
+        return Receiver(line=self._line, stderr=stderr, failed=self._failed, lost=self.lose)
+
+    def send(self, id: int, method: str, params: Buffer) -> None:
+        """Send the request that `pending.add` gave this id."""
+        if self.transport is not None:
+            self.transport.send(jsonrpc.request(id, method, params))
+
+    def cancel(self, id: int, reason: str) -> None:
+        """Give up a request: its waiter is told nothing more, the server is told why."""
+        if self.pending.take(id) is not None:
+            self._tell_cancelled(id, reason)
+
+    def notify(self, method: str, params: Mapping[str, Any] | None = None) -> None:
+        """Send a notification; dropped when the connection has ended."""
+        if self.loss is None and self.transport is not None:
+            self.transport.send(jsonrpc.notification(method, None if params is None else jsonrpc.encode(params)))
+
+    async def ask(self, method: str, params: Mapping[str, Any], *, timeout: float) -> msgspec.Raw:
+        """Send a request of our own and wait.
+
+        Raises RpcError as the server answered, Lost with the connection, TimeoutError after `timeout` seconds.
+        """
+        ask = Ask(self._loop.time() + timeout)
+        if self.negotiated is not None and self.negotiated.era is Era.MODERN:
+            params = {**params, "_meta": protocol.own_envelope()}
+        if self.loss is not None:
+            raise Lost(self.loss)
+        id = self.pending.add(ask)
+        self.send(id, method, jsonrpc.encode(params))
+        try:
+            return await ask.answer
+        finally:
+            if method not in ("initialize", "server/discover"):  # neither may be cancelled (basic/patterns)
+                self.cancel(id, "given up")
+            self.pending.take(id)
+
+    def lose(self, failure: Failure) -> None:
+        """The transport ended or must end; every waiter is told."""
+        if self.loss is None:
+            self.loss = failure
+            self.ended.set()
+            self.pending.fail_all(failure)
+
+    # -- negotiation ---------------------------------------------------------------------------------------------
+
+    async def negotiate(self, era: Era | None) -> Negotiated:
+        """Agree on an era: the one given, else found out by asking.
+
+        Raises Lost where the server speaks no revision of ours or the connection ended.
+        """
+        if era is Era.LEGACY:
+            self.negotiated = await self._initialize()
+        elif era is Era.MODERN:
+            self.negotiated = self._modern(await self._discover())
+        else:
+            self.negotiated = await self._probe()
+        return self.negotiated
+
+    async def _probe(self) -> Negotiated:
+        """Ask a modern question; whatever is not a modern answer means legacy (stdio, "Backward Compatibility")."""
+        discover = asyncio.create_task(self._discover())
+        self.probing = True
+        try:
+            await asyncio.wait([discover], timeout=PROBE_PATIENCE)
+            self.probing = not discover.done() or self.loss is not None
+            if discover.done():
+                return self._modern_answer(discover) or await self._initialize()
+            return await self._race(discover)
+        finally:
+            await _discard(discover)
+
+    async def _race(self, discover: asyncio.Task[msgspec.Raw]) -> Negotiated:
+        """A server that has not answered the probe is asked to initialize as well: the first usable answer counts."""
+        initialize = asyncio.create_task(self._initialize())
+        try:
+            await asyncio.wait([discover, initialize], return_when=asyncio.FIRST_COMPLETED)
+            if discover.done() and (found := self._modern_answer(discover)) is not None:
+                return found
+            if initialize.done() and initialize.exception() is not None and not discover.done():
+                await asyncio.wait([discover])
+                if (found := self._modern_answer(discover)) is not None:
+                    return found
+            return await initialize
+        finally:
+            await _discard(initialize)
+
+    async def _discover(self) -> msgspec.Raw:
+        return await self.ask("server/discover", {"_meta": protocol.own_envelope()}, timeout=float("inf"))
+
+    def _modern_answer(self, discover: asyncio.Task[msgspec.Raw]) -> Negotiated | None:
+        """What the finished probe found: None for a legacy server."""
+        match discover.exception():
+            case None:
+                return protocol.from_discover(discover.result())
+            case RpcError(code=code, data=data) if code == UNSUPPORTED_PROTOCOL_VERSION and not _names_legacy(data):
+                raise Lost(Failure(Reason.PROTOCOL, "speaks none of our protocol versions", permanent=True))
+            case Lost() as lost if self.loss is not None:
+                raise lost
+            case _:
+                return None
+
+    def _modern(self, result: msgspec.Raw) -> Negotiated:
+        found = protocol.from_discover(result)
+        if found is None:
+            raise Lost(Failure(Reason.PROTOCOL, f"does not speak {protocol.MODERN_VERSION}", permanent=True))
+        return found
+
+    async def _initialize(self) -> Negotiated:
+        try:
+            result = await self.ask("initialize", protocol.initialize_params(), timeout=float("inf"))
+            found = protocol.from_initialize(result)
+        except RpcError as refused:
+            raise Lost(Failure(Reason.PROTOCOL, f"refused initialize: error {refused.code}")) from None
+        except ValueError as unusable:
+            raise Lost(Failure(Reason.PROTOCOL, str(unusable), permanent=True)) from None
+        self.notify("notifications/initialized")
+        return found
+
+    # -- lists ---------------------------------------------------------------------------------------------------
+
+    async def read_catalog(self, *, timeout: float) -> Catalog:
+        """Every page of every list that the server offers.
+
+        `timeout`: seconds a page. Raises Lost where a list is broken or the connection ended, TimeoutError.
+        """
+        assert self.negotiated is not None
+        pages: dict[Kind, list[Page]] = {}
+        for kind in Kind:
+            if self.negotiated.has(kind.capability):
+                pages[kind] = await self._read_list(kind, timeout)
+        return Catalog.of(pages)
+
+    async def _read_list(self, kind: Kind, timeout: float) -> list[Page]:
+        pages: list[Page] = []
+        seen: set[str] = set()
+        params: dict[str, Any] = {}
+        while len(pages) < MAX_PAGES:
+            try:
+                page = read_page(kind, await self.ask(kind.list_method, params, timeout=timeout))
+            except RpcError as refused:
+                if refused.code == METHOD_NOT_FOUND and not pages:
+                    return []
+                raise Lost(Failure(Reason.PROTOCOL, f"{kind.list_method} failed: error {refused.code}")) from None
+            except CatalogError as broken:
+                raise Lost(Failure(Reason.PROTOCOL, f"{kind.list_method}: {broken}")) from None
+            pages.append(page)
+            if page.cursor is None:
+                return pages
+            if page.cursor in seen:
+                break
+            seen.add(page.cursor)
+            params = {"cursor": page.cursor}
+        raise Lost(Failure(Reason.PROTOCOL, f"{kind.list_method} has no end: stopped after {len(pages)} pages"))
+
+    # -- what comes in -------------------------------------------------------------------------------------------
+
+    def _line(self, line: bytes | Oversize) -> None:
+        if isinstance(line, Oversize):
+            self.lose(Failure(Reason.PROTOCOL, f"sent a line of more than {line.size} bytes"))
+            return
+        try:
+            message = jsonrpc.decode(line)
+        except InvalidMessage as problem:
+            self._unreadable(line, problem.message)
+            return
+        if message.method:
+            self._said(message)
+        else:
+            self._answered(message)
+
+    def _answered(self, message: Message) -> None:
+        id = bytes(message.id)
+        waiter = self.pending.take(int(id)) if id.isdigit() else None
+        if waiter is None:
+            if not id.isdigit() or not self.pending.was_issued(int(id)):  # else late: cancelled, or answered twice
+                self._count_invalid("an answer to no request")
+            return
+        self.last_answer = self._loop.time()
+        if message.error is ABSENT and (message.result is ABSENT or not jsonrpc.is_object(message.result)):
+            self._count_invalid("a result that is not an object")
+            waiter.fail(Failure(Reason.PROTOCOL, "sent a result that is not an object"))
+        elif message.error is not ABSENT and not _is_error(message.error):
+            self._count_invalid("an error without code and message")
+            waiter.fail(Failure(Reason.PROTOCOL, "sent an error without code and message"))
+        else:
+            waiter.settle(message)
+
+    def _said(self, message: Message) -> None:
+        """A request or a notification of the server's."""
+        if message.id is not ABSENT:
+            self._requested(message)
+            return
+        if message.method == "notifications/progress" and message.params is not ABSENT:
+            params = jsonrpc.members(message.params)
+            token = bytes(params.get("progressToken", b""))
+            waiter = self.pending.get(int(token)) if token.isdigit() else None
+            if waiter is not None:
+                self.last_answer = self._loop.time()
+                waiter.progress(params)
+            return
+        for kind in Kind:
+            if message.method == kind.list_changed:
+                self._changed(kind)
+
+    def _requested(self, message: Message) -> None:
+        """Answer what a legacy server may ask of a client; a modern one must not ask (transports/stdio)."""
+        if self.transport is None:
+            return
+        if message.method == "ping":
+            self.transport.send(jsonrpc.result(bytes(message.id), b"{}"))
+        elif self.negotiated is None or self.negotiated.era is Era.LEGACY:
+            refusal = jsonrpc.error_object(RpcError(METHOD_NOT_FOUND, f"{message.method} is not supported"))
+            self.transport.send(jsonrpc.error(bytes(message.id), refusal))
+
+    def _unreadable(self, line: bytes, problem: str) -> None:
+        """A line that is no message; where it was meant as an answer, its waiter need not wait for the deadline."""
+        self._count_invalid(problem)
+        id = jsonrpc.salvage_id(line[: jsonrpc.Lines.KEEP], line[-jsonrpc.Lines.KEEP :])
+        if id is not None and id.isdigit() and (waiter := self.pending.take(int(id))) is not None:
+            waiter.fail(Failure(Reason.PROTOCOL, f"sent an answer that cannot be read: {problem}"))
+
+    def _count_invalid(self, problem: str) -> None:
+        self._invalid(problem)
+        now = self._loop.time()
+        if now - self._flood_since > 1:
+            self._flood_since, self._flood_lines = now, 0
+        self._flood_lines += 1
+        if self._flood_lines > FLOOD_LINES:
+            self.lose(Failure(Reason.PROTOCOL, f"sent more than {FLOOD_LINES} invalid lines within a second"))
+
+    def _failed(self, id: int, failure: Failure) -> None:
+        if (waiter := self.pending.take(id)) is not None:
+            waiter.fail(failure)
+            self._failed_on_the_way(failure)
+
+    def _tell_cancelled(self, id: int, reason: str) -> None:
+        self.notify("notifications/cancelled", self._stamped({"requestId": id, "reason": reason}))
+
+    def _stamped(self, params: dict[str, Any]) -> dict[str, Any]:
+        if self.negotiated is not None and self.negotiated.era is Era.MODERN:
+            return {**params, "_meta": protocol.own_envelope()}
+        return params
+
+
+def _rpc_error(error: msgspec.Raw) -> RpcError:
+    body = jsonrpc.value(error)
+    return RpcError(int(body["code"]), str(body["message"]), body.get("data"))
+
+
+def _names_legacy(data: object) -> bool:
+    """Whether the data of an "unsupported version" error offers a revision that begins with `initialize`."""
+    supported = data.get("supported") if isinstance(data, dict) else None
+    return isinstance(supported, list) and any(version in protocol.LEGACY_VERSIONS for version in supported)
+
+
+def _is_error(error: msgspec.Raw) -> bool:
+    if not jsonrpc.is_object(error):
+        return False
+    body = jsonrpc.members(error)
+    return bytes(body.get("code", b"")).lstrip(b"-").isdigit() and jsonrpc.text(body.get("message")) is not None
+
+
+async def _discard(task: asyncio.Task[Any]) -> None:
+    """End a task whose outcome does not matter any more."""
+    task.cancel()
+    await asyncio.wait([task])
+    if not task.cancelled():
+        task.exception()

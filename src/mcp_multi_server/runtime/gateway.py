@@ -1,0 +1,156 @@
+"""The clients' side: accepts connections, keeps the sessions, spreads what concerns all of them."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+from ..core import jsonrpc
+from ..core.catalog import Kind
+from ..core.config import Config
+from ..core.errors import INVALID_REQUEST, RpcError
+from ..core.events import ClientConnected, ClientGone, Event, Observer, Rejected
+from ..core.jsonrpc import Buffer
+from .access import Access, Peer, peer_of
+from .connection import Connection
+from .control import Control
+from .link import Flusher
+from .request import Request
+from .router import Router
+from .session import Session
+from .snapshot import Snapshot
+from .supervisor import Supervisor
+
+CHANGES_TOGETHER = 0.1
+"""Seconds within which several changes become one `list_changed`."""
+ACCEPT_PAUSE = 1.0
+"""Seconds to wait when the process has no descriptor left for a new client."""
+ACCEPTS_A_TURN = 64
+
+
+class Gateway:
+    """All clients of the daemon."""
+
+    def __init__(
+        self, supervisor: Supervisor, router: Router, control: Control, *, observe: Observer, flusher: Flusher
+    ) -> None:
+        self.observe = observe
+        self.router = router
+        self.flusher = flusher
+        self.sessions: dict[int, Session] = {}
+        self._supervisor = supervisor
+        self._control = control
+        self._loop = asyncio.get_running_loop()
+        self._last = 0
+        self._changed: set[Kind] = set()
+        self._listener: socket.socket | None = None
+        self._config: Config | None = None
+        self.configure()
+        supervisor.listeners.append(self._published)
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """See Services."""
+        return self._supervisor.snapshot
+
+    def configure(self) -> None:
+        """Take over access rules and limits; clients that are connected keep theirs."""
+        if (config := self.snapshot.config) is not self._config:
+            self._config = config
+            self.limits = config.daemon.limits
+            self._access = Access(config.daemon.access)
+
+    def listen(self, listener: socket.socket) -> None:
+        """Accept clients from now on."""
+        self._listener = listener
+        self._loop.add_reader(listener, self._accept)
+
+    def close(self, reason: str) -> None:
+        """Accept nobody any more and part with everybody."""
+        if self._listener is not None:
+            self._loop.remove_reader(self._listener)
+            self._listener = None
+        for session in list(self.sessions.values()):
+            session.close(reason)
+
+    def control(self, session: Session, request: Request) -> Buffer | None:
+        """See Services."""
+        return self._control.serve(session, request, is_admin=self._access.may_administer(session.peer))
+
+    def gone(self, session: Session) -> None:
+        """See Services."""
+        if self.sessions.pop(session.number, None) is not None:
+            self.observe(ClientGone(session.number, "closed"))
+
+    def spread(self, event: Event) -> None:
+        """Tell the clients that follow `daemon/events`; an Observer."""
+        self._control.spread(event)
+
+    # -- accept --------------------------------------------------------------------------------------------------
+
+    def _accept(self) -> None:
+        assert self._listener is not None
+        for _ in range(ACCEPTS_A_TURN):
+            try:
+                connection, _address = self._listener.accept()
+            except BlockingIOError:
+                return
+            except OSError:
+                self.observe(Rejected("no_descriptor"))
+                self._pause()
+                return
+            with connection:
+                self._greet(connection)
+
+    def _greet(self, connection: socket.socket) -> None:
+        try:
+            peer = peer_of(connection)
+        except OSError:
+            return
+        refusal = self._access.refusal(peer)
+        if refusal is not None:
+            self._turn_away(connection, "access", refusal)
+        elif len(self.sessions) >= self.limits.clients:
+            self._turn_away(connection, "clients", f"more than {self.limits.clients} clients are connected")
+        else:
+            self._welcome(connection, peer)
+
+    def _welcome(self, connection: socket.socket, peer: Peer) -> None:
+        self._last += 1
+        self.observe(ClientConnected(self._last, peer.pid, peer.uid))
+        self.sessions[self._last] = Session(self._last, peer, connection.detach(), self)
+
+    def _turn_away(self, connection: socket.socket, reason: str, message: str) -> None:
+        """Say why, in one line, before hanging up."""
+        self.observe(Rejected(reason, None, message))
+        connection.setblocking(False)
+        line = b"".join(jsonrpc.error(b"null", jsonrpc.error_object(RpcError(INVALID_REQUEST, message))))
+        try:
+            connection.send(line)
+        except OSError:
+            return
+
+    def _pause(self) -> None:
+        """Out of descriptors, accepting would fail at once again and spin."""
+        listener = self._listener
+        if listener is not None:
+            self._loop.remove_reader(listener)
+            self._loop.call_later(ACCEPT_PAUSE, self._resume)
+
+    def _resume(self) -> None:
+        if self._listener is not None:
+            self._loop.add_reader(self._listener, self._accept)
+
+    # -- changes -------------------------------------------------------------------------------------------------
+
+    def _published(self, changed: frozenset[Kind], connection: Connection | None) -> None:
+        """A new snapshot: clients hear of it shortly, once for several in a row."""
+        self.configure()
+        if changed and not self._changed:
+            self._loop.call_later(CHANGES_TOGETHER, self._tell_changes)
+        self._changed |= changed
+
+    def _tell_changes(self) -> None:
+        changed, self._changed = frozenset(self._changed), set()
+        for session in list(self.sessions.values()):
+            session.list_changed(changed)

@@ -1,0 +1,111 @@
+"""The daemon's Unix socket as a file: made so that nobody else gets in, and no living daemon loses its own."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import socket
+import stat
+from dataclasses import dataclass
+
+PATH_LIMIT = 107
+"""Bytes of a Unix socket's path (unix(7))."""
+BACKLOG = 128
+
+
+class SocketUnusable(Exception):
+    """The socket cannot be had; the message says why, for the person who starts the daemon."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """A listening socket and the lock that makes it ours."""
+
+    path: str
+    socket: socket.socket
+    lock: int
+    inode: tuple[int, int]
+
+    def close(self) -> None:
+        """Stop listening; the socket's file goes where it is still the one we made. The lock's file stays."""
+        self.socket.close()
+        with contextlib.suppress(OSError):
+            if _inode(self.path) == self.inode:
+                os.unlink(self.path)
+        os.close(self.lock)
+
+
+def listen(path: str, mode: int = 0o600) -> Listener:
+    """Listen on `path`. Raises SocketUnusable."""
+    if len(os.fsencode(path)) > PATH_LIMIT:
+        raise SocketUnusable(f"the socket path has {len(os.fsencode(path))} bytes, at most {PATH_LIMIT} work: {path}")
+    lock = -1
+    try:
+        _make_directory(os.path.dirname(path) or ".")
+        lock = _lock(path + ".lock")
+        _remove_leftover(path)
+        return _bind(path, mode, lock)
+    except (OSError, SocketUnusable) as failure:
+        if lock >= 0:
+            os.close(lock)
+        if isinstance(failure, OSError):
+            raise SocketUnusable(f"cannot listen on {path}: {os.strerror(failure.errno or 0)}") from None
+        raise
+
+
+def _make_directory(path: str) -> None:
+    try:
+        os.makedirs(path, mode=0o700, exist_ok=True)
+    except FileExistsError:
+        raise SocketUnusable(f"{path} is not a directory") from None
+
+
+def _lock(path: str) -> int:
+    """Take the lock file. It is never removed: two daemons could then hold locks of the same name."""
+    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.read(lock, 32).decode(errors="replace").strip()
+        os.close(lock)
+        raise SocketUnusable(f"already running (pid {holder or 'unknown'})") from None
+    os.ftruncate(lock, 0)
+    os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+    return lock
+
+
+def _remove_leftover(path: str) -> None:
+    """Remove the socket of a daemon that died. The lock is ours, so none of our kind listens on it."""
+    try:
+        found = os.lstat(path)
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(found.st_mode):
+        raise SocketUnusable(f"{path} exists and is not a socket")
+    if found.st_uid not in (os.geteuid(), 0) or _is_listening(path):
+        raise SocketUnusable(f"{path} belongs to another program")
+    os.unlink(path)
+
+
+def _is_listening(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
+        return probe.connect_ex(path) in (0, errno.EAGAIN)
+
+
+def _bind(path: str, mode: int, lock: int) -> Listener:
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    try:
+        os.fchmod(listener.fileno(), mode)  # before bind: the file is never there with another mode
+        listener.bind(path)
+        listener.listen(BACKLOG)
+    except OSError:
+        listener.close()
+        raise
+    return Listener(path, listener, lock, _inode(path))
+
+
+def _inode(path: str) -> tuple[int, int]:
+    found = os.lstat(path)
+    return found.st_dev, found.st_ino

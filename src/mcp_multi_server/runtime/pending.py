@@ -1,0 +1,87 @@
+"""Requests sent to one server and not answered yet: rows in a table, one timer for all their deadlines."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+from ..core.jsonrpc import Members, Message
+from ..core.lifecycle import Failure
+
+
+class Waiter(Protocol):
+    """Who waits for an answer. Exactly one of `settle`, `fail` and `expire` is called, and nothing after it."""
+
+    deadline: float
+    """Loop time at which `expire` is called; may move while waiting."""
+
+    def settle(self, message: Message) -> None:
+        """The server answered, with a result or an error."""
+
+    def fail(self, failure: Failure) -> None:
+        """The request or its answer was lost on the way."""
+
+    def expire(self) -> None:
+        """The deadline passed."""
+
+    def progress(self, params: Members) -> None:
+        """The server reported progress; `params` are its notification's."""
+
+
+class Pending:
+    """The table. `cancel` is told the id of each request that is given up, so that the server can be told."""
+
+    def __init__(self, cancel: Callable[[int, str], None]) -> None:
+        self._cancel = cancel
+        self._rows: dict[int, Waiter] = {}
+        self._last = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._loop = asyncio.get_running_loop()
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def add(self, waiter: Waiter) -> int:
+        """Take up a request; its id, never used before on this connection."""
+        self._last += 1
+        self._rows[self._last] = waiter
+        if self._timer is None or waiter.deadline < self._timer.when():
+            self._arm(waiter.deadline)
+        return self._last
+
+    def was_issued(self, id: int) -> bool:
+        """Whether a request ever had this id."""
+        return 0 < id <= self._last
+
+    def get(self, id: int) -> Waiter | None:
+        """The row with this id, which stays."""
+        return self._rows.get(id)
+
+    def take(self, id: int) -> Waiter | None:
+        """The row with this id, which is removed."""
+        return self._rows.pop(id, None)
+
+    def fail_all(self, failure: Failure) -> None:
+        """End every row; there is no connection any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        rows, self._rows = self._rows, {}
+        for waiter in rows.values():
+            waiter.fail(failure)
+
+    def _arm(self, when: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_at(when, self._expire) if when != float("inf") else None
+
+    def _expire(self) -> None:
+        self._timer = None
+        now = self._loop.time()
+        for id in [id for id, waiter in self._rows.items() if waiter.deadline <= now]:
+            if (waiter := self.take(id)) is not None:
+                self._cancel(id, "deadline exceeded")
+                waiter.expire()
+        if self._rows:
+            self._arm(min(waiter.deadline for waiter in self._rows.values()))

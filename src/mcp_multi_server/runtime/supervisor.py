@@ -1,0 +1,199 @@
+"""Makes what runs match the config, one task a server; the only writer of the snapshot that readers see."""
+
+from __future__ import annotations
+
+import asyncio
+import traceback
+from collections.abc import Callable, Iterable, Mapping
+from typing import Protocol
+
+import anyio
+from anyio.abc import TaskStatus
+
+from ..core.catalog import Catalog, Kind
+from ..core.config import Config
+from ..core.errors import Problem
+from ..core.events import CollisionChanged, InternalError, Observer, ServerRemoved
+from ..core.index import Collision, Index, Naming, Offer, changed_kinds
+from ..core.lifecycle import ROUTED, Failure, Reason, State, Status
+from ..core.plan import Plan
+from .connection import Connection, Opener, Surroundings
+from .gate import Gate
+from .process import read_usage
+from .snapshot import Snapshot
+
+
+class Listener(Protocol):
+    """Who is told of each new snapshot; called on the loop, never to be awaited in."""
+
+    def __call__(self, changed: frozenset[Kind], connection: Connection | None) -> None:
+        """`changed`: the lists that clients would see differently; `connection`: whose change it was, if one's."""
+
+
+class Supervisor:
+    """The fleet. `run` is its task tree; `apply` takes a new config."""
+
+    def __init__(self, config: Config, *, open_transport: Opener, observe: Observer, luck: Callable[[], float]) -> None:
+        self._observe = observe
+        self._loop = asyncio.get_running_loop()
+        self._gate = Gate(starting=self._starting_pids, cpu_seconds=_cpu_seconds)
+        self._surroundings = Surroundings(
+            open=open_transport, observe=observe, luck=luck, admit=self._admit, changed=self._changed
+        )
+        self._scopes: dict[str, anyio.CancelScope] = {}
+        self._gone: dict[str, anyio.Event] = {}
+        self._withdrawals: dict[str, asyncio.TimerHandle] = {}
+        self._tasks: anyio.abc.TaskGroup | None = None
+        self._applying = anyio.Lock()
+        self.listeners: list[Listener] = []
+        self.snapshot = Snapshot(0, config, Index.build((), Naming()), {})
+
+    async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Run every server of the config until cancelled; then stop all of them at once."""
+        async with anyio.create_task_group() as self._tasks:
+            await self._carry_out(Plan.between(None, self.snapshot.config), self.snapshot.config)
+            task_status.started()
+            await anyio.sleep_forever()
+
+    async def apply(self, config: Config) -> tuple[str, Plan]:
+        """Make `config` the one that runs: `applied`, or `partial` where some of its entries are broken."""
+        async with self._applying:
+            plan = Plan.between(self.snapshot.config, config)
+            await self._carry_out(plan, config)
+        return ("partial" if config.broken else "applied"), plan
+
+    def withhold(self, server: str, problems: Iterable[Problem]) -> Status:
+        """The status of an entry that cannot be used."""
+        message = "; ".join(f"{problem.field}: {problem.message}" for problem in problems)
+        return Status(State.PARKED, self._loop.time(), Failure(Reason.CONFIG, message, permanent=True))
+
+    # -- reconcile -----------------------------------------------------------------------------------------------
+
+    async def _carry_out(self, plan: Plan, config: Config) -> None:
+        """Stop first, start later; what did not change is not touched; one publish for all of it."""
+        running = dict(self.snapshot.connections)
+        await self._stop([*plan.stop, *plan.replace])
+        for name in plan.stop:
+            running.pop(name, None)
+            self._observe(ServerRemoved(name))
+        for name in plan.update:
+            running[name].update(config.servers[name])
+        fresh = [Connection(name, config.servers[name], self._surroundings) for name in (*plan.replace, *plan.start)]
+        running |= {connection.name: connection for connection in fresh}
+        self._publish(config, {name: running[name] for name in config.order if name in running})
+        for connection in fresh:
+            self._start(connection)
+
+    def _start(self, connection: Connection) -> None:
+        assert self._tasks is not None
+        self._scopes[connection.name] = anyio.CancelScope()
+        self._gone[connection.name] = anyio.Event()
+        self._tasks.start_soon(self._run, connection, name=f"server {connection.name}")
+
+    async def _stop(self, names: Iterable[str]) -> None:
+        """End these servers' tasks, all at once, and wait for the last."""
+        names = [name for name in names if name in self._scopes]
+        for name in names:
+            self._scopes[name].cancel()
+        for name in names:
+            await self._gone[name].wait()
+
+    async def _run(self, connection: Connection) -> None:
+        name = connection.name
+        scope, gone = self._scopes[name], self._gone[name]
+        try:
+            with scope:
+                await connection.run()
+        except Exception:
+            self._observe(InternalError(f"server {name}", traceback.format_exc()))
+        finally:
+            if timer := self._withdrawals.pop(name, None):
+                timer.cancel()
+            if self._scopes.get(name) is scope:
+                del self._scopes[name]
+            gone.set()
+
+    async def _admit(self, connection: Connection) -> None:
+        if connection.config.url is None:
+            await self._gate.admit()
+
+    def _starting_pids(self) -> list[int]:
+        connections = self.snapshot.connections.values()
+        return [c.pid for c in connections if c.pid is not None and c.status.state is State.CONNECTING]
+
+    # -- publish -------------------------------------------------------------------------------------------------
+
+    def _changed(self, connection: Connection) -> None:
+        """A server's state or catalog changed."""
+        if self.snapshot.connections.get(connection.name) is not connection:
+            return
+        self._plan_withdrawal(connection)
+        self._publish(self.snapshot.config, self.snapshot.connections, connection)
+
+    def _plan_withdrawal(self, connection: Connection) -> None:
+        """Names outlive a blip: they go after the grace, or stay where the server is back before."""
+        name = connection.name
+        if connection.status.state in ROUTED:
+            if timer := self._withdrawals.pop(name, None):
+                timer.cancel()
+        elif connection.catalog is not None and name not in self._withdrawals:
+            grace = connection.config.grace
+            seconds = self.snapshot.config.daemon.grace if grace is None else grace
+            self._withdrawals[name] = self._loop.call_later(seconds, self._withdraw, connection)
+
+    def _withdraw(self, connection: Connection) -> None:
+        self._withdrawals.pop(connection.name, None)
+        if connection.status.state not in ROUTED:
+            connection.catalog = None
+            self._changed(connection)
+
+    def _publish(
+        self, config: Config, connections: Mapping[str, Connection], connection: Connection | None = None
+    ) -> None:
+        old = self.snapshot
+        index = Index.build([_offer(config, c) for c in connections.values()], _naming(config))
+        self.snapshot = Snapshot(old.generation + 1, config, index, connections, _instructions(connections.values()))
+        self._tell_collisions(old.index.collisions, index.collisions)
+        changed = changed_kinds(old.index, index)
+        for listener in self.listeners:
+            listener(changed, connection)
+
+    def _tell_collisions(self, old: tuple[Collision, ...], new: tuple[Collision, ...]) -> None:
+        for gone in set(old) - set(new):
+            if not any(c.kind == gone.kind and c.name == gone.name for c in new):
+                self._observe(CollisionChanged(gone.kind, gone.name, gone.owner, ()))
+        for collision in new:
+            if collision not in old:
+                self._observe(CollisionChanged(collision.kind, collision.name, collision.owner, collision.shadowed))
+
+
+def _naming(config: Config) -> Naming:
+    daemon = config.daemon
+    return Naming(daemon.naming, daemon.separator, daemon.collisions)
+
+
+def _offer(config: Config, connection: Connection) -> Offer:
+    """What a server offers now; one that offers nothing yet is known by its name all the same."""
+    catalog = connection.catalog or Catalog()
+    negotiated = connection.negotiated
+    return Offer(
+        server=connection.name,
+        prefix=config.prefix_of(connection.name),
+        catalog=catalog.filtered(connection.config.include, connection.config.exclude),
+        has_resources=bool(connection.catalog and negotiated and negotiated.has(Kind.RESOURCE.capability)),
+        away=None if connection.status.state in ROUTED else connection.status.state.value,
+    )
+
+
+def _instructions(connections: Iterable[Connection]) -> str:
+    """What the servers tell clients about themselves, each under its name."""
+    return "\n\n".join(
+        f"# {connection.name}\n\n{connection.negotiated.instructions}"
+        for connection in connections
+        if connection.catalog is not None and connection.negotiated and connection.negotiated.instructions
+    )
+
+
+def _cpu_seconds(pid: int) -> float | None:
+    usage = read_usage(pid)
+    return usage.cpu_seconds if usage else None
