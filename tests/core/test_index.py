@@ -180,16 +180,23 @@ def test_the_listed_name_is_what_llm_apis_judge() -> None:
 # What clients are shown
 
 
-def test_an_item_under_its_own_name_is_its_own_bytes() -> None:
+def signed(item: bytes, server: str) -> bytes:
+    """An item without `_meta` as it is listed."""
+    return item.removesuffix(b"}") + b',"_meta":{"serverName":"%b"}}' % server.encode()
+
+
+def test_an_item_under_its_own_name_is_its_own_bytes_signed_with_its_server() -> None:
     index = build(offer("a", tools=["x", "y"]))
-    assert index.listing(Kind.TOOL) == b"[%b,%b]" % (raw(Kind.TOOL, "x", "a"), raw(Kind.TOOL, "y", "a"))
+    x, y = (signed(raw(Kind.TOOL, name, "a"), "a") for name in "xy")
+    assert index.listing(Kind.TOOL) == b"[%b,%b]" % (x, y)
     assert index.listing(Kind.TOOL) is index.listing(Kind.TOOL)
 
 
 def test_only_the_name_of_a_renamed_item_changes() -> None:
-    item = b'{"z":1.50,"name":"log","_meta":{"k":[1, 2]},"big":12345678901234567890123,"s":"\\u00e9"}'
+    item = b'{"z":1.50,"name":"log","big":12345678901234567890123,"s":"\\u00e9"}'
     index = build(offer_raw("a", item), offer_raw("b", item))
-    assert index.listing(Kind.TOOL) == b"[%b,%b]" % (item, item.replace(b'"log"', b'"b__log"'))
+    renamed = item.replace(b'"log"', b'"b__log"')
+    assert index.listing(Kind.TOOL) == b"[%b,%b]" % (signed(item, "a"), signed(renamed, "b"))
 
 
 def test_resources_and_templates_are_listed_with_their_server() -> None:
@@ -202,11 +209,11 @@ def test_resources_and_templates_are_listed_with_their_server() -> None:
 @pytest.mark.parametrize(
     ("before", "after"),
     [
-        (b"", b'{"mcp-multi-server/state":"backoff"}'),
-        (b',"_meta":null', b'{"mcp-multi-server/state":"backoff"}'),
-        (b',"_meta":[1]', b'{"mcp-multi-server/state":"backoff"}'),
-        (b',"_meta":{ "n": 1.0 ,"o":{ }}', b'{"n":1.0,"o":{ },"mcp-multi-server/state":"backoff"}'),
-        (b',"_meta":{"mcp-multi-server/state":"ready"}', b'{"mcp-multi-server/state":"backoff"}'),
+        (b"", b'{"serverName":"a","mcp-multi-server/state":"backoff"}'),
+        (b',"_meta":null', b'{"serverName":"a","mcp-multi-server/state":"backoff"}'),
+        (b',"_meta":[1]', b'{"serverName":"a","mcp-multi-server/state":"backoff"}'),
+        (b',"_meta":{ "n": 1.0 ,"o":{ }}', b'{"n":1.0,"o":{ },"serverName":"a","mcp-multi-server/state":"backoff"}'),
+        (b',"_meta":{"serverName":"z"}', b'{"serverName":"a","mcp-multi-server/state":"backoff"}'),
     ],
 )
 def test_an_item_says_in_its_meta_that_its_server_is_away(before: bytes, after: bytes) -> None:
@@ -217,7 +224,10 @@ def test_an_item_says_in_its_meta_that_its_server_is_away(before: bytes, after: 
 @pytest.mark.parametrize("kind", Kind)
 def test_every_kind_carries_the_mark_and_only_of_the_server_that_is_away(kind: Kind) -> None:
     index = build(replace(offer_of(kind, "a", "x:a"), away="parked"), offer_of(kind, "b", "x:b"))
-    assert [item.get("_meta") for item in shown(index, kind)] == [{STATE_KEY: "parked"}, None]
+    assert [item.get("_meta") for item in shown(index, kind)] == [
+        {"serverName": "a", STATE_KEY: "parked"},
+        {"serverName": "b"},
+    ]
 
 
 @pytest.mark.parametrize(

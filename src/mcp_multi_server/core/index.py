@@ -18,6 +18,8 @@ from .catalog import Catalog, Item, Kind
 from .jsonrpc import Raw, encode, is_object, members
 from .uri import Namespaces, Template, namespaced
 
+SERVER_KEY = "serverName"
+"""The `_meta` member of a listed item that says whose it is."""
 STATE_KEY = "mcp-multi-server/state"
 """The `_meta` member of a listed item whose server is away."""
 LONGEST_NAME = 64
@@ -307,7 +309,9 @@ def changed_kinds(old: Index, new: Index) -> frozenset[Kind]:
 def _look_alike(old: tuple[Listed, ...], new: tuple[Listed, ...]) -> bool:
     if len(old) != len(new):
         return False
-    return all(a.name == b.name and a.item.raw == b.item.raw for a, b in zip(old, new, strict=True))
+    return all(
+        a.name == b.name and a.server == b.server and a.item.raw == b.item.raw for a, b in zip(old, new, strict=True)
+    )
 
 
 def _claimants(kind: Kind, offers: Iterable[Offer]) -> Mapping[str, tuple[str, ...]]:
@@ -319,15 +323,15 @@ def _claimants(kind: Kind, offers: Iterable[Offer]) -> Mapping[str, tuple[str, .
 
 
 def _fragment(kind: Kind, entry: Listed, away: str | None) -> bytes:
-    """The item's own bytes, where nothing in it changes."""
-    if away is None and entry.name == entry.item.name:
-        return entry.item.raw
-    body = members(entry.item.raw)
+    """The item under its listed name and with its server's name; all else the bytes it came as."""
+    marks = {SERVER_KEY: Raw(encode(entry.server))} | ({STATE_KEY: Raw(encode(away))} if away is not None else {})
+    raw = entry.item.raw
+    if entry.name == entry.item.name and b'"_meta"' not in raw:
+        return b'%b,"_meta":%b}' % (raw[:-1], encode(marks))
+    body = members(raw)
     body[kind.key] = Raw(encode(entry.name))
-    if away is not None:
-        meta = body.get("_meta")
-        marked = members(meta) if meta is not None and is_object(meta) else {}
-        body["_meta"] = Raw(encode(marked | {STATE_KEY: Raw(encode(away))}))
+    meta = body.get("_meta")
+    body["_meta"] = Raw(encode((members(meta) if meta is not None and is_object(meta) else {}) | marks))
     return encode(body)
 
 

@@ -1,0 +1,41 @@
+"""`check`: what a daemon would say to a config, without a daemon."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..core.errors import ConfigError, Problem
+from ..runtime import config_file
+from .failures import OPERATION_FAILED
+from .render import clean, echo, echo_json, echo_styled
+
+
+def check(file: str | None, *, as_json: bool) -> int:
+    """Check `file`, or the config that a daemon would find; the exit code says whether anything is wrong with it."""
+    try:
+        path = config_file.find(file)
+        config = config_file.load(path)
+    except ConfigError as refusal:
+        return _report(None, refusal.problems, (), servers=0, as_json=as_json)
+    problems = tuple(problem for found in config.broken.values() for problem in found)
+    return _report(path, problems, config.notes, servers=len(config.order), as_json=as_json)
+
+
+def _report(
+    path: str | None, problems: Sequence[Problem], notes: Sequence[Problem], *, servers: int, as_json: bool
+) -> int:
+    if as_json:
+        found = {"problems": [*map(_record, problems)], "notes": [*map(_record, notes)]}
+        echo_json({"ok": not problems, "path": path, "servers": servers, **found})
+    else:
+        for problem in problems:
+            echo_styled(f"problem: {clean(str(problem))}", "red")
+        for note in notes:
+            echo_styled(f"note: {clean(str(note))}", "yellow")
+        if not problems:
+            echo(f"ok: {servers} server{'' if servers == 1 else 's'} in {path}")
+    return OPERATION_FAILED if problems else 0
+
+
+def _record(problem: Problem) -> dict[str, str | None]:
+    return {"server": problem.server, "field": problem.field, "message": problem.message}

@@ -1,0 +1,263 @@
+"""The commands: what each takes on the command line. The first group speaks MCP, the second to the daemon itself."""
+
+from __future__ import annotations
+
+import sys
+from typing import Literal
+
+import click
+
+from .. import __version__
+from .options import Settings, as_json, on_socket, settings, timeout, with_config
+
+CALL_TIMEOUT = 65.0
+"""A little more than the daemon gives a server by default, so that its answer, which says more, comes first."""
+CHANGE_TIMEOUT = 120.0
+"""For reload and restart, which wait for servers to start."""
+WAIT_FOR_DAEMON = 10.0
+_CALL_HELP = "Give up when nothing, not even progress, came for so long."
+
+one_server = click.option("--server", metavar="NAME", help="Ask this server, whoever owns the name.")
+output = click.option("--output", metavar="DIR", help="Save images, audio and other bytes there.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "obj": None})
+@on_socket
+@with_config
+@click.version_option(__version__, message="%(prog)s %(version)s")
+def cli() -> None:
+    """One supervised fleet of MCP servers for every client on the machine."""
+
+
+@cli.command()
+@on_socket
+@as_json
+@settings
+def tools(options: Settings, as_json: bool) -> None:
+    """List the tools of all servers."""
+    _show(options, "tools/list", "tools", key="name", as_json=as_json)
+
+
+@cli.command()
+@on_socket
+@as_json
+@settings
+def resources(options: Settings, as_json: bool) -> None:
+    """List the resources of all servers."""
+    _show(options, "resources/list", "resources", key="uri", as_json=as_json)
+
+
+@cli.command()
+@on_socket
+@as_json
+@settings
+def templates(options: Settings, as_json: bool) -> None:
+    """List the resource templates of all servers."""
+    _show(options, "resources/templates/list", "resourceTemplates", key="uriTemplate", as_json=as_json)
+
+
+@cli.command()
+@on_socket
+@as_json
+@settings
+def prompts(options: Settings, as_json: bool) -> None:
+    """List the prompts of all servers."""
+    _show(options, "prompts/list", "prompts", key="name", as_json=as_json)
+
+
+@cli.command()
+@click.argument("name")
+@click.argument("arguments", nargs=-1, metavar="[JSON | KEY=VALUE ...]")
+@one_server
+@output
+@timeout(CALL_TIMEOUT, _CALL_HELP)
+@on_socket
+@as_json
+@settings
+def call(
+    options: Settings,
+    name: str,
+    arguments: tuple[str, ...],
+    *,
+    server: str | None,
+    output: str | None,
+    timeout: float,
+    as_json: bool,
+) -> int:
+    """Call a tool and print what it returns.
+
+    The arguments are one JSON object (`-` reads it from stdin), or KEY=VALUE words: a value that is JSON is taken as
+    JSON, unless the tool wants text there.
+    """
+    from .asking import Asking, call_tool
+
+    return call_tool(Asking(options.socket, server, timeout, output, as_json), name, arguments)
+
+
+@cli.command()
+@click.argument("uri")
+@one_server
+@output
+@timeout(CALL_TIMEOUT, _CALL_HELP)
+@on_socket
+@as_json
+@settings
+def read(options: Settings, uri: str, *, server: str | None, output: str | None, timeout: float, as_json: bool) -> None:
+    """Read a resource and print it; bytes as they are, except on a terminal."""
+    from .asking import Asking, read_resource
+
+    read_resource(Asking(options.socket, server, timeout, output, as_json), uri)
+
+
+@cli.command()
+@click.argument("name")
+@click.argument("arguments", nargs=-1, metavar="[KEY=VALUE ...]")
+@one_server
+@output
+@timeout(CALL_TIMEOUT, _CALL_HELP)
+@on_socket
+@as_json
+@settings
+def prompt(
+    options: Settings,
+    name: str,
+    arguments: tuple[str, ...],
+    *,
+    server: str | None,
+    output: str | None,
+    timeout: float,
+    as_json: bool,
+) -> None:
+    """Get a prompt and print its messages with their roles."""
+    from .asking import Asking, get_prompt
+
+    get_prompt(Asking(options.socket, server, timeout, output, as_json), name, arguments)
+
+
+@cli.command()
+@click.option(
+    "--wait",
+    type=click.FloatRange(min=0),
+    default=WAIT_FOR_DAEMON,
+    metavar="SECONDS",
+    show_default=True,
+    help="How long a daemon that is only starting may take to listen.",
+)
+@on_socket
+@settings
+def stdio(options: Settings, wait: float) -> None:
+    """Join stdin and stdout to the daemon, for MCP hosts that start their servers."""
+    from .bridge import join
+    from .connect import connect_within
+
+    with connect_within(options.socket, wait) as connection:
+        join(connection, stdin=0, stdout=1)
+
+
+@cli.command()
+@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="How much it logs.")
+@click.option("--log-format", type=click.Choice(["auto", "json", "console"]), help="How a log line looks.")
+@with_config
+@on_socket
+@settings
+def serve(
+    options: Settings,
+    log_level: Literal["debug", "info", "warning", "error"] | None,
+    log_format: Literal["auto", "json", "console"] | None,
+) -> None:
+    """Run the daemon in the foreground; it logs to stderr."""
+    from ..daemon import run
+
+    sys.exit(run(config=options.config, socket=options.socket, log_level=log_level, log_format=log_format))
+
+
+@cli.command()
+@on_socket
+@as_json
+@settings
+def status(options: Settings, as_json: bool) -> None:
+    """Show every server's state and what the daemon knows about it."""
+    from .control import status
+
+    status(options.socket, as_json=as_json)
+
+
+@cli.command()
+@click.argument("server")
+@timeout(CHANGE_TIMEOUT, "Give up waiting for the outcome after so long.")
+@on_socket
+@as_json
+@settings
+def restart(options: Settings, server: str, *, timeout: float, as_json: bool) -> int:
+    """Give a server a new connection, and wait for the outcome."""
+    from .control import restart
+
+    return restart(options.socket, server, timeout=timeout, as_json=as_json)
+
+
+@cli.command()
+@timeout(CHANGE_TIMEOUT, "Give up waiting for the outcome after so long.")
+@on_socket
+@as_json
+@settings
+def reload(options: Settings, *, timeout: float, as_json: bool) -> int:
+    """Have the daemon read its config again, and wait for the outcome."""
+    from .control import reload
+
+    return reload(options.socket, timeout=timeout, as_json=as_json)
+
+
+@cli.command()
+@click.argument("file", required=False)
+@on_socket
+@as_json
+@settings
+def plan(options: Settings, file: str | None, *, as_json: bool) -> None:
+    """Show what a config would change, without changing anything: FILE, or the daemon's own as it is written."""
+    from .control import plan
+
+    plan(options.socket, file, as_json=as_json)
+
+
+@cli.command()
+@click.argument("file", required=False)
+@with_config
+@as_json
+@settings
+def check(options: Settings, file: str | None, *, as_json: bool) -> int:
+    """Check a config, with no daemon: FILE, or the one that a daemon would use."""
+    from .check import check
+
+    return check(file or options.config, as_json=as_json)
+
+
+@cli.command()
+@click.argument("server")
+@click.option("--lines", type=click.IntRange(min=1), default=50, metavar="N", show_default=True, help="How many.")
+@on_socket
+@as_json
+@settings
+def logs(options: Settings, server: str, *, lines: int, as_json: bool) -> None:
+    """Print the last lines that a server wrote to its stderr."""
+    from .control import logs
+
+    logs(options.socket, server, lines=lines, as_json=as_json)
+
+
+@cli.command()
+@on_socket
+@as_json
+@settings
+def events(options: Settings, as_json: bool) -> None:
+    """Print what happens, as it happens, until Ctrl-C."""
+    from .events import events
+
+    events(options.socket, as_json=as_json)
+
+
+def _show(options: Settings, method: str, member_name: str, *, key: str, as_json: bool) -> None:
+    from .offers import show_offers
+    from .session import session
+
+    with session(options.socket) as opened:
+        show_offers(opened, method=method, member_name=member_name, key=key, as_json=as_json)

@@ -1,0 +1,32 @@
+"""What ends a command early: a message for stderr and an exit code."""
+
+from __future__ import annotations
+
+OPERATION_FAILED = 1
+USAGE = 2
+UNREACHABLE = 69
+"""EX_UNAVAILABLE of sysexits(3); a config that is unusable, EX_CONFIG, is the daemon's to say."""
+INTERRUPTED = 130
+
+
+class Failed(Exception):
+    """The operation failed; `message` is for the person who asked for it."""
+
+    exit_code = OPERATION_FAILED
+
+
+class Unreachable(Failed):
+    """No daemon answers."""
+
+    exit_code = UNREACHABLE
+
+
+class NotThere(Unreachable):
+    """Nothing listens. A daemon that is only starting will, in a moment."""
+
+
+class Garbled(Failed):
+    """The other end of the socket sent what no daemon sends."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"the daemon's answer cannot be understood: {what}")

@@ -1,0 +1,71 @@
+"""What the servers offer, as listed: for a person to read, and to find what a name on the command line means."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from .answer import JsonObject, member, objects, text
+from .render import clean, echo_json, first_line
+from .session import Session
+from .table import Cell, Column, echo_table
+
+SEPARATOR = "__"
+SERVER_KEY = "serverName"
+STATE_KEY = "mcp-multi-server/state"
+"""In the `_meta` of a listed item: whose it is, and that server's state while it is away."""
+_NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_-]")
+
+
+def show_offers(session: Session, *, method: str, member_name: str, key: str, as_json: bool) -> None:
+    """A list as the daemon gives it, or as a table. `key`: the member of an item that says what it is called by."""
+    listed = session.ask_all(method, member_name)
+    if as_json:
+        echo_json(listed)
+        return
+    columns = [Column(key.upper()), Column("SERVER"), Column("DESCRIPTION", wraps=True)]
+    if key != "name":
+        columns.insert(1, Column("NAME", give_up=1))
+    echo_table(columns, [_row(item, key) for item in objects(listed, member_name)])
+
+
+def qualified(name: str, server: str, items: Sequence[JsonObject]) -> str:
+    """The name under which `server`'s own `name` can be called, going by how its `items` are listed."""
+    own = [text(item, "name") for item in items if server_of(item) == server]
+    usual = _usual(server, name)
+    if name in own or usual in own:
+        return name if name in own else usual
+    # A server whose prefix or separator is set in the config: its items show it.
+    ending = [listed for listed in own if listed.endswith(name)]
+    return ending[0] if len(ending) == 1 else usual
+
+
+def find(name: str, items: Sequence[JsonObject]) -> JsonObject:
+    """The item that `name` means; empty where the listing does not tell, though the daemon may know it.
+
+    Every item can be called by its qualified name, but one that owns its bare name is listed under that alone.
+    """
+    by_name = next((item for item in items if item.get("name") == name), None)
+    if by_name is not None:
+        return by_name
+    return next((item for item in items if _usual(server_of(item), text(item, "name")) == name), {})
+
+
+def server_of(item: JsonObject) -> str:
+    """Whose it is; "" where the listing does not say."""
+    return text(member(item, "_meta"), SERVER_KEY)
+
+
+def _usual(server: str, name: str) -> str:
+    """The qualified name, where the config sets neither prefix nor separator."""
+    return f"{_NOT_IN_NAMES.sub('_', server)}{SEPARATOR}{name}"
+
+
+def _row(item: JsonObject, key: str) -> list[Cell]:
+    description = first_line(text(item, "description")) or first_line(text(item, "title"))
+    away = clean(text(member(item, "_meta"), STATE_KEY))
+    server = clean(server_of(item)) + (f" ({away})" if away else "")
+    cells = [Cell(clean(text(item, key))), Cell(server, "yellow" if away else ""), Cell(description)]
+    if key != "name":
+        cells.insert(1, Cell(clean(text(item, "name"))))
+    return cells

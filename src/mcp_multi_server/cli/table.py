@@ -1,0 +1,84 @@
+"""Tables: aligned plain text into a pipe or file, rich (imported only then) on a terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .render import echo
+
+_GAP = 2
+_NARROWEST = 24
+"""Columns that a cell which may wrap gets at least."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """What stands in one place of a table, and its colour where there are colours."""
+
+    text: str
+    style: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """`wraps`: cells may take several lines. `give_up`: the higher, the earlier a narrow terminal goes without it."""
+
+    title: str
+    right: bool = False
+    wraps: bool = False
+    give_up: int = 0
+
+
+def echo_table(columns: Sequence[Column], rows: Sequence[Sequence[Cell]]) -> None:
+    """A table to stdout. Into a pipe every column is there, for whoever cuts columns, and `-` is an empty cell."""
+    if sys.stdout.isatty():
+        _draw(columns, rows)
+        return
+    texts = [[column.title for column in columns], *([cell.text or "-" for cell in row] for row in rows)]
+    widths = [max(map(len, strip)) for strip in zip(*texts, strict=True)]
+    for line in texts:
+        cells = zip(columns, line, widths, strict=True)
+        echo((" " * _GAP).join(_pad(text, width, column.right) for column, text, width in cells).rstrip())
+
+
+def _pad(text: str, width: int, right: bool) -> str:
+    return text.rjust(width) if right else text.ljust(width)
+
+
+def _draw(columns: Sequence[Column], rows: Sequence[Sequence[Cell]]) -> None:
+    from shutil import get_terminal_size
+
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    kept = _fitting(columns, rows, get_terminal_size().columns)
+    table = Table(box=None, padding=(0, _GAP, 0, 0), header_style="bold", pad_edge=False)
+    for column in (columns[index] for index in kept):
+        table.add_column(
+            column.title,
+            justify="right" if column.right else "left",
+            no_wrap=not column.wraps,
+            overflow="fold",
+        )
+    for row in rows:
+        table.add_row(*(Text(row[index].text, row[index].style) for index in kept))
+    Console(highlight=False).print(table)
+
+
+def _fitting(columns: Sequence[Column], rows: Sequence[Sequence[Cell]], terminal_width: int) -> list[int]:
+    """Which columns to draw: none that is empty throughout, and no more than there is room for."""
+    kept = [index for index in range(len(columns)) if not rows or any(row[index].text for row in rows)]
+    while sum(_width(columns[index], [row[index] for row in rows]) + _GAP for index in kept) > terminal_width:
+        least = max(kept, key=lambda index: columns[index].give_up)
+        if not columns[least].give_up:
+            break
+        kept.remove(least)
+    return kept
+
+
+def _width(column: Column, cells: Sequence[Cell]) -> int:
+    widest = max((len(cell.text) for cell in cells), default=0)
+    return max(len(column.title), min(widest, _NARROWEST) if column.wraps else widest)
