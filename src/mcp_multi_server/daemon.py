@@ -63,7 +63,9 @@ def run(
     log = loaded.daemon.log
     configure(log_level or log.level, log_format or log.format)
     try:
-        listener = listen(socket or daemon_socket(os.environ, os.geteuid(), temporary_directory(os.environ)))
+        path_of_socket = socket or daemon_socket(os.environ, os.geteuid(), temporary_directory(os.environ))
+        access = loaded.daemon.access
+        listener = listen(path_of_socket, shared=bool(access.users or access.groups or access.admins))
     except SocketUnusable as unusable:
         _complain(str(unusable))
         return EXIT_FAILED

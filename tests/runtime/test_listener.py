@@ -42,6 +42,17 @@ def test_the_socket_is_private_in_a_private_directory_whatever_the_umask(path: s
     assert not os.path.exists(path)
 
 
+@pytest.mark.parametrize("umask", [0o000, 0o077])
+def test_a_shared_socket_can_be_reached_by_other_users(path: str, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        listener = listen(path, shared=True)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(os.stat(path).st_mode) == 0o666
+    listener.close()
+
+
 def test_a_second_daemon_is_told_the_pid_of_the_first_and_changes_nothing(path: str) -> None:
     first = listen(path)
     inode = os.stat(path).st_ino

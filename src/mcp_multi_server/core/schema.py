@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pydantic import ConfigDict, Field
@@ -60,6 +60,23 @@ def schema() -> dict[str, Any]:
 def text() -> str:
     """The schema as the file that editors read."""
     return json.dumps(schema(), indent=2, ensure_ascii=False) + "\n"
+
+
+def key_table(model: type[Settings], path: str = "") -> str:
+    """The keys of a model as a Markdown table, those of objects inside it by their path."""
+    head = "| key | default | what it is |\n|---|---|---|\n" if not path else ""
+    return head + "".join(_rows(model, path))
+
+
+def _rows(model: type[Settings], path: str) -> Iterator[str]:
+    for field in model.model_fields.values():
+        key = f"{path}{field.alias}"
+        default = field.get_default(call_default_factory=True)
+        if isinstance(default, Settings):
+            yield from _rows(type(default), f"{key}.")
+        else:
+            shown = "" if default in (None, (), {}) else f"`{json.dumps(default)}`"
+            yield f"| `{key}` | {shown} | {(field.description or '').replace('|', chr(92) + '|')} |\n"
 
 
 if __name__ == "__main__":

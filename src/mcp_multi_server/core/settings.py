@@ -197,7 +197,10 @@ class ServerConfig(Settings):
         default="auto",
         description="Era of MCP: legacy (revisions up to 2025-11-25), modern (2026-07-28), or find out.",
     )
-    timeout: Timeout = Field(default=60.0, description="Seconds that a call may take.")
+    timeout: Timeout = Field(
+        default=60.0,
+        description="Seconds that a call may take without a sign of life; progress renews them, up to ten times as many in all.",
+    )
     start_timeout: Timeout = Field(
         default=30.0, description="Seconds from starting or connecting until the server is ready."
     )
@@ -348,9 +351,7 @@ class DaemonConfig(DaemonSettings):
     )
     hold: Patience = Field(default=5.0, description="Seconds that a call waits for a server that is away.")
     grace: Patience = Field(default=60.0, description="Seconds that the names of a server that is away stay listed.")
-    drain: Patience = Field(
-        default=5.0, description="Seconds that running calls get before their server is stopped or replaced."
-    )
+    drain: Patience = Field(default=5.0, description="Seconds that running calls get when the daemon stops.")
     metrics: MetricsConfig = Field(default=MetricsConfig(), description="Metrics and health for Prometheus, over HTTP.")
     access: AccessConfig = Field(
         default=AccessConfig(), description="Who may connect, besides the daemon's own user and root."

@@ -37,16 +37,16 @@ class Listener:
         os.close(self.lock)
 
 
-def listen(path: str, mode: int = 0o600) -> Listener:
-    """Listen on `path`. Raises SocketUnusable."""
+def listen(path: str, *, shared: bool = False) -> Listener:
+    """Listen on `path`; `shared`: other users may connect, and are judged by who they are. Raises SocketUnusable."""
     if len(os.fsencode(path)) > PATH_LIMIT:
         raise SocketUnusable(f"the socket path has {len(os.fsencode(path))} bytes, at most {PATH_LIMIT} work: {path}")
     lock = -1
     try:
-        _make_directory(os.path.dirname(path) or ".")
+        _make_directory(os.path.dirname(path) or ".", 0o711 if shared else 0o700)
         lock = _lock(path + ".lock")
         _remove_leftover(path)
-        return _bind(path, mode, lock)
+        return _bind(path, 0o666 if shared else 0o600, lock)
     except (OSError, SocketUnusable) as failure:
         if lock >= 0:
             os.close(lock)
@@ -55,9 +55,9 @@ def listen(path: str, mode: int = 0o600) -> Listener:
         raise
 
 
-def _make_directory(path: str) -> None:
+def _make_directory(path: str, mode: int) -> None:
     try:
-        os.makedirs(path, mode=0o700, exist_ok=True)
+        os.makedirs(path, mode=mode, exist_ok=True)
     except FileExistsError:
         raise SocketUnusable(f"{path} is not a directory") from None
 
@@ -99,6 +99,7 @@ def _bind(path: str, mode: int, lock: int) -> Listener:
     try:
         os.fchmod(listener.fileno(), mode)  # before bind: the file is never there with another mode
         listener.bind(path)
+        os.chmod(path, mode)  # the umask may have taken more away than was meant
         listener.listen(BACKLOG)
     except OSError:
         listener.close()

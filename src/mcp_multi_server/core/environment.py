@@ -1,0 +1,46 @@
+"""The environment of a child: what it inherits from the daemon, and what its entry adds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
+from typing import Literal
+
+ALWAYS = ("HOME", "LANG", "LC_*", "LOGNAME", "PATH", "SHELL", "TERM", "TMPDIR", "TZ", "USER")
+"""Inherited without being asked for: what programs need to run at all, and nothing that is likely to be secret."""
+NEVER = (
+    "CREDENTIALS_DIRECTORY",
+    "FDSTORE",
+    "INVOCATION_ID",
+    "JOURNAL_STREAM",
+    "LISTEN_FDNAMES",
+    "LISTEN_FDS",
+    "LISTEN_PID",
+    "LISTEN_PIDFDID",
+    "MEMORY_PRESSURE_*",
+    "NOTIFY_SOCKET",
+    "WATCHDOG_PID",
+    "WATCHDOG_USEC",
+)
+"""What systemd says to the daemon alone (systemd.exec(5)): a child that used it would speak in the daemon's name."""
+
+
+def child_environment(
+    environ: Mapping[str, str], *, inherit: Iterable[str] | Literal["all"], env: Mapping[str, str]
+) -> dict[str, str]:
+    """The variables of a child: of `environ` those that it may inherit, under `env` as its entry sets them.
+
+    `inherit` holds names and `*` globs. Shell functions (values that begin with `()`) are never inherited: a shell
+    would run them.
+    """
+    wanted = ("*",) if inherit == "all" else (*ALWAYS, *inherit)
+    inherited = {
+        name: value
+        for name, value in environ.items()
+        if _matches(name, wanted) and not _matches(name, NEVER) and not value.startswith("()")
+    }
+    return inherited | dict(env)
+
+
+def _matches(name: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
