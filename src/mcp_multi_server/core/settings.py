@@ -199,7 +199,8 @@ class ServerConfig(Settings):
     )
     timeout: Timeout = Field(
         default=60.0,
-        description="Seconds that a call may take without a sign of life; progress renews them, up to ten times as many in all.",
+        description="Seconds that a call may take without a sign of life; progress renews them, "
+        "up to ten times as many in all.",
     )
     start_timeout: Timeout = Field(
         default=30.0, description="Seconds from starting or connecting until the server is ready."

@@ -77,10 +77,10 @@ class Gateway:
         """See Services."""
         return self._control.serve(session, request, is_admin=self._access.may_administer(session.peer))
 
-    def gone(self, session: Session) -> None:
+    def gone(self, session: Session, reason: str) -> None:
         """See Services."""
         if self.sessions.pop(session.number, None) is not None:
-            self.observe(ClientGone(session.number, "closed"))
+            self.observe(ClientGone(session.number, reason))
 
     def spread(self, event: Event) -> None:
         """Tell the clients that follow `daemon/events`; an Observer."""

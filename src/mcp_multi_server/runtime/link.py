@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 from collections import deque
 from collections.abc import Callable, Sequence
+from fcntl import F_GETPIPE_SZ, fcntl
+from itertools import islice
 
 from ..core.jsonrpc import Buffer
 
@@ -22,16 +25,15 @@ class Flusher:
     """Writes what one turn of the loop produced, each link once, at the end of that turn."""
 
     def __init__(self) -> None:
-        self._dirty: list[Link] = []
+        self._dirty: deque[Link] = deque()
         self._depth = 0
         self._scheduled = False
 
     def mark(self, link: Link) -> None:
         """Have `link` written: at the end of the read that is being served, else in the next turn."""
         self._dirty.append(link)
-        if self._depth == 0 and not self._scheduled:
-            self._scheduled = True
-            asyncio.get_running_loop().call_soon(self._later)
+        if self._depth == 0:
+            self._schedule()
 
     def serve(self, feed: Callable[[bytes], None], data: bytes) -> None:
         """Call `feed(data)`, then write all that it gave rise to."""
@@ -43,22 +45,31 @@ class Flusher:
             if self._depth == 0:
                 self._flush()
 
+    def _schedule(self) -> None:
+        if not self._scheduled:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._later)
+
     def _later(self) -> None:
         self._scheduled = False
         self._flush()
 
     def _flush(self) -> None:
-        while self._dirty:
-            dirty, self._dirty = self._dirty, []
-            for link in dirty:
-                link.flush()
+        try:
+            while self._dirty:
+                self._dirty.popleft().flush()
+        finally:
+            if self._dirty:  # one link's owner raised: the others are written all the same
+                self._schedule()
 
 
 class Link:
     """A pair of non-blocking descriptors, closed by `close` or by the first failure.
 
-    `feed` gets what was read; `lost` gets called once, with the reason, when the stream ends without `close`.
-    At most `cap` bytes wait to be written: a peer that does not read is cut off.
+    `feed` gets what was read; `lost` gets called once, with the reason, when the stream ends without `close`, and never
+    from inside `send`. At most `cap` bytes wait to be written: a peer that does not read is cut off. With `unwritable`
+    (for a pipe pair only), a failure to write ends the writing alone and is told there. With `said_all` (for a socket
+    only), a peer that ends its side and still reads is no loss and is told there.
     """
 
     def __init__(
@@ -70,40 +81,49 @@ class Link:
         lost: Callable[[str], None],
         flusher: Flusher,
         cap: int,
+        unwritable: Callable[[str], None] | None = None,
+        said_all: Callable[[], None] | None = None,
     ) -> None:
         self._reader = reader
         self._writer = writer
         self._feed = feed
         self._lost = lost
+        self._unwritable = unwritable
+        self._said_all = said_all
         self._flusher = flusher
         self._cap = cap
         self._loop = asyncio.get_running_loop()
         self._out: deque[Buffer] = deque()
         self._marked = False
         self._blocked = False
+        self.overfull = 0
+        """Bytes that waited when they were more than `cap`, for which the link ends or has ended."""
         self.waiting = 0
         """Bytes that wait to be written."""
         self.closed = False
         os.set_blocking(reader, False)
         os.set_blocking(writer, False)
-        self._loop.add_reader(reader, self._readable)
+        self._loop.add_reader(reader, self._read)
 
     def send(self, parts: Sequence[Buffer]) -> None:
-        """Queue one message; never waits. After the end of the stream it is dropped."""
-        if self.closed:
+        """Queue one message; never waits, never raises. After the end of the stream it is dropped."""
+        if self.closed or self.overfull or self._writer < 0:
             return
         for part in parts:
-            self._out.append(part)
-            self.waiting += len(memoryview(part))
+            if size := len(memoryview(part)):
+                self._out.append(part)
+                self.waiting += size
         if self.waiting > self._cap:
-            self._end(f"does not read: {self.waiting} bytes wait")
-        elif not self._marked and not self._blocked:
+            self.overfull = self.waiting
+        if not self._marked and (self.overfull or not self._blocked):
             self._marked = True
             self._flusher.mark(self)
 
     def flush(self) -> None:
         """Write as much as the other side takes."""
         self._marked = False
+        if self.overfull:
+            self._end(f"does not read: {self.overfull} bytes wait")
         while self._out and not self.closed:
             try:
                 sent = self._write()
@@ -111,12 +131,27 @@ class Link:
                 self._block()
                 return
             except OSError as failure:
-                self._end(os.strerror(failure.errno) if failure.errno else "write failed")
+                self._refused(_reason(failure))
                 return
             self._drop(sent)
         if self._blocked and not self.closed:
             self._blocked = False
             self._loop.remove_writer(self._writer)
+
+    def drain(self) -> None:
+        """Read what the pipe holds by now, without waiting. Does nothing where the reader is no pipe."""
+        try:
+            left = -1 if self.closed else fcntl(self._reader, F_GETPIPE_SZ)
+        except OSError:
+            return
+        while left > 0 and not self.closed and (size := self._read()):
+            left -= size
+
+    def is_deserted(self) -> bool:
+        """Whether the peer of a socket has closed both of its sides."""
+        poll = select.poll()
+        poll.register(self._writer, 0)
+        return self.closed or bool(poll.poll(0))
 
     def close_writer(self) -> None:
         """End our side of the stream; reading goes on. For a pipe pair only."""
@@ -137,11 +172,9 @@ class Link:
             os.close(self._writer)
 
     def _write(self) -> int:
-        if self._writer < 0:
-            raise OSError(32, "closed")
         if len(self._out) == 1:
             return os.write(self._writer, self._out[0])
-        return os.writev(self._writer, [*self._out][:MAX_PARTS])
+        return os.writev(self._writer, [*islice(self._out, MAX_PARTS)])
 
     def _drop(self, sent: int) -> None:
         """Forget the first `sent` bytes."""
@@ -159,6 +192,13 @@ class Link:
             self._blocked = True
             self._loop.add_writer(self._writer, self.flush)
 
+    def _refused(self, reason: str) -> None:
+        if self._unwritable is None:
+            self._end(reason)
+        else:
+            self.close_writer()
+            self._unwritable(reason)
+
     def _stop_writing(self) -> None:
         self._out.clear()
         self.waiting = 0
@@ -166,20 +206,29 @@ class Link:
             self._blocked = False
             self._loop.remove_writer(self._writer)
 
-    def _readable(self) -> None:
+    def _read(self) -> int:
+        """Serve one read; its size, 0 where nothing was there or the stream has ended."""
         try:
             data = os.read(self._reader, READ_SIZE)
         except BlockingIOError:
-            return
+            return 0
         except OSError as failure:
-            self._end(os.strerror(failure.errno) if failure.errno else "read failed")
-            return
+            self._end(_reason(failure))
+            return 0
         if data:
             self._flusher.serve(self._feed, data)
+        elif self._said_all is not None and not self.is_deserted():
+            self._loop.remove_reader(self._reader)
+            self._said_all()
         else:
             self._end("closed")
+        return len(data)
 
     def _end(self, reason: str) -> None:
         if not self.closed:
             self.close()
             self._lost(reason)
+
+
+def _reason(failure: OSError) -> str:
+    return os.strerror(failure.errno) if failure.errno else "failed"

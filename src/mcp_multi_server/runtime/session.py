@@ -21,6 +21,8 @@ from .snapshot import Snapshot
 
 CONTROL_PREFIX = "daemon/"
 LISTS = {kind.list_method: kind for kind in Kind}
+LAST_ANSWERS_LOOK_EVERY = 0.1
+"""Seconds between looks at a client that has said all and waits for answers."""
 COMMON = frozenset({*LISTS, *router.METHODS})
 LEGACY_ONLY = frozenset({"initialize", "ping"})
 MODERN_ONLY = frozenset({"server/discover", "subscriptions/listen"})
@@ -41,7 +43,7 @@ class Services(Protocol):
     def control(self, session: Session, request: Request) -> Buffer | None:
         """Carry out a `daemon/…` request: its result, or None where it is answered later."""
 
-    def gone(self, session: Session) -> None:
+    def gone(self, session: Session, reason: str) -> None:
         """The client's connection ended."""
 
 
@@ -90,6 +92,7 @@ class Session:
             descriptor,
             feed=self._feed,
             lost=self._lost,
+            said_all=self._said_all,
             flusher=services.flusher,
             cap=services.limits.outgoing,
         )
@@ -142,7 +145,7 @@ class Session:
                 call.end()
         self._link.flush()
         self._link.close()
-        self._lost(reason)
+        self._gone(reason)
 
     # -- in ------------------------------------------------------------------------------------------------------
 
@@ -289,14 +292,25 @@ class Session:
 
     # -- the end -------------------------------------------------------------------------------------------------
 
+    def _said_all(self) -> None:
+        """The client ended its side, as `socat` does after its input: what it asked is answered before it goes."""
+        self._stop_line_timer()
+        if self._link.is_deserted() or not (self.calls or self._link.waiting):
+            self.close("closed")
+        else:
+            self._loop.call_later(LAST_ANSWERS_LOOK_EVERY, self._said_all)
+
     def _lost(self, reason: str) -> None:
+        if self._link.overfull:
+            self._reject("cut_off", reason)
+        self._gone(reason)
+
+    def _gone(self, reason: str) -> None:
         self._stop_line_timer()
         for call in list(self.calls.values()):
             call.cancel("the client is gone")
         self.calls.clear()
-        if reason != "closed":
-            self._reject("cut_off", reason)
-        self._services.gone(self)
+        self._services.gone(self, reason)
 
     def _reject(self, reason: str, detail: str) -> None:
         self._services.observe(Rejected(reason, self.number, detail))
@@ -319,4 +333,5 @@ class Session:
         seconds = self._services.limits.partial_line
         late = InvalidMessage(INVALID_REQUEST, f"a message must be complete within {seconds:g} s")
         self.answer_error(b"null", jsonrpc.error_object(late))
+        self._reject("cut_off", late.message)
         self.close(f"left a message unfinished for {seconds:g} s")

@@ -18,6 +18,8 @@ class Transport(Protocol):
     """`stdio`, `http` or `sse`."""
     pid: int | None
     """The child's process id; None where there is no child."""
+    last_status: int | None
+    """The last HTTP status that was an error; None over stdio."""
 
     def send(self, parts: Sequence[Buffer]) -> None:
         """Queue one line (its newline included, as `core.jsonrpc` frames it); never waits, never raises."""
