@@ -460,14 +460,33 @@ async def test_leaving_a_server_that_never_answers_is_quick(bad: BadHttp) -> Non
     assert not client.heard.losses
 
 
-async def test_leaving_waits_for_the_end_of_the_session_but_not_long(bad: BadHttp) -> None:
-    async with connected(bad.url("hang-later")) as client:
+@pytest.mark.parametrize("path", ["hang-later", "drips"])
+async def test_leaving_waits_for_the_end_of_the_session_but_not_long(bad: BadHttp, path: str) -> None:
+    async with connected(bad.url(path)) as client:
         await client.ask("initialize", HANDSHAKE)
-        client.send("ping")
-        await bad.until(lambda: bad.count("POST") == 2)
         began = time.monotonic()
     assert time.monotonic() - began < 3
     assert bad.count("DELETE") == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [(401, Reason.UNAUTHORIZED), (403, Reason.UNAUTHORIZED), (404, Reason.SESSION), (500, None)],
+)
+async def test_a_refused_message_of_an_sse_server_fails_it_or_ends_the_connection(
+    bad: BadHttp, status: int, reason: Reason | None
+) -> None:
+    async with connected(bad.url(f"sse/{status}"), sse=True) as client:
+        id = client.send("ping")
+        await client.heard.until(partial(outcome, client.heard))
+        assert [failure.reason for failure in client.heard.losses] == ([reason] if reason else [])
+        assert client.heard.failures == ({} if reason else {id: Failure(Reason.UNREACHABLE, "HTTP 500")})
+        assert client.transport.last_status == status
+
+
+async def test_an_sse_answer_of_many_lines_becomes_one(bad: BadHttp) -> None:
+    async with connected(bad.url("sse/202"), sse=True) as client:
+        assert await client.ask("ping") == json.loads(EXACT % 1)  # `Heard` refuses lines with a line break in them
 
 
 async def test_a_message_without_an_answer_holds_nothing_up(bad: BadHttp) -> None:

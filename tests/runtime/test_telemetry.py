@@ -115,8 +115,8 @@ DESCRIBED: list[tuple[Event, str, str, dict[str, object]]] = [
     (ConfigReloaded("rejected", 4, (), {}), "ERROR", "config.rejected", {"generation": 4}),
     (ConfigReloaded("unchanged", 4, (), {}), "INFO", "config.unchanged", {"generation": 4}),
     (ConfigReloaded("applied", 5, (), {}), "INFO", "config.applied", {"generation": 5}),
-    (ClientConnected(1, 42, 1000), "INFO", "client.connected", {"client": 1, "pid": 42, "uid": 1000}),
-    (ClientGone(1, "closed"), "INFO", "client.gone", {"client": 1, "reason": "closed"}),
+    (ClientConnected(1, 42, 1000), "DEBUG", "client.connected", {"client": 1, "pid": 42, "uid": 1000}),
+    (ClientGone(1, "closed"), "DEBUG", "client.gone", {"client": 1, "reason": "closed"}),
     (Rejected("uid", None, "uid 33"), "WARNING", "client.rejected", {"reason": "uid", "detail": "uid 33"}),
     (
         DaemonListening("/run/s", "/etc/c.json", "off"),

@@ -72,9 +72,9 @@ def describe(event: Event) -> Entry:
         case ConfigReloaded():
             return _config_reloaded(event)
         case ClientConnected(client, pid, uid):
-            return _entry(INFO, "client.connected", client=client, pid=pid, uid=uid)
+            return _entry(DEBUG, "client.connected", client=client, pid=pid, uid=uid)
         case ClientGone(client, reason):
-            return _entry(INFO, "client.gone", client=client, reason=reason)
+            return _entry(DEBUG, "client.gone", client=client, reason=reason)
         case Rejected(reason, client, detail):
             return _entry(WARNING, "client.rejected", reason=reason, client=client, detail=detail)
         case DaemonListening(socket, config, metrics):
