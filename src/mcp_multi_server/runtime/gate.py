@@ -5,48 +5,47 @@ A start that burns CPU gains nothing from company and delays the first server; o
 
 from __future__ import annotations
 
-import asyncio
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
+from itertools import islice
 
 import anyio
 
 LONGEST_WAIT = 1.0
 """Seconds that one start may be held back."""
-LOOK_EVERY = 0.05
-BURNING = 0.5
-"""Share of one processor, between two looks, from which on a starting server counts as burning CPU."""
+LOOK_EVERY = 0.01
 
 
 class Gate:
-    """Admits one start after another. `starting`: pids of servers on their way up; `cpu_seconds`: what one burned."""
+    """Admits one start after another. `starting`: pids of servers on their way up, the youngest first."""
 
     def __init__(
         self,
         *,
         starting: Callable[[], Iterable[int]],
-        cpu_seconds: Callable[[int], float | None],
+        is_burning: Callable[[int], bool],
         cores: int | None = None,
     ) -> None:
         self._starting = starting
-        self._cpu_seconds = cpu_seconds
+        self._is_burning = is_burning
         self._cores = cores or len(os.sched_getaffinity(0))
         self._turn = anyio.Lock()
 
     async def admit(self) -> None:
         """Wait while as many starting servers burn CPU as there are cores, at most a second."""
         async with self._turn:
-            loop = asyncio.get_running_loop()
-            give_up = loop.time() + LONGEST_WAIT
-            before = self._costs()
-            while len(before) >= self._cores and loop.time() < give_up:
-                await anyio.sleep(LOOK_EVERY)
-                after = self._costs()
-                burning = sum(cost - before.get(pid, 0.0) >= BURNING * LOOK_EVERY for pid, cost in after.items())
-                if burning < self._cores:
-                    return
-                before = after
+            with anyio.move_on_after(LONGEST_WAIT):
+                async for _ in _looks():
+                    if not self._is_full():
+                        return
 
-    def _costs(self) -> dict[int, float]:
-        costs = {pid: self._cpu_seconds(pid) for pid in self._starting()}
-        return {pid: cost for pid, cost in costs.items() if cost is not None}
+    def _is_full(self) -> bool:
+        burning = filter(self._is_burning, self._starting())
+        return sum(1 for _ in islice(burning, self._cores)) == self._cores
+
+
+async def _looks() -> AsyncIterator[None]:
+    """When to look at the starting servers: nothing tells that one of them fell asleep."""
+    while True:
+        yield
+        await anyio.sleep(LOOK_EVERY)

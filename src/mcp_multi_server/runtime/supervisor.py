@@ -36,7 +36,7 @@ class Supervisor:
     def __init__(self, config: Config, *, open_transport: Opener, observe: Observer, luck: Callable[[], float]) -> None:
         self._observe = observe
         self._loop = asyncio.get_running_loop()
-        self._gate = Gate(starting=self._starting_pids, cpu_seconds=_cpu_seconds)
+        self._gate = Gate(starting=self._starting_pids, is_burning=_is_burning)
         self._surroundings = Surroundings(
             open=open_transport, observe=observe, luck=luck, admit=self._admit, changed=self._changed
         )
@@ -118,8 +118,9 @@ class Supervisor:
             await self._gate.admit()
 
     def _starting_pids(self) -> list[int]:
-        connections = self.snapshot.connections.values()
-        return [c.pid for c in connections if c.pid is not None and c.status.state is State.CONNECTING]
+        starting = [c for c in self.snapshot.connections.values() if c.status.state is State.CONNECTING]
+        starting.sort(key=lambda connection: connection.status.since, reverse=True)
+        return [connection.pid for connection in starting if connection.pid is not None]
 
     # -- publish -------------------------------------------------------------------------------------------------
 
@@ -194,6 +195,6 @@ def _instructions(connections: Iterable[Connection]) -> str:
     )
 
 
-def _cpu_seconds(pid: int) -> float | None:
+def _is_burning(pid: int) -> bool:
     usage = read_usage(pid)
-    return usage.cpu_seconds if usage else None
+    return usage is not None and usage.runnable

@@ -1,0 +1,140 @@
+"""What is measured: echo servers, and a daemon in front of them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+import time
+from argparse import ArgumentParser
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+
+from . import processes
+from .wire import Wire, WireError
+
+ECHO_SERVER = Path(__file__).with_name("echo_server.py")
+START_TIMEOUT = 60.0
+POLL = 0.002
+"""Seconds between looks at a daemon that starts: below what any figure shows, above what would slow it down."""
+OURS = ("MCP_MULTI_SERVER_", "LISTEN_", "XDG_")
+OURS_WHOLE = ("NOTIFY_SOCKET", "RUNTIME_DIRECTORY", "STATE_DIRECTORY", "CREDENTIALS_DIRECTORY")
+
+
+def add_daemon_option(parser: ArgumentParser) -> None:
+    """`--daemon`: which one to measure."""
+    parser.add_argument(
+        "--daemon",
+        default=shlex.join((sys.executable, "-m", "mcp_multi_server", "serve")),
+        metavar="COMMAND",
+        help="started with --config FILE --socket PATH; by default this interpreter's",
+    )
+
+
+def echo_server(name: str, *, filler: int = 1, delay: float = 0, mute: bool = False) -> list[str]:
+    """The command line of a server."""
+    argv = [sys.executable, "-I", "-S", str(ECHO_SERVER), "--name", name, "--filler", str(filler)]
+    return [*argv, *(["--delay", str(delay)] if delay else []), *(["--mute"] if mute else [])]
+
+
+def echo_servers(count: int, *, filler: int = 1, delay: float = 0) -> dict[str, list[str]]:
+    """The command lines of `count` servers, by name."""
+    return {name: echo_server(name, filler=filler, delay=delay) for name in (f"s{n:02d}" for n in range(count))}
+
+
+def echo_of(server: str) -> str:
+    """The name under which the daemon lists a server's echo."""
+    return f"{server}__echo"
+
+
+class Daemon:
+    """A daemon with its fleet, in a directory of its own; ended with everything it started."""
+
+    def __init__(self, command: str, servers: Mapping[str, Sequence[str]], *, metrics: bool = False) -> None:
+        self.servers = tuple(servers)
+        self._directory = tempfile.TemporaryDirectory(prefix="mcp-bench-")
+        self._socket = os.path.join(self._directory.name, "mcp.sock")
+        self._log = os.path.join(self._directory.name, "log")
+        self._child: subprocess.Popen[bytes]
+        self._command = [
+            *shlex.split(command),
+            "--config",
+            self._write_config(servers, metrics),
+            "--socket",
+            self._socket,
+        ]
+
+    def _write_config(self, servers: Mapping[str, Sequence[str]], metrics: bool) -> str:
+        entries = {name: {"command": argv[0], "args": list(argv[1:])} for name, argv in servers.items()}
+        settings = {"naming": "qualified", "metrics": {"listen": "127.0.0.1:0" if metrics else "off"}}
+        path = os.path.join(self._directory.name, "mcp_servers.json")
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "w", encoding="utf-8") as file:
+            json.dump({"mcpServers": entries, "daemon": settings}, file)
+        return path
+
+    def __enter__(self) -> Daemon:
+        self.started = time.perf_counter()
+        with open(self._log, "wb") as log:
+            self._child = processes.spawn(self._command, errors=log, env=self._environment())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        processes.stop(self._child)
+        self._directory.cleanup()
+
+    def _environment(self) -> dict[str, str]:
+        """Ours, without what would lead the daemon to another socket, state or supervisor."""
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
+        for name in OURS_WHOLE:
+            kept.pop(name, None)
+        directory = self._directory.name
+        return {**kept, "XDG_RUNTIME_DIR": directory, "XDG_STATE_HOME": os.path.join(directory, "state")}
+
+    @property
+    def pid(self) -> int:
+        """The daemon itself, none of its servers."""
+        return self._child.pid
+
+    @property
+    def socket(self) -> str:
+        """Where it listens."""
+        return self._socket
+
+    def accepting(self) -> Wire:
+        """The first connection that it accepts; waits for that."""
+        deadline = time.perf_counter() + START_TIMEOUT
+        while True:
+            with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
+                return Wire.to_socket(self._socket)
+            if self._child.poll() is not None or time.perf_counter() > deadline:
+                raise WireError(f"the daemon does not accept: {self.last_words()}")
+            time.sleep(POLL)
+
+    def client(self) -> Wire:
+        """A connection after its handshake."""
+        wire = self.accepting()
+        wire.shake_hands()
+        return wire
+
+    def ready(self) -> Wire:
+        """A client, when every server is listed."""
+        client = self.client()
+        wanted = {echo_of(server) for server in self.servers}
+        deadline = time.perf_counter() + START_TIMEOUT
+        while missing := wanted.difference(client.tools()):
+            if time.perf_counter() > deadline:
+                raise WireError(f"never listed: {', '.join(sorted(missing))}: {self.last_words()}")
+            time.sleep(0.02)
+        return client
+
+    def last_words(self) -> str:
+        """The end of its log."""
+        with open(self._log, encoding="utf-8", errors="replace") as file:
+            return file.read()[-2000:]
