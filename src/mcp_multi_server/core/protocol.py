@@ -16,7 +16,7 @@ import msgspec
 
 from .. import __version__
 from .errors import INTERNAL_ERROR, INVALID_PARAMS, RESOURCE_NOT_FOUND_LEGACY, UNSUPPORTED_PROTOCOL_VERSION, RpcError
-from .jsonrpc import Buffer, Members, encode, members, text, value
+from .jsonrpc import Buffer, Members, encode, is_object, members, text, value
 
 MODERN_VERSION = "2026-07-28"
 LEGACY_VERSIONS = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")
@@ -83,13 +83,16 @@ def check_envelope(meta: Members) -> None:
         RpcError: -32602 where a required key is missing or of the wrong type, -32022 for another version.
 
     """
-    if meta[VERSION_KEY] == _VERSION_RAW and CAPABILITIES_KEY in meta:
+    capabilities = meta.get(CAPABILITIES_KEY)
+    if meta[VERSION_KEY] == _VERSION_RAW and capabilities is not None and is_object(capabilities):
         return
     requested = text(meta[VERSION_KEY])
     if requested is None:
         raise RpcError(INVALID_PARAMS, f"params._meta[{VERSION_KEY!r}] must be a string")
-    if CAPABILITIES_KEY not in meta:
+    if capabilities is None:
         raise RpcError(INVALID_PARAMS, f"params._meta lacks the required key {CAPABILITIES_KEY!r}")
+    if not is_object(capabilities):
+        raise RpcError(INVALID_PARAMS, f"params._meta[{CAPABILITIES_KEY!r}] must be an object")
     if requested != MODERN_VERSION:
         supported = {"supported": [MODERN_VERSION], "requested": requested}
         raise RpcError(UNSUPPORTED_PROTOCOL_VERSION, "Unsupported protocol version", supported)

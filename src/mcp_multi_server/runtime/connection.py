@@ -33,7 +33,9 @@ DEBOUNCE = 0.25
 REFRESH_SPREAD = 0.2
 TTL_FLOOR, TTL_CEILING = 5.0, 3600.0
 RELISTEN = 1.0
-"""Seconds until a subscription that a server ended is opened again."""
+RELISTEN_CEILING = 60.0
+"""Seconds until a subscription that a server ended is opened again, twice as many each time, unless it lasted."""
+INTERNAL = Failure(Reason.INTERNAL, "an internal error, see the log")
 SSE_HINTS = frozenset({400, 404, 405, 406})
 """HTTP statuses by which a server that knows only the older SSE transport refuses a POST."""
 
@@ -84,7 +86,10 @@ class Connection:
         self._kind: str | None = None
         self._wake = asyncio.Event()
         self._kick_at = math.inf
-        self._restart = asyncio.Event()
+        self._restarting = False
+        self._scope: anyio.CancelScope | None = None
+        """Of the transport that is open, or being opened or left."""
+        self._request_failed_at = -math.inf
         self._nudged = asyncio.Event()
 
     def __repr__(self) -> str:
@@ -93,7 +98,10 @@ class Connection:
     @property
     def live(self) -> Conversation | None:
         """The conversation on which calls go out, where the server is routed."""
-        return self.conversation if self.status.state in ROUTED else None
+        conversation = self.conversation
+        if self.status.state not in ROUTED or conversation is None or conversation.loss is not None:
+            return None  # a loss is known before our task wakes up to say so in the state
+        return conversation
 
     @property
     def transport_kind(self) -> str:
@@ -138,8 +146,10 @@ class Connection:
     def restart(self) -> None:
         """Have a new connection, at once and whatever the state."""
         self.attempted.clear()
-        self._restart.set()
+        self._restarting = True
         self._wake.set()
+        if self._scope is not None:
+            self._scope.cancel()
 
     def update(self, config: ServerConfig) -> None:
         """Take over settings that need no new connection."""
@@ -150,30 +160,31 @@ class Connection:
         """Connect, serve, and connect again, until cancelled."""
         try:
             while True:
-                self._restart.clear()
                 await self._surroundings.admit(self)
+                self._restarting, self._kick_at = False, math.inf
                 self.happen(lifecycle.Attempt())
                 failure = await self._contained_attempt()
-                self.happen(lifecycle.Stop() if failure is None else lifecycle.Failed(failure))
-                if failure is not None:
+                if self.status.state in (State.CONNECTING, *ROUTED):
+                    self.happen(lifecycle.Stop() if failure is None else lifecycle.Failed(failure))
+                if not self._restarting:
                     self.attempted.set()
                     await self._wait_for_next()
         finally:
             if self.status.state is not State.STOPPING:
                 self.happen(lifecycle.Stop())
+            self.attempted.set()
 
     # -- one attempt ---------------------------------------------------------------------------------------------
 
     async def _wait_for_next(self) -> None:
         """Wait for the next attempt's time, a call that brings it forward, or `restart`."""
-        while not self._restart.is_set():
+        while not self._restarting:
             self._wake.clear()
             due = min(self.status.next_attempt or math.inf, self._kick_at)
             with anyio.move_on_after(due - self._loop.time()):
                 await self._wake.wait()
                 continue
             break
-        self._kick_at = math.inf
 
     async def _contained_attempt(self) -> Failure | None:
         """An attempt in which a bug of ours costs this server its connection and nothing else."""
@@ -181,7 +192,7 @@ class Connection:
             return await self._attempt()
         except Exception:
             self._surroundings.observe(InternalError(f"server {self.name}", traceback.format_exc()))
-            return Failure(Reason.INTERNAL, "an internal error, see the log")
+            return INTERNAL
 
     async def _attempt(self) -> Failure | None:
         """Connect and serve until the end, by another way where the first shows that it is the wrong one.
@@ -213,60 +224,71 @@ class Connection:
 
     async def _converse(self, kind: str, era: Era | None) -> tuple[Failure | None, Conversation]:
         """One transport from its opening to its end."""
-        conversation = Conversation(invalid=self._invalid, changed=self._list_changed, failed=self._request_failed)
+        conversation = Conversation(
+            invalid=self._invalid, changed=self._list_changed, failed=self._request_failed, lost=self._lost
+        )
         failure: Failure | None = None
         receiver = conversation.receiver(self._stderr)
         try:
-            with anyio.move_on_after(self.config.start_timeout) as starting:
+            with anyio.move_on_after(self.config.start_timeout) as self._scope:
                 async with self._surroundings.open(kind, self.config, receiver) as transport:
                     conversation.transport = transport
                     self.conversation = conversation
                     try:
                         await self._become_ready(conversation, era)
-                        self._kind, starting.deadline = kind, math.inf
+                        self._kind, self._scope.deadline = kind, math.inf
                         await self._serve(conversation)
                     except anyio.get_cancelled_exc_class():
-                        if not starting.cancel_called:
+                        if self._restarting or not self._scope.cancel_called:
                             self._stop(conversation)
                         raise
-                    failure = None if self._restart.is_set() else conversation.loss
-            if starting.cancelled_caught:
+                    failure = conversation.loss
+            if self._scope.cancelled_caught:
                 failure = Failure(Reason.START_TIMEOUT, f"not ready within {self.config.start_timeout:g} s")
         except Lost as lost:
             failure = conversation.loss or lost.failure
             if failure.reason is Reason.PROTOCOL and conversation.negotiated is None:
                 self._era = None
+        except Exception:
+            failure = INTERNAL
+            raise
         finally:
             conversation.lose(failure or Failure(Reason.CLOSED, "the connection was ended"))
-            self.conversation = None
-        return failure, conversation
+            self.conversation = self._scope = None
+        return None if self._restarting else failure, conversation
 
     def _stop(self, conversation: Conversation) -> None:
         """Told to stop: calls fail and the state says so before the transport is left, which takes its time."""
         self.happen(lifecycle.Stop())
         conversation.lose(Failure(Reason.CLOSED, "the server is being stopped"))
 
+    def _lost(self, failure: Failure) -> None:
+        """A connection that was ready has ended: the state says so before its calls are told and its transport left."""
+        if self.status.state in ROUTED:
+            self.happen(lifecycle.Failed(failure))
+
     async def _become_ready(self, conversation: Conversation, era: Era | None) -> None:
         self.negotiated = await conversation.negotiate(era)
         self._era = self.negotiated.era
         self._nudged.clear()
-        await self._read_catalog(conversation)
+        try:
+            await self._read_catalog(conversation)
+        except TimeoutError:
+            late = f"its lists did not come within {self.config.timeout:g} s"
+            raise Lost(Failure(Reason.START_TIMEOUT, late)) from None
+        if conversation.loss is not None:
+            raise Lost(conversation.loss)
         self.happen(lifecycle.Connected())
         self.attempted.set()
 
     async def _serve(self, conversation: Conversation) -> None:
-        """Keep a ready connection until it ends or `restart` is said."""
+        """Keep a ready connection until it ends."""
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._keep_fresh, conversation)
             tasks.start_soon(self._keep_healthy, conversation)
             tasks.start_soon(self._listen, conversation)
-            tasks.start_soon(self._end_at_restart, conversation)
             await conversation.ended.wait()
             tasks.cancel_scope.cancel()
-
-    async def _end_at_restart(self, conversation: Conversation) -> None:
-        await self._restart.wait()
-        conversation.lose(Failure(Reason.CLOSED, "restarting"))
 
     # -- while it is ready ---------------------------------------------------------------------------------------
 
@@ -319,6 +341,8 @@ class Connection:
                 if self._loop.time() - conversation.last_answer < PROBE_EVERY:
                     continue
             good = await self._probe(conversation)
+            if conversation.loss is not None:
+                return
             self._surroundings.observe(Probed(self.name, good))
             self.happen(lifecycle.Answered(probe=True) if good else lifecycle.Unanswered())
             if lifecycle.is_hung(self.status):
@@ -342,7 +366,9 @@ class Connection:
         wanted = {kind.subscription: True for kind in Kind if negotiated.announces_changes(kind.capability)}
         if negotiated.era is Era.LEGACY or not wanted:
             return
+        pause = 0.0
         while True:
+            began = self._loop.time()
             try:
                 await conversation.ask("subscriptions/listen", {"notifications": wanted}, timeout=math.inf)
             except RpcError as refused:
@@ -351,7 +377,9 @@ class Connection:
             except Lost:
                 if conversation.loss is not None:
                     return
-            await anyio.sleep(RELISTEN)
+            lasted = self._loop.time() - began > RELISTEN_CEILING
+            pause = RELISTEN if lasted else min(max(2 * pause, RELISTEN), RELISTEN_CEILING)
+            await anyio.sleep(pause)
             self._nudged.set()
 
     def _spread(self, seconds: float, share: float) -> float:
@@ -370,8 +398,12 @@ class Connection:
         self._nudged.set()
 
     def _request_failed(self, failure: Failure) -> None:
-        if self.status.state in ROUTED:
-            self.happen(lifecycle.TransportFailed())
+        if self.conversation is None or self.status.state not in ROUTED:
+            return
+        if self.conversation.last_answer > self._request_failed_at:
+            self.happen(lifecycle.Answered())  # what failed before was not in a row with this
+        self._request_failed_at = self._loop.time()
+        self.happen(lifecycle.TransportFailed())
 
 
 def _wants_sse(conversation: Conversation) -> bool:

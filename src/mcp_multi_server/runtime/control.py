@@ -32,6 +32,8 @@ from .status import Reload, connection_status, fleet_status
 
 EVENT_METHOD = "notifications/daemon/event"
 LOG_LINES = 50
+LONGEST_SHOWN = 100
+"""Characters of a client's own words in an error."""
 _FOLLOWED = (
     StateChanged,
     ServerRemoved,
@@ -97,7 +99,7 @@ class Actions(Protocol):
     async def restart(self, server: str) -> Connection:
         """Have a new connection to a server; returns when its next attempt has ended."""
 
-    def plan(self, config: bytes | None) -> tuple[Plan, tuple[Problem, ...]]:
+    async def plan(self, config: bytes | None) -> tuple[Plan, tuple[Problem, ...]]:
         """What a config would change, the present file's where none is given. Raises ConfigError."""
 
 
@@ -123,12 +125,23 @@ class Pending:
         if self._client.calls.pop(self._id, None) is self:
             self._client.answer_error(self._id, jsonrpc.error_object(failure))
 
-    def tell(self, params: Mapping[str, Any]) -> bool:
-        """Send one event; False once the client gave up."""
-        if self._client.calls.get(self._id) is not self:
-            return False
-        self._client.notify(EVENT_METHOD, jsonrpc.encode(params))
-        return True
+
+class Follower(Pending):
+    """A `daemon/events` request, among the `others` for as long as its client wants it."""
+
+    def __init__(self, client: Client, id: bytes, others: dict[Follower, None]) -> None:
+        super().__init__(client, id)
+        self._others = others
+        others[self] = None
+
+    def cancel(self, reason: str) -> None:
+        """See Cancellable."""
+        super().cancel(reason)
+        self._others.pop(self, None)
+
+    def tell(self, params: Buffer) -> None:
+        """Send one event, already encoded."""
+        self._client.notify(EVENT_METHOD, params)
 
 
 class Control:
@@ -136,7 +149,7 @@ class Control:
 
     def __init__(self, actions: Actions) -> None:
         self._actions = actions
-        self._followers: list[Pending] = []
+        self._followers: dict[Follower, None] = {}
 
     def serve(self, client: Client, request: Request, *, is_admin: bool) -> Buffer | None:
         """The result of a control request; None where it is answered later. Raises RpcError."""
@@ -148,21 +161,23 @@ class Control:
                 return jsonrpc.encode(self._logs(request))
             case "daemon/plan":
                 _require(is_admin, request)
-                return jsonrpc.encode(self._plan(request))
+                config = _given_config(request)
+                self._later(client, request, lambda: self._plan(config))
+                return None
             case "daemon/reload":
                 _require(is_admin, request)
                 self._later(client, request, self._reload)
                 return None
             case "daemon/restart":
                 _require(is_admin, request)
-                name = self._connection(request).name
-                self._later(client, request, lambda: self._restart(name))
+                self._connection(request)
+                self._later(client, request, lambda: self._restart(request))
                 return None
             case "daemon/events":
                 self._follow(client, request)
                 return None
             case _:
-                raise RpcError(METHOD_NOT_FOUND, f"Method not found: {request.method}")
+                raise RpcError(METHOD_NOT_FOUND, f"Method not found: {request.method[:LONGEST_SHOWN]}")
 
     def status(self) -> dict[str, Any]:
         """The result of `daemon/status`."""
@@ -190,7 +205,9 @@ class Control:
             params = _event_params(event)
             if isinstance(event, StateChanged) and (found := self._actions.snapshot.connections.get(event.server)):
                 params["server"] = connection_status(found)
-            self._followers = [follower for follower in self._followers if follower.tell(params)]
+            encoded = jsonrpc.encode(params)
+            for follower in list(self._followers):
+                follower.tell(encoded)
 
     def _later(self, client: Client, request: Request, work: Callable[[], Awaitable[dict[str, Any]]]) -> None:
         pending = Pending(client, request.id)
@@ -207,9 +224,8 @@ class Control:
         self._actions.later(answer)
 
     def _follow(self, client: Client, request: Request) -> None:
-        follower = Pending(client, request.id)
-        follower.tell({"event": "status", "status": self.status()})
-        self._followers.append(follower)
+        present = jsonrpc.encode({"event": "status", "status": self.status()})
+        Follower(client, request.id, self._followers).tell(present)
 
     async def _reload(self) -> dict[str, Any]:
         reload, plan = await self._actions.reload()
@@ -220,7 +236,8 @@ class Control:
             "plan": plan.to_dict(),
         }
 
-    async def _restart(self, server: str) -> dict[str, Any]:
+    async def _restart(self, request: Request) -> dict[str, Any]:
+        server = self._connection(request).name  # it may have been removed since the request came
         connection = await self._actions.restart(server)
         failure = connection.status.failure
         return {
@@ -229,19 +246,17 @@ class Control:
             "reason": failure.message if failure and connection.live is None else None,
         }
 
-    def _plan(self, request: Request) -> dict[str, Any]:
-        given = request.params.get("config")
-        if given is not None and not jsonrpc.is_object(given):
-            raise RpcError(INVALID_PARAMS, "params.config must be an object")
-        plan, problems = self._actions.plan(None if given is None else bytes(given))
+    async def _plan(self, config: bytes | None) -> dict[str, Any]:
+        plan, problems = await self._actions.plan(config)
         return {**plan.to_dict(), "problems": [problem_record(problem) for problem in problems]}
 
     def _logs(self, request: Request) -> dict[str, Any]:
         connection = self._connection(request)
         lines = request.params.get("lines", msgspec.Raw(b"%d" % LOG_LINES))
         if not bytes(lines).isdigit():
-            raise RpcError(INVALID_PARAMS, "params.lines must be a number")
-        wanted = min(int(bytes(lines)), len(connection.stderr))
+            raise RpcError(INVALID_PARAMS, "params.lines must be a whole number")
+        digits = bytes(lines)[:9]  # more cannot mean more lines, and Python refuses to read thousands
+        wanted = min(int(digits), len(connection.stderr))
         return {"server": connection.name, "lines": list(connection.stderr)[len(connection.stderr) - wanted :]}
 
     def _connection(self, request: Request) -> Connection:
@@ -249,7 +264,7 @@ class Control:
         found = self._actions.snapshot.connections.get(name)
         if found is None:
             known = ", ".join(self._actions.snapshot.connections) or "none"
-            raise RpcError(INVALID_PARAMS, f"no server {name[:100]!r} is running; running: {known}")
+            raise RpcError(INVALID_PARAMS, f"no server {name[:LONGEST_SHOWN]!r} is running; running: {known}")
         return found
 
 
@@ -258,13 +273,20 @@ def problem_record(problem: Problem) -> dict[str, Any]:
     return {"server": problem.server, "field": problem.field, "message": problem.message}
 
 
+def _given_config(request: Request) -> bytes | None:
+    given = request.params.get("config")
+    if given is not None and not jsonrpc.is_object(given):
+        raise RpcError(INVALID_PARAMS, "params.config must be an object")
+    return None if given is None else bytes(given)
+
+
 def _require(is_admin: bool, request: Request) -> None:
     if not is_admin:
         raise RpcError(INVALID_REQUEST, f"{request.method} is for the daemon's user, root and daemon.access.admins")
 
 
 def _event_params(event: Event) -> dict[str, Any]:
-    """An event as JSON: its name and its fields."""
+    """An event as JSON: its name and its fields, but for stderr, which is for admins alone (see `daemon/logs`)."""
     assert is_dataclass(event)
     name = {
         StateChanged: "server",
@@ -276,4 +298,5 @@ def _event_params(event: Event) -> dict[str, Any]:
         DaemonStopping: "stopping",
     }[type(event)]
     at = datetime.now(UTC).isoformat(timespec="milliseconds")
-    return {"event": name, "at": at, **{field.name: getattr(event, field.name) for field in fields(event)}}
+    shown = {field.name: getattr(event, field.name) for field in fields(event) if field.name != "stderr_tail"}
+    return {"event": name, "at": at, **shown}

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import anyio
 import msgspec
 
 from ..core import jsonrpc, protocol
@@ -22,13 +23,18 @@ PROBE_PATIENCE = 3.0
 MAX_PAGES = 1000
 FLOOD_LINES = 100
 """Invalid lines within one second that end the connection."""
+NEVER_CANCELLED = frozenset({"initialize", "server/discover"})
+"""Requests that must not be cancelled (basic/patterns/cancellation)."""
+LONGEST_NUMBER = 18
+"""Digits of an id, token or error code; Python refuses to read thousands, and none of ours has as many."""
 
 
 class Ask:
-    """A request of our own, waited for by a task."""
+    """A request of our own, waited for by a task, which keeps the time itself."""
 
-    def __init__(self, deadline: float) -> None:
-        self.deadline = deadline
+    deadline = float("inf")
+
+    def __init__(self) -> None:
         self.answer: asyncio.Future[msgspec.Raw] = asyncio.get_running_loop().create_future()
 
     def settle(self, message: Message) -> None:
@@ -46,9 +52,7 @@ class Ask:
             self.answer.set_exception(Lost(failure))
 
     def expire(self) -> None:
-        """See Waiter."""
-        if not self.answer.done():
-            self.answer.set_exception(TimeoutError())
+        """See Waiter; it has no deadline there."""
 
     def progress(self, params: Members) -> None:
         """See Waiter; we ask for none."""
@@ -57,16 +61,22 @@ class Ask:
 class Conversation:
     """What is said on one transport.
 
-    `invalid` is told of each line that is no message, `changed` of each list that the server says has changed, and
-    `failed` of each request that was lost while the connection lives.
+    `invalid` is told of each line that is no message, `changed` of each list that the server says has changed,
+    `failed` of each request that was lost while the connection lives, and `lost` of its end, before the waiters are.
     """
 
     def __init__(
-        self, *, invalid: Callable[[str], None], changed: Callable[[Kind], None], failed: Callable[[Failure], None]
+        self,
+        *,
+        invalid: Callable[[str], None],
+        changed: Callable[[Kind], None],
+        failed: Callable[[Failure], None],
+        lost: Callable[[Failure], None],
     ) -> None:
         self._invalid = invalid
         self._changed = changed
         self._failed_on_the_way = failed
+        self._lost = lost
         self._loop = asyncio.get_running_loop()
         self.transport: Transport | None = None
         self.pending = Pending(self._tell_cancelled)
@@ -103,7 +113,7 @@ class Conversation:
 
         Raises RpcError as the server answered, Lost with the connection, TimeoutError after `timeout` seconds.
         """
-        ask = Ask(self._loop.time() + timeout)
+        ask = Ask()
         if self.negotiated is not None and self.negotiated.era is Era.MODERN:
             params = {**params, "_meta": protocol.own_envelope()}
         if self.loss is not None:
@@ -111,17 +121,18 @@ class Conversation:
         id = self.pending.add(ask)
         self.send(id, method, jsonrpc.encode(params))
         try:
-            return await ask.answer
+            with anyio.fail_after(timeout):
+                return await ask.answer
         finally:
-            if method not in ("initialize", "server/discover"):  # neither may be cancelled (basic/patterns)
-                self.cancel(id, "given up")
-            self.pending.take(id)
+            if self.pending.take(id) is not None and method not in NEVER_CANCELLED:
+                self._tell_cancelled(id, "given up")
 
     def lose(self, failure: Failure) -> None:
         """The transport ended or must end; every waiter is told."""
         if self.loss is None:
             self.loss = failure
             self.ended.set()
+            self._lost(failure)
             self.pending.fail_all(failure)
 
     # -- negotiation ---------------------------------------------------------------------------------------------
@@ -132,12 +143,13 @@ class Conversation:
         Raises Lost where the server speaks no revision of ours or the connection ended.
         """
         if era is Era.LEGACY:
-            self.negotiated = await self._initialize()
+            found = await self._initialize()
         elif era is Era.MODERN:
-            self.negotiated = self._modern(await self._discover())
+            found = await self._modern()
         else:
-            self.negotiated = await self._probe()
-        return self.negotiated
+            found = await self._probe()
+        self.negotiated, self.probing = found, False
+        return found
 
     async def _probe(self) -> Negotiated:
         """Ask a modern question; whatever is not a modern answer means legacy (stdio, "Backward Compatibility")."""
@@ -182,8 +194,11 @@ class Conversation:
             case _:
                 return None
 
-    def _modern(self, result: msgspec.Raw) -> Negotiated:
-        found = protocol.from_discover(result)
+    async def _modern(self) -> Negotiated:
+        try:
+            found = protocol.from_discover(await self._discover())
+        except RpcError as refused:
+            raise Lost(Failure(Reason.PROTOCOL, f"refused server/discover: error {refused.code}")) from None
         if found is None:
             raise Lost(Failure(Reason.PROTOCOL, f"does not speak {protocol.MODERN_VERSION}", permanent=True))
         return found
@@ -238,6 +253,8 @@ class Conversation:
     # -- what comes in -------------------------------------------------------------------------------------------
 
     def _line(self, line: bytes | Oversize) -> None:
+        if self.loss is not None:
+            return
         if isinstance(line, Oversize):
             self.lose(Failure(Reason.PROTOCOL, f"sent a line of more than {line.size} bytes"))
             return
@@ -252,54 +269,59 @@ class Conversation:
             self._answered(message)
 
     def _answered(self, message: Message) -> None:
-        id = bytes(message.id)
-        waiter = self.pending.take(int(id)) if id.isdigit() else None
+        id = _number(bytes(message.id))
+        waiter = None if id is None else self.pending.take(id)
         if waiter is None:
-            if not id.isdigit() or not self.pending.was_issued(int(id)):  # else late: cancelled, or answered twice
+            if id is None or not self.pending.was_issued(id):  # else late: cancelled, or answered twice
                 self._count_invalid("an answer to no request")
             return
         self.last_answer = self._loop.time()
-        if message.error is ABSENT and (message.result is ABSENT or not jsonrpc.is_object(message.result)):
-            self._count_invalid("a result that is not an object")
-            waiter.fail(Failure(Reason.PROTOCOL, "sent a result that is not an object"))
-        elif message.error is not ABSENT and not _is_error(message.error):
-            self._count_invalid("an error without code and message")
-            waiter.fail(Failure(Reason.PROTOCOL, "sent an error without code and message"))
-        else:
-            waiter.settle(message)
+        try:
+            if (fault := _fault(message)) is None:
+                waiter.settle(message)
+                return
+        except RecursionError:  # who looks inside may stand deeper in the stack than `decode` did
+            fault = "an answer that is nested too deeply"
+        self._count_invalid(fault)
+        waiter.fail(Failure(Reason.PROTOCOL, f"sent {fault}"))
 
     def _said(self, message: Message) -> None:
         """A request or a notification of the server's."""
         if message.id is not ABSENT:
             self._requested(message)
+        elif message.method == "notifications/progress":
+            self._progressed(message)
+        else:
+            for kind in Kind:
+                if message.method == kind.list_changed:
+                    self._changed(kind)
+
+    def _progressed(self, message: Message) -> None:
+        try:
+            params = jsonrpc.members(message.params) if message.params is not ABSENT else {}
+        except RecursionError:
+            self._count_invalid("nested too deeply")
             return
-        if message.method == "notifications/progress" and message.params is not ABSENT:
-            params = jsonrpc.members(message.params)
-            token = bytes(params.get("progressToken", b""))
-            waiter = self.pending.get(int(token)) if token.isdigit() else None
-            if waiter is not None:
-                self.last_answer = self._loop.time()
-                waiter.progress(params)
-            return
-        for kind in Kind:
-            if message.method == kind.list_changed:
-                self._changed(kind)
+        id = _number(bytes(params.get("progressToken", b"")))
+        if id is not None and (waiter := self.pending.get(id)) is not None:
+            self.last_answer = self._loop.time()
+            waiter.progress(params)
 
     def _requested(self, message: Message) -> None:
         """Answer what a legacy server may ask of a client; a modern one must not ask (transports/stdio)."""
-        if self.transport is None:
+        if self.transport is None or (self.negotiated is not None and self.negotiated.era is Era.MODERN):
             return
         if message.method == "ping":
             self.transport.send(jsonrpc.result(bytes(message.id), b"{}"))
-        elif self.negotiated is None or self.negotiated.era is Era.LEGACY:
+        else:
             refusal = jsonrpc.error_object(RpcError(METHOD_NOT_FOUND, f"{message.method} is not supported"))
             self.transport.send(jsonrpc.error(bytes(message.id), refusal))
 
     def _unreadable(self, line: bytes, problem: str) -> None:
         """A line that is no message; where it was meant as an answer, its waiter need not wait for the deadline."""
         self._count_invalid(problem)
-        id = jsonrpc.salvage_id(line[: jsonrpc.Lines.KEEP], line[-jsonrpc.Lines.KEEP :])
-        if id is not None and id.isdigit() and (waiter := self.pending.take(int(id))) is not None:
+        id = _number(jsonrpc.salvage_id(line[: jsonrpc.Lines.KEEP], line[-jsonrpc.Lines.KEEP :]) or b"")
+        if id is not None and (waiter := self.pending.take(id)) is not None:
             waiter.fail(Failure(Reason.PROTOCOL, f"sent an answer that cannot be read: {problem}"))
 
     def _count_invalid(self, problem: str) -> None:
@@ -326,8 +348,16 @@ class Conversation:
 
 
 def _rpc_error(error: msgspec.Raw) -> RpcError:
-    body = jsonrpc.value(error)
-    return RpcError(int(body["code"]), str(body["message"]), body.get("data"))
+    body = jsonrpc.members(error)
+    return RpcError(int(bytes(body["code"])), jsonrpc.text(body["message"]) or "", _value_or_none(body.get("data")))
+
+
+def _value_or_none(raw: msgspec.Raw | None) -> object:
+    """The value, or None for what is JSON and yet no value to Python: a number too big, nesting too deep."""
+    try:
+        return None if raw is None else jsonrpc.value(raw)
+    except (msgspec.DecodeError, RecursionError):
+        return None
 
 
 def _names_legacy(data: object) -> bool:
@@ -336,11 +366,26 @@ def _names_legacy(data: object) -> bool:
     return isinstance(supported, list) and any(version in protocol.LEGACY_VERSIONS for version in supported)
 
 
+def _number(text: bytes) -> int | None:
+    """The id, where `text` could be one of ours."""
+    return int(text) if text.isdigit() and len(text) <= LONGEST_NUMBER else None
+
+
+def _fault(message: Message) -> str | None:
+    """What is wrong with an answer, if anything."""
+    if message.error is not ABSENT:
+        return None if _is_error(message.error) else "an error without code and message"
+    if message.result is ABSENT or not jsonrpc.is_object(message.result):
+        return "a result that is not an object"
+    return None
+
+
 def _is_error(error: msgspec.Raw) -> bool:
     if not jsonrpc.is_object(error):
         return False
     body = jsonrpc.members(error)
-    return bytes(body.get("code", b"")).lstrip(b"-").isdigit() and jsonrpc.text(body.get("message")) is not None
+    code = bytes(body.get("code", b""))
+    return _number(code.removeprefix(b"-")) is not None and jsonrpc.text(body.get("message")) is not None
 
 
 async def _discard(task: asyncio.Task[Any]) -> None:

@@ -28,6 +28,10 @@ from .snapshot import Snapshot
 
 METHODS = frozenset({"tools/call", "prompts/get", "resources/read", "completion/complete"})
 """What is forwarded to the server that owns the name or URI."""
+LONGEST_SHOWN = 200
+"""Characters of a name in an error."""
+LINKS_LOOKED_UP = 256
+"""Links of one result whose way back is looked for, as each may mean a look at every template of every server."""
 LONGEST_FACTOR = 10
 """Progress renews a call's deadline, up to this multiple of its timeout in all."""
 
@@ -192,6 +196,8 @@ class Router:
                 self._release(call, may_hold=False)
             elif connection.status.state in (State.PARKED, State.DISABLED):
                 self._give_up(call)
+            else:
+                connection.kick()
 
     def rename(self, route: Route, method: str) -> Callable[[str], str]:
         """How URIs in that server's results are made to lead back to it.
@@ -201,12 +207,20 @@ class Router:
         index = self._snapshot().index
         if method == "resources/read":
             return (lambda uri: namespaced(route.server, uri)) if route.namespaced else (lambda uri: uri)
-        return lambda uri: uri if index.routes_back(uri, route.server) else namespaced(route.server, uri)
+        looked_up = 0
+
+        def lead_back(uri: str) -> str:
+            nonlocal looked_up
+            looked_up += 1  # with the server's name in front it leads back in any case
+            is_fine = looked_up <= LINKS_LOOKED_UP and index.routes_back(uri, route.server)
+            return uri if is_fine else namespaced(route.server, uri)
+
+        return lead_back
 
     def unavailable(self, connection: Connection, message: str, failure: Failure | None = None) -> RpcError:
         """The error for a call that its server could not answer: names it, its state and the next attempt."""
         status = connection.status
-        why = failure or status.failure
+        why = failure or (None if status.state in ROUTED else status.failure)
         retry_at = None if status.next_attempt is None else self._wall(status.next_attempt)
         data = {
             "server": connection.name,
@@ -270,7 +284,8 @@ class Router:
 
     def _away(self, connection: Connection) -> RpcError:
         status = connection.status
-        message = f"server {connection.name!r} is {status.state.value}"
+        state = "away" if status.state in ROUTED else status.state.value
+        message = f"server {connection.name!r} is {state}"
         if status.failure is not None:
             message += f" ({status.failure.message})"
         if status.next_attempt is not None:
@@ -292,7 +307,8 @@ def _resolve(snapshot: Snapshot, request: Request) -> Route:
     name = request.string("name")
     route = index.tool(name) if method == "tools/call" else index.prompt(name)
     if route is None:
-        raise RpcError(INVALID_PARAMS, f"Unknown {'tool' if method == 'tools/call' else 'prompt'}: {name}")
+        kind = "tool" if method == "tools/call" else "prompt"
+        raise RpcError(INVALID_PARAMS, f"Unknown {kind}: {name[:LONGEST_SHOWN]}")
     return route
 
 
@@ -344,8 +360,11 @@ def _starting_owner(snapshot: Snapshot, request: Request) -> Connection | None:
     else:
         target = request.string("uri" if request.method == "resources/read" else "name")
     separator = snapshot.config.daemon.separator
-    for name, connection in snapshot.connections.items():
-        meant = target.startswith((f"{snapshot.config.prefix_of(name)}{separator}", f"{name}:"))
-        if meant and connection.catalog is None and connection.status.state not in ROUTED:
-            return connection
-    return None
+    meant = [
+        connection
+        for name, connection in snapshot.connections.items()
+        if target.startswith((f"{snapshot.config.prefix_of(name)}{separator}", f"{name}:"))
+        and connection.catalog is None
+        and connection.status.state not in ROUTED
+    ]
+    return max(meant, key=lambda connection: len(connection.name), default=None)

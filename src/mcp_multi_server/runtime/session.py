@@ -23,6 +23,10 @@ CONTROL_PREFIX = "daemon/"
 LISTS = {kind.list_method: kind for kind in Kind}
 LAST_ANSWERS_LOOK_EVERY = 0.1
 """Seconds between looks at a client that has said all and waits for answers."""
+FLOOD_LINES = 100
+"""Invalid messages within one second that end the connection: refusing them takes the loop from everybody else."""
+LONGEST_SHOWN = 100
+"""Characters of a method's name in an error."""
 COMMON = frozenset({*LISTS, *router.METHODS})
 LEGACY_ONLY = frozenset({"initialize", "ping"})
 MODERN_ONLY = frozenset({"server/discover", "subscriptions/listen"})
@@ -86,6 +90,8 @@ class Session:
         self._loop = asyncio.get_running_loop()
         self._lines = Lines(services.limits.client_line)
         self._lines_done = 0
+        self._flood_since = 0.0
+        self._flood_lines = 0
         self._line_timer: asyncio.TimerHandle | None = None
         self._link = Link(
             descriptor,
@@ -170,11 +176,23 @@ class Session:
                 self._requested(message)
             elif message.method:
                 self._notified(message)
+            elif message.result is ABSENT and message.error is ABSENT:
+                raise InvalidMessage(INVALID_REQUEST, "method is missing", bytes(message.id))
         except InvalidMessage as invalid:
-            self._reject("invalid_message", invalid.message)
-            self.answer_error(invalid.id, jsonrpc.error_object(invalid))
+            self._invalid(invalid)
         except Exception:
             self._services.observe(InternalError(f"client {self.number}", traceback.format_exc()))
+
+    def _invalid(self, invalid: InvalidMessage) -> None:
+        """Say what is wrong with a line; part with a client that sends nothing else."""
+        self._reject("invalid_message", invalid.message)
+        self.answer_error(invalid.id, jsonrpc.error_object(invalid))
+        now = self._loop.time()
+        if now - self._flood_since > 1:
+            self._flood_since, self._flood_lines = now, 0
+        self._flood_lines += 1
+        if self._flood_lines > FLOOD_LINES:
+            self._cut_off(f"sent more than {FLOOD_LINES} invalid messages within a second")
 
     def _too_long(self, line: Oversize) -> InvalidMessage:
         id = jsonrpc.salvage_id(line.head, line.tail) or b"null"
@@ -189,6 +207,7 @@ class Session:
             request = Request(message)
             if message.method in router.METHODS:
                 self._check(request)
+                self._admit(request)
                 self._services.router.forward(self, request)
                 return
             answer = self._serve(request)
@@ -219,6 +238,7 @@ class Session:
         """The result of a request; None where it is answered later."""
         method = request.method
         if method.startswith(CONTROL_PREFIX):
+            self._admit(request)
             return self._services.control(self, request)
         self._check(request)
         if (kind := LISTS.get(method)) is not None:
@@ -230,13 +250,14 @@ class Session:
                 self._introduced(request)
                 return jsonrpc.encode(protocol.discover_result(self._services.snapshot.instructions))
             case "subscriptions/listen":
+                self._admit(request)
                 self._listen(request)
                 return None
             case _:
                 return b"{}"
 
     def _check(self, request: Request) -> None:
-        """Refuse what the request's era does not allow, and more at once than the limit."""
+        """Refuse what the request's era does not allow."""
         method = request.method
         if request.era is Era.MODERN:
             assert request.meta is not None
@@ -248,12 +269,15 @@ class Session:
             if method in MODERN_ONLY and self.era is not Era.LEGACY:
                 raise RpcError(INVALID_PARAMS, f"params._meta lacks {protocol.VERSION_KEY!r}")
         if not allowed:
-            raise RpcError(METHOD_NOT_FOUND, f"Method not found: {method}")
+            raise RpcError(METHOD_NOT_FOUND, f"Method not found: {method[:LONGEST_SHOWN]}")
         if request.era is Era.LEGACY and self.era is not Era.LEGACY and method not in LEGACY_ONLY:
             wanted = f"send initialize first, or put {protocol.VERSION_KEY!r} into params._meta"
             raise RpcError(INVALID_REQUEST, f"Not initialized: {wanted}")
+
+    def _admit(self, request: Request) -> None:
+        """Refuse one more request that may have to wait where as many wait as the limit allows."""
         if len(self.calls) >= self._services.limits.in_flight:
-            self._reject("in_flight", method)
+            self._reject("in_flight", request.method[:LONGEST_SHOWN])
             raise RpcError(INTERNAL_ERROR, f"more than {self._services.limits.in_flight} requests in flight")
 
     def _list(self, request: Request, kind: Kind) -> bytes:
@@ -333,5 +357,8 @@ class Session:
         seconds = self._services.limits.partial_line
         late = InvalidMessage(INVALID_REQUEST, f"a message must be complete within {seconds:g} s")
         self.answer_error(b"null", jsonrpc.error_object(late))
-        self._reject("cut_off", late.message)
-        self.close(f"left a message unfinished for {seconds:g} s")
+        self._cut_off(f"left a message unfinished for {seconds:g} s")
+
+    def _cut_off(self, reason: str) -> None:
+        self._reject("cut_off", reason)
+        self.close(reason)

@@ -1,0 +1,323 @@
+"""Rewriting the config while everything runs: what did not change is not touched, what is wrong changes nothing."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .entries import Entry, fixture
+from .harness import Daemon, eventually
+from .processes import is_alive, process
+from .wire import Message, Wire
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Daemon]:
+    with Daemon(servers()) as made:
+        yield made.await_up()
+
+
+@pytest.fixture
+def daemon(running: Daemon) -> Daemon:
+    """The daemon of this module, back at the config that every test here begins with."""
+    running.rewrite(servers())
+    running.reload()
+    eventually(lambda: set(pids(running)) == {"one", "two"}, what="the two servers of the beginning")
+    return running.await_up()
+
+
+def servers(**changes: Entry | None) -> dict[str, Entry]:
+    """Two servers, with entries added, changed or (None) taken away."""
+    both: dict[str, Entry | None] = {"one": fixture("one"), "two": fixture("two")}
+    return {name: entry for name, entry in (both | changes).items() if entry is not None}
+
+
+def pids(daemon: Daemon) -> dict[str, int]:
+    return {server["name"]: server["pid"] for server in daemon.status()["servers"]}
+
+
+def last_reload(daemon: Daemon) -> Message:
+    found: Message = daemon.status()["config"]["lastReload"]
+    return found
+
+
+def applied(daemon: Daemon, change: Callable[[], Any]) -> Message:
+    """Make a change to the file and wait until the daemon has seen it."""
+    before = last_reload(daemon)["at"]
+    change()
+    eventually(lambda: last_reload(daemon)["at"] != before, what="a reload")
+    return last_reload(daemon)
+
+
+def test_an_entry_that_is_added_starts_and_the_others_keep_their_processes(daemon: Daemon) -> None:
+    before = pids(daemon)
+    assert applied(daemon, lambda: daemon.rewrite(servers(three=fixture("three"))))["outcome"] == "applied"
+    daemon.await_up("three")
+    after = pids(daemon)
+    assert {name: after[name] for name in before} == before
+    with daemon.legacy() as wire:
+        assert wire.call("three__echo")["structuredContent"]["server"] == "three"
+
+
+def test_a_changed_command_replaces_the_process(daemon: Daemon) -> None:
+    before = pids(daemon)
+    daemon.rewrite(servers(two=fixture("two", "--version", "2")))
+    with daemon.legacy() as wire:
+        eventually(lambda: _version(wire) == "2", what="the new version")
+    after = pids(daemon)
+    assert after["one"] == before["one"]
+    assert after["two"] != before["two"]
+
+
+def test_an_entry_that_is_removed_stops_with_its_names(daemon: Daemon) -> None:
+    before = pids(daemon)
+    gone = process(before["two"])
+    with daemon.legacy() as wire:
+        assert applied(daemon, lambda: daemon.rewrite(servers(two=None)))["outcome"] == "applied"
+        wire.notification("notifications/tools/list_changed")
+        assert not [tool for tool in wire.result("tools/list")["tools"] if tool["name"].startswith("two__")]
+        assert wire.error("tools/call", {"name": "two__echo"})["code"] == -32602
+    assert gone is not None
+    eventually(lambda: not is_alive(gone), what="the end of the removed server")
+    assert pids(daemon) == {"one": before["one"]}
+
+
+def _version(wire: Wire) -> str:
+    found = wire.call("two__environment", within=10)["structuredContent"]["argv"]
+    return found[found.index("--version") + 1] if "--version" in found else "1"
+
+
+def test_stop_first_never_runs_two_at_once(daemon: Daemon, tmp_path: Path) -> None:
+    """For servers that hold a lock or a port; calls are held meanwhile."""
+    journal = tmp_path / "journal"
+    first = fixture("two", "--journal", journal, replace="stop-first")
+    applied(daemon, lambda: daemon.rewrite(servers(two=first)))
+    eventually(lambda: journal.exists() and len(journal.read_text().splitlines()) == 1, what="the first start")
+    daemon.await_up()
+    old = process(pids(daemon)["two"])
+    second = fixture("two", "--journal", journal, "--version", "2", "--delay", 0.5, replace="stop-first")
+    with daemon.legacy() as wire:
+        daemon.rewrite(servers(two=second))
+        eventually(lambda: len(_starts(journal)) == 2, what="the second start")
+        assert old is not None
+        assert not is_alive(old)
+        assert wire.call("two__echo")["structuredContent"]["server"] == "two"
+
+
+def _starts(journal: Path) -> list[str]:
+    return [line for line in journal.read_text().splitlines() if line.startswith("start ")]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"timeout": 7}, {"refreshInterval": 17}, {"hold": 1}, {"grace": 3}, {"stopTimeout": 2}, {"x-unknown": 1}],
+    ids=lambda change: next(iter(change)),
+)
+def test_settings_that_define_no_process_keep_it(change: dict[str, Any], daemon: Daemon) -> None:
+    before = pids(daemon)
+    applied(daemon, lambda: daemon.rewrite(servers(two=fixture("two", **change))))
+    assert pids(daemon) == before
+
+
+def test_a_new_timeout_holds_from_the_next_call_on(daemon: Daemon) -> None:
+    applied(daemon, lambda: daemon.rewrite(servers(two=fixture("two", timeout=0.3))))
+    with daemon.legacy() as wire:
+        begun = time.monotonic()
+        error = wire.error("tools/call", {"name": "two__slow", "arguments": {"seconds": 20}})
+        assert error["data"]["server"] == "two"
+        assert time.monotonic() - begun < 3
+
+
+def test_filters_and_prefixes_change_the_lists_without_a_new_process(daemon: Daemon) -> None:
+    before = pids(daemon)
+    with daemon.legacy() as wire:
+        entry = fixture("two", include=["e*"], exclude=["exit"], prefix="zwei")
+        applied(daemon, lambda: daemon.rewrite(servers(two=entry)))
+        wire.notification("notifications/tools/list_changed")
+        listed = {tool["name"] for tool in wire.result("tools/list")["tools"]}
+        assert {name for name in listed if "__" in name} == {"zwei__echo", "zwei__environment"}
+        assert wire.call("zwei__echo")["structuredContent"]["server"] == "two"
+        assert wire.error("tools/call", {"name": "zwei__pid"})["code"] == -32602
+    assert pids(daemon) == before
+
+
+BAD_FILES: dict[str, str] = {
+    "empty": "",
+    "not JSON": "{",
+    "a trailing comma": '{"mcpServers": {"one": {"command": "true"},}}',
+    "no object": "[]",
+    "no servers": "{}",
+    "servers as a list": '{"mcpServers": []}',
+    "two of one name": '{"mcpServers": {"one": {"command": "true"}, "one": {"command": "false"}}}',
+    "a bad daemon object": '{"mcpServers": {}, "daemon": {"hold": "long"}}',
+}
+
+
+@pytest.mark.parametrize("text", BAD_FILES.values(), ids=BAD_FILES)
+def test_a_bad_file_changes_nothing_and_says_why(text: str, daemon: Daemon) -> None:
+    before = pids(daemon)
+    found = applied(daemon, lambda: daemon.write(text))
+    assert found["outcome"] == "rejected"
+    assert found["problems"][0]["message"]
+    assert pids(daemon) == before
+    with daemon.legacy() as wire:
+        assert wire.call("two__echo")["structuredContent"]["server"] == "two"
+    assert applied(daemon, lambda: daemon.rewrite(servers()))["outcome"] in ("applied", "unchanged")
+    assert pids(daemon) == before
+
+
+def test_a_file_that_vanishes_changes_nothing(daemon: Daemon) -> None:
+    before = pids(daemon)
+    text = daemon.config.read_bytes()
+    daemon.config.unlink()
+    assert daemon.reload()["outcome"] == "rejected"
+    assert pids(daemon) == before
+    daemon.write(text)
+    assert daemon.reload()["outcome"] in ("applied", "unchanged")
+
+
+def test_an_entry_that_becomes_broken_goes_on_as_it_was(daemon: Daemon) -> None:
+    before = pids(daemon)
+    broken: Entry = {"args": ["no command"]}
+    found = applied(daemon, lambda: daemon.rewrite(servers(two=broken, three=fixture("three"))))
+    assert found["outcome"] == "partial"
+    assert {problem["server"] for problem in found["problems"]} == {"two"}
+    daemon.await_up("three")
+    after = pids(daemon)
+    assert {name: after[name] for name in before} == before
+    with daemon.legacy() as wire:
+        assert wire.call("two__echo")["structuredContent"]["server"] == "two"
+
+
+def test_the_same_bytes_are_no_change(daemon: Daemon) -> None:
+    before = daemon.status()["generation"]
+    daemon.rewrite(servers())
+    assert daemon.reload()["outcome"] == "unchanged"
+    assert daemon.status()["generation"] == before
+
+
+def test_disabling_stops_a_server_and_enabling_starts_it(daemon: Daemon) -> None:
+    applied(daemon, lambda: daemon.rewrite(servers(two=fixture("two", disabled=True))))
+    daemon.await_states(two="disabled", one="up")
+    assert daemon.server("two")["pid"] is None
+    applied(daemon, lambda: daemon.rewrite(servers()))
+    daemon.await_up()
+
+
+def test_ten_edits_in_a_row_end_with_the_last(daemon: Daemon) -> None:
+    for number in range(10):
+        daemon.rewrite(servers(**{f"new_{number}": fixture(f"new_{number}")}))
+    daemon.await_up("one", "two", "new_9")
+    assert set(pids(daemon)) == {"one", "two", "new_9"}
+
+
+def test_sighup_and_the_reload_method_read_the_file_too(daemon: Daemon) -> None:
+    daemon.rewrite(servers(three=fixture("three")))
+    found = daemon.reload()
+    assert found["outcome"] in ("applied", "unchanged")
+    assert set(found) >= {"outcome", "problems", "generation", "plan"}
+    daemon.await_up("three")
+    daemon.rewrite(servers(four=fixture("four")))
+    daemon.signal(signal.SIGHUP)
+    daemon.await_up("four")
+    assert set(pids(daemon)) == {"one", "two", "four"}
+
+
+def test_a_plan_shows_and_changes_nothing(daemon: Daemon) -> None:
+    before = pids(daemon)
+    wanted = servers(two=fixture("two", "--version", "2"), three=fixture("three"))
+    entries = wanted | {"one": fixture("one", timeout=5)}
+    plan = daemon.control("plan", {"config": {"mcpServers": entries}})
+    assert (plan["start"], plan["replace"], plan["update"]) == (["three"], ["two"], ["one"])
+    assert (plan["stop"], plan["problems"]) == ([], [])
+    assert pids(daemon) == before
+    plan = daemon.control("plan", {"config": {"mcpServers": {"one": fixture("one")}}})
+    assert (plan["stop"], plan["keep"]) == (["two"], ["one"])
+
+
+def test_restart_makes_a_new_process_of_one_server(daemon: Daemon) -> None:
+    before = pids(daemon)
+    found = daemon.control("restart", {"server": "two"})
+    assert (found["server"], found["state"]) == ("two", "ready")
+    after = pids(daemon)
+    assert after["one"] == before["one"]
+    assert after["two"] != before["two"]
+    with daemon.legacy() as wire:
+        assert wire.call("two__pid")["content"][0]["text"] == str(after["two"])
+
+
+def test_restart_wakes_a_parked_server(daemon: Daemon, tmp_path: Path) -> None:
+    program = tmp_path / "later"
+    entry = fixture("three")
+    missing = entry | {"command": str(program)}
+    daemon.rewrite(servers(three=missing))
+    daemon.await_states(three="parked")
+    program.symlink_to(entry["command"])
+    found = daemon.control("restart", {"server": "three"})
+    assert found["state"] == "ready", found
+
+
+def test_logs_are_the_last_lines_of_stderr(daemon: Daemon) -> None:
+    with daemon.legacy() as wire:
+        for number in range(300):
+            wire.call("two__say", {"line": f"line {number}"})
+
+    def last() -> list[str]:
+        found: list[str] = daemon.control("logs", {"server": "two", "lines": 3})["lines"]
+        return found
+
+    eventually(lambda: last() and "line 299" in last()[-1], what="the last line")
+    assert len(last()) == 3
+    assert len(daemon.control("logs", {"server": "two", "lines": 1000})["lines"]) == 200
+
+
+def test_events_begin_with_the_present_state_and_go_on(daemon: Daemon) -> None:
+    with daemon.wire() as wire:
+        wire.post("daemon/events", {}, id="E")
+        first = wire.notification("notifications/daemon/event")["params"]
+        assert first["event"] == "status"
+        assert {server["name"] for server in first["status"]["servers"]} == {"one", "two"}
+        daemon.control("restart", {"server": "two"})
+        seen: list[str] = []
+        while seen[-1:] != ["ready"]:
+            params = wire.notification("notifications/daemon/event")["params"]
+            if params["event"] == "server" and params["server"]["name"] == "two":
+                seen.append(params["server"]["state"])
+        assert "connecting" in seen
+        wire.notify("notifications/cancelled", {"requestId": "E"})
+        wire.result("daemon/status")
+        wire.drain(quiet=0.1)
+        daemon.control("restart", {"server": "one"})
+        assert wire.drain(quiet=0.3) == []
+
+
+def test_status_tells_all_that_the_contract_names(daemon: Daemon) -> None:
+    status = daemon.status()
+    assert set(status) >= {"version", "pid", "startedAt", "generation", "config", "servers", "collisions", "clients"}
+    assert status["pid"] == daemon.pid
+    assert status["config"]["path"] == str(daemon.config)
+    assert set(status["config"]["lastReload"]) >= {"outcome", "at", "problems"}
+    row = daemon.server("one")
+    columns = """name state since reason transport protocolVersion pid consecutiveFailures nextAttemptAt restarts
+        inFlight tools resources resourceTemplates prompts refreshedAt stale"""
+    assert set(row) >= set(columns.split())
+    assert (row["state"], row["transport"], row["protocolVersion"]) == ("ready", "stdio", "2026-07-28")
+    assert (row["tools"], row["resources"], row["resourceTemplates"], row["prompts"]) == (18, 2, 1, 1)
+
+
+def test_secrets_appear_in_no_answer_and_no_log(daemon: Daemon) -> None:
+    entry = fixture("two")
+    entry["env"] = entry["env"] | {"TOKEN": "s3cret-value", "OTHER": "${env:NOWHERE:-s3cret-default}"}
+    applied(daemon, lambda: daemon.rewrite(servers(two=entry)))
+    daemon.await_up()
+    bad = fixture("two", timeout="s3cret-timeout") | {"env": {"A": 5, "B": "s3cret-b"}}
+    applied(daemon, lambda: daemon.rewrite(servers(two=bad)))
+    shown = json.dumps([daemon.status(), daemon.control("plan", {}), daemon.reload()])
+    assert "s3cret" not in shown
+    assert "s3cret" not in daemon.log
