@@ -14,7 +14,7 @@ run: $(VENV)/.run  ## start the daemon on $(CONFIG)
 install: $(VENV)/.run  ## what `make run` needs, without starting it
 
 test: $(VENV)/.dev tests/node_modules/.installed  ## run all tests
-	$(BIN)/python -m pytest $(PYTEST)
+	$(BIN)/python -m pytest -n 3 --dist loadfile $(PYTEST)
 
 lint: $(VENV)/.dev  ## style, types, import rules
 	$(BIN)/ruff check

@@ -55,11 +55,14 @@ def run(
     log_format: Format | None = None,
 ) -> int:
     """Run the daemon until it is told to stop; its exit code."""
+    path = None
     try:
         path = config_file.find(config)
         known = identity(path)
         loaded = config_file.load(path)
     except ConfigError as unusable:
+        if path is not None:
+            _complain(f"the config {path} cannot be used:")
         for problem in unusable.problems:
             _complain(str(problem))
         return EXIT_CONFIG

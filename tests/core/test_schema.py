@@ -3,7 +3,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jsonschema  # type: ignore[import-untyped]  # comes without types
+import jsonschema
 import pytest
 
 from mcp_multi_server.core.config import Source, parse

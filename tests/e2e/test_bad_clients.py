@@ -96,7 +96,7 @@ LINES: list[tuple[str, bytes, object, object]] = [
 @pytest.mark.parametrize(("line", "code", "id"), [case[1:] for case in LINES], ids=[case[0] for case in LINES])
 def test_a_bad_line_is_answered_with_its_own_error(line: bytes, code: object, id: object, bad: Wire) -> None:
     bad.send(line)
-    answer = bad.message()
+    answer = next(message for message in iter(bad.message, None) if "method" not in message)
     assert code is ... or answer["error"]["code"] == code
     assert id is ... or answer["id"] == id
     assert isinstance(answer["error"]["message"], str)
@@ -314,6 +314,13 @@ def test_half_a_connection_still_gets_its_answers(daemon: Daemon, good: Wire) ->
 def test_a_request_and_the_end_of_the_stream_in_one_breath(daemon: Daemon, good: Wire) -> None:
     with daemon.wire() as wire:
         wire.post("daemon/status", {}, id=1)
+        wire.socket.shutdown(socket.SHUT_WR)
+        assert wire.answer(1)["result"]["pid"] == daemon.pid
+
+
+def test_the_end_of_the_stream_ends_a_last_line_without_a_newline(daemon: Daemon, good: Wire) -> None:
+    with daemon.wire() as wire:
+        wire.socket.sendall(b'{"jsonrpc":"2.0","id":1,"method":"daemon/status"}')
         wire.socket.shutdown(socket.SHUT_WR)
         assert wire.answer(1)["result"]["pid"] == daemon.pid
 

@@ -152,9 +152,12 @@ class Connection:
             self._scope.cancel()
 
     def update(self, config: ServerConfig) -> None:
-        """Take over settings that need no new connection."""
+        """Take over settings that need no new connection; where there is none, they may be what it takes to get one."""
         self.config = config
         self._nudged.set()
+        if self.status.state in (State.BACKOFF, State.PARKED):
+            self._kick_at = self._loop.time()
+            self._wake.set()
 
     async def run(self) -> None:
         """Connect, serve, and connect again, until cancelled."""

@@ -28,7 +28,7 @@ from .access import Peer
 from .connection import Connection
 from .request import Cancellable, Request
 from .snapshot import Snapshot
-from .status import Reload, connection_status, fleet_status
+from .status import Reload, connection_status, fleet_status, problem_record
 
 EVENT_METHOD = "notifications/daemon/event"
 LOG_LINES = 50
@@ -266,11 +266,6 @@ class Control:
             known = ", ".join(self._actions.snapshot.connections) or "none"
             raise RpcError(INVALID_PARAMS, f"no server {name[:LONGEST_SHOWN]!r} is running; running: {known}")
         return found
-
-
-def problem_record(problem: Problem) -> dict[str, Any]:
-    """A problem as status, plan and reload show it."""
-    return {"server": problem.server, "field": problem.field, "message": problem.message}
 
 
 def _given_config(request: Request) -> bytes | None:

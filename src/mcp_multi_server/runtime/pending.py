@@ -42,6 +42,11 @@ class Pending:
     def __len__(self) -> int:
         return len(self._rows)
 
+    @property
+    def due(self) -> int:
+        """How many must be answered in time; a standing subscription has no deadline and is none of them."""
+        return sum(waiter.deadline < float("inf") for waiter in self._rows.values())
+
     def add(self, waiter: Waiter) -> int:
         """Take up a request; its id, never used before on this connection."""
         self._last += 1

@@ -33,6 +33,11 @@ class Request:
         return found
 
 
+def too_deep() -> RpcError:
+    """For a RecursionError: who looks inside params may stand deeper in the stack than who read the message."""
+    return RpcError(INVALID_PARAMS, "params are nested too deeply")
+
+
 class Caller(Protocol):
     """The client side of a forwarded call."""
 

@@ -23,7 +23,7 @@ from ..core.protocol import PROGRESS_TOKEN, Era
 from ..core.uri import namespaced
 from .connection import Connection
 from .conversation import Conversation
-from .request import Caller, Request
+from .request import Caller, Request, too_deep
 from .snapshot import Snapshot
 
 METHODS = frozenset({"tools/call", "prompts/get", "resources/read", "completion/complete"})
@@ -75,8 +75,9 @@ class Call:
         timeout = connection.config.timeout
         now = self.router.time()
         self.deadline, self.latest = now + timeout, now + LONGEST_FACTOR * timeout
+        renamed = _renamed(self.request, route.name)  # may raise, so before anything is noted
         self.sent_as = conversation.pending.add(self)
-        conversation.send(self.sent_as, self.request.method, self._params())
+        conversation.send(self.sent_as, self.request.method, self._params(renamed))
 
     def settle(self, message: Message) -> None:
         """See Waiter."""
@@ -129,9 +130,9 @@ class Call:
         self.caller.calls.pop(self.request.id, None)
         self.router.done(self, error)
 
-    def _params(self) -> Buffer:
+    def _params(self, renamed: bool) -> Buffer:
         """The params to forward: the client's own bytes, except for what names and eras make different."""
-        request, route = self.request, self.route
+        request = self.request
         assert self.conversation.negotiated is not None
         meta = protocol.meta_for_server(
             request.meta,
@@ -140,14 +141,13 @@ class Call:
             client_info=self.caller.client_info,
             token=self.sent_as if self.token is not None else None,
         )
-        changed = _renamed(request, route.name)
-        if meta is not request.meta:
-            if meta is None:
-                request.params.pop("_meta", None)
-            else:
-                request.params["_meta"] = msgspec.Raw(jsonrpc.encode(meta))
-            changed = True
-        return jsonrpc.encode(request.params) if changed else request.raw_params
+        if meta is request.meta and not renamed:
+            return request.raw_params
+        if meta is None:
+            request.params.pop("_meta", None)
+        elif meta is not request.meta:
+            request.params["_meta"] = msgspec.Raw(jsonrpc.encode(meta))
+        return jsonrpc.encode(request.params)
 
     def _result(self, result: bytes) -> tuple[Buffer, str]:
         """The result for the client, and `tool_error` where it says so itself."""
@@ -278,6 +278,8 @@ class Router:
             self._dispatch(call, may_hold=may_hold)
         except RpcError as failure:
             call.refuse(failure, "unavailable")
+        except RecursionError:
+            call.refuse(too_deep(), str(INVALID_PARAMS))
 
     def _give_up(self, call: Call) -> None:
         self._release(call, may_hold=False)

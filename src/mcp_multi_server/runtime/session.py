@@ -16,7 +16,7 @@ from ..core.settings import LimitsConfig
 from . import router
 from .access import Peer
 from .link import Flusher, Link
-from .request import Cancellable, Request
+from .request import Cancellable, Request, too_deep
 from .snapshot import Snapshot
 
 CONTROL_PREFIX = "daemon/"
@@ -180,6 +180,8 @@ class Session:
                 raise InvalidMessage(INVALID_REQUEST, "method is missing", bytes(message.id))
         except InvalidMessage as invalid:
             self._invalid(invalid)
+        except RecursionError:
+            self._reject("invalid_message", too_deep().message)
         except Exception:
             self._services.observe(InternalError(f"client {self.number}", traceback.format_exc()))
 
@@ -215,13 +217,18 @@ class Session:
             if answer is not None:
                 self.answer(id, answer)
         except RpcError as failure:
-            error = str(failure.code)
-            self.answer_error(id, jsonrpc.error_object(failure))
+            error = self._refuse(id, failure)
+        except RecursionError:
+            error = self._refuse(id, too_deep())
         except Exception:
-            error = str(INTERNAL_ERROR)
             self._services.observe(InternalError(f"{message.method} of client {self.number}", traceback.format_exc()))
-            self.answer_error(id, jsonrpc.error_object(RpcError(INTERNAL_ERROR, "Internal error")))
+            error = self._refuse(id, RpcError(INTERNAL_ERROR, "Internal error"))
         self._services.observe(RequestDone(message.method, "", "", "", self._loop.time() - started, error))
+
+    def _refuse(self, id: bytes, failure: RpcError) -> str:
+        """Answer with an error; its code, as events have it."""
+        self.answer_error(id, jsonrpc.error_object(failure))
+        return str(failure.code)
 
     def _notified(self, message: Message) -> None:
         if message.method == "notifications/initialized":
@@ -318,7 +325,8 @@ class Session:
 
     def _said_all(self) -> None:
         """The client ended its side, as `socat` does after its input: what it asked is answered before it goes."""
-        self._stop_line_timer()
+        if self._lines.partial:
+            self._feed(b"\n")  # the end of the stream ends the last line too
         if self._link.is_deserted() or not (self.calls or self._link.waiting):
             self.close("closed")
         else:

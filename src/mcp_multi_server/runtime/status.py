@@ -57,10 +57,7 @@ def fleet_status(snapshot: Snapshot, last_reload: Reload, *, path: str, started_
             "lastReload": {
                 "outcome": last_reload.outcome,
                 "at": iso(last_reload.at),
-                "problems": [
-                    {"server": problem.server, "field": problem.field, "message": problem.message}
-                    for problem in last_reload.problems
-                ],
+                "problems": [problem_record(problem) for problem in last_reload.problems],
             },
         },
         "servers": [server_status(snapshot, name) for name in config.order],
@@ -72,6 +69,11 @@ def fleet_status(snapshot: Snapshot, last_reload: Reload, *, path: str, started_
             {"kind": r.kind, "server": r.server, "name": r.name, "problem": r.problem} for r in snapshot.index.refused
         ],
     }
+
+
+def problem_record(problem: Problem) -> dict[str, Any]:
+    """A problem as status, plan and reload show it."""
+    return {"server": problem.server, "field": problem.field, "message": problem.message}
 
 
 def server_status(snapshot: Snapshot, name: str) -> dict[str, Any]:
@@ -145,7 +147,7 @@ def _server_sample(snapshot: Snapshot, name: str, loaded_at: float) -> ServerSam
 
 def in_flight(connection: Connection) -> int:
     """Requests sent and not answered."""
-    return len(connection.conversation.pending) if connection.conversation else 0
+    return connection.conversation.pending.due if connection.conversation else 0
 
 
 def _idle_status(config: Config, name: str) -> dict[str, Any]:

@@ -92,11 +92,12 @@ class Supervisor:
 
     async def _stop(self, names: Iterable[str]) -> None:
         """End these servers' tasks, all at once, and wait for the last."""
-        names = [name for name in names if name in self._scopes]
-        for name in names:
+        running = [name for name in names if name in self._scopes]
+        all_gone = [self._gone[name] for name in running]
+        for name in running:
             self._scopes[name].cancel()
-        for name in names:
-            await self._gone[name].wait()
+        for gone in all_gone:
+            await gone.wait()
 
     async def _run(self, connection: Connection) -> None:
         name = connection.name
@@ -110,7 +111,7 @@ class Supervisor:
             if timer := self._withdrawals.pop(name, None):
                 timer.cancel()
             if self._scopes.get(name) is scope:
-                del self._scopes[name]
+                del self._scopes[name], self._gone[name]
             gone.set()
 
     async def _admit(self, connection: Connection) -> None:
@@ -160,12 +161,13 @@ class Supervisor:
             listener(changed, connection)
 
     def _tell_collisions(self, old: tuple[Collision, ...], new: tuple[Collision, ...]) -> None:
-        for gone in set(old) - set(new):
-            if not any(c.kind == gone.kind and c.name == gone.name for c in new):
-                self._observe(CollisionChanged(gone.kind, gone.name, gone.owner, ()))
-        for collision in new:
-            if collision not in old:
-                self._observe(CollisionChanged(collision.kind, collision.name, collision.owner, collision.shadowed))
+        before, after = ({(each.kind, each.name): each for each in some} for some in (old, new))
+        for key, each in before.items():
+            if key not in after:
+                self._observe(CollisionChanged(each.kind, each.name, each.owner, ()))
+        for key, each in after.items():
+            if before.get(key) != each:
+                self._observe(CollisionChanged(each.kind, each.name, each.owner, each.shadowed))
 
 
 def _naming(config: Config) -> Naming:
