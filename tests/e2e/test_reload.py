@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from .entries import Entry, fixture
+from .entries import SERVERS, Entry, fixture, python
 from .harness import Daemon, eventually
 from .processes import is_alive, process
 from .wire import Message, Wire
@@ -86,6 +86,33 @@ def test_an_entry_that_is_removed_stops_with_its_names(daemon: Daemon) -> None:
     assert gone is not None
     eventually(lambda: not is_alive(gone), what="the end of the removed server")
     assert pids(daemon) == {"one": before["one"]}
+
+
+def test_the_names_of_a_replaced_server_stay_listed_meanwhile(daemon: Daemon) -> None:
+    with daemon.legacy() as wire:
+        wire.drain(quiet=0.3)
+        before = wire.result("tools/list")
+        daemon.rewrite(servers(two=fixture("two", "--version", "2", "--delay", 0.5)))
+        version = "1"
+        while version == "1":
+            listed = wire.result("tools/list")
+            assert [tool["name"] for tool in listed["tools"]] == [tool["name"] for tool in before["tools"]]
+            version = _version(wire)
+        told = [message["method"] for message in wire.drain(quiet=0.3)]
+        assert len(told) == len(set(told)), "its descriptions changed, which is told once"
+
+
+def test_a_server_that_is_slow_to_stop_delays_no_new_one(daemon: Daemon) -> None:
+    slow = python(SERVERS / "bad_stdio.py", "ignore_sigterm", stopTimeout=6)
+    daemon.rewrite(servers(slow=slow))
+    eventually(lambda: pids(daemon).get("slow"), what="the process that will be slow to stop")
+    old = process(pids(daemon)["slow"])
+    assert old is not None
+    daemon.rewrite(servers(three=fixture("three")))
+    eventually(lambda: "three" in pids(daemon), what="the new entry")
+    daemon.await_up("three")
+    assert is_alive(old)
+    eventually(lambda: not is_alive(old), within=10, what="the end of the removed server")
 
 
 def _version(wire: Wire) -> str:

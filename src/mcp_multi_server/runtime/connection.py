@@ -136,6 +136,12 @@ class Connection:
         )
         self._surroundings.changed(self)
 
+    def succeed(self, predecessor: Connection | None) -> None:
+        """Offer what the one before offered until our own lists are read, so that its names outlive the change."""
+        if predecessor is not None:
+            self.catalog, self.negotiated = predecessor.catalog, predecessor.negotiated
+            self.refreshed_at = predecessor.refreshed_at
+
     def kick(self) -> None:
         """A call needs this server: have the next attempt as soon as calls may cause one."""
         due = lifecycle.kick_due(self.status, self._loop.time())

@@ -256,7 +256,7 @@ class Conversation:
         if self.loss is not None:
             return
         if isinstance(line, Oversize):
-            self.lose(Failure(Reason.PROTOCOL, f"sent a line of more than {line.size} bytes"))
+            self.lose(Failure(Reason.PROTOCOL, f"sent a line of {line.size} bytes, over the limit"))
             return
         try:
             message = jsonrpc.decode(line)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import traceback
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import anyio
@@ -12,10 +13,9 @@ from anyio.abc import TaskStatus
 
 from ..core.catalog import Catalog, Kind
 from ..core.config import Config
-from ..core.errors import Problem
 from ..core.events import CollisionChanged, InternalError, Observer, ServerRemoved
 from ..core.index import Collision, Index, Naming, Offer, changed_kinds
-from ..core.lifecycle import ROUTED, Failure, Reason, State, Status
+from ..core.lifecycle import ROUTED, State
 from ..core.plan import Plan
 from .connection import Connection, Opener, Surroundings
 from .gate import Gate
@@ -30,6 +30,14 @@ class Listener(Protocol):
         """`changed`: the lists that clients would see differently; `connection`: whose change it was, if one's."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """One connection's task: how to end it, and when it has ended."""
+
+    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+    gone: anyio.Event = field(default_factory=anyio.Event)
+
+
 class Supervisor:
     """The fleet. `run` is its task tree; `apply` takes a new config."""
 
@@ -40,8 +48,7 @@ class Supervisor:
         self._surroundings = Surroundings(
             open=open_transport, observe=observe, luck=luck, admit=self._admit, changed=self._changed
         )
-        self._scopes: dict[str, anyio.CancelScope] = {}
-        self._gone: dict[str, anyio.Event] = {}
+        self._runs: dict[str, _Run] = {}
         self._withdrawals: dict[str, asyncio.TimerHandle] = {}
         self._tasks: anyio.abc.TaskGroup | None = None
         self._applying = anyio.Lock()
@@ -62,57 +69,53 @@ class Supervisor:
             await self._carry_out(plan, config)
         return ("partial" if config.broken else "applied"), plan
 
-    def withhold(self, server: str, problems: Iterable[Problem]) -> Status:
-        """The status of an entry that cannot be used."""
-        message = "; ".join(f"{problem.field}: {problem.message}" for problem in problems)
-        return Status(State.PARKED, self._loop.time(), Failure(Reason.CONFIG, message, permanent=True))
-
     # -- reconcile -----------------------------------------------------------------------------------------------
 
     async def _carry_out(self, plan: Plan, config: Config) -> None:
-        """Stop first, start later; what did not change is not touched; one publish for all of it."""
+        """End what must go, begin what is new, publish all of it at once; what did not change is not touched.
+
+        A replacement waits for its predecessor's end, and nobody else waits for anybody's.
+        """
         running = dict(self.snapshot.connections)
-        await self._stop([*plan.stop, *plan.replace])
-        for name in plan.stop:
-            running.pop(name, None)
-            self._observe(ServerRemoved(name))
+        ended = {name: self._runs[name] for name in (*plan.stop, *plan.replace) if name in self._runs}
+        for run in ended.values():
+            run.scope.cancel()
         for name in plan.update:
             running[name].update(config.servers[name])
         fresh = [Connection(name, config.servers[name], self._surroundings) for name in (*plan.replace, *plan.start)]
+        for connection in fresh:
+            connection.succeed(running.get(connection.name))
         running |= {connection.name: connection for connection in fresh}
+        for name in plan.stop:
+            running.pop(name, None)
         self._publish(config, {name: running[name] for name in config.order if name in running})
         for connection in fresh:
-            self._start(connection)
+            self._start(connection, ended.get(connection.name))
+        for name in plan.stop:
+            if name in ended:
+                await ended[name].gone.wait()
+            self._observe(ServerRemoved(name))
 
-    def _start(self, connection: Connection) -> None:
+    def _start(self, connection: Connection, predecessor: _Run | None) -> None:
         assert self._tasks is not None
-        self._scopes[connection.name] = anyio.CancelScope()
-        self._gone[connection.name] = anyio.Event()
-        self._tasks.start_soon(self._run, connection, name=f"server {connection.name}")
+        run = self._runs[connection.name] = _Run()
+        self._tasks.start_soon(self._run, connection, run, predecessor, name=f"server {connection.name}")
 
-    async def _stop(self, names: Iterable[str]) -> None:
-        """End these servers' tasks, all at once, and wait for the last."""
-        running = [name for name in names if name in self._scopes]
-        all_gone = [self._gone[name] for name in running]
-        for name in running:
-            self._scopes[name].cancel()
-        for gone in all_gone:
-            await gone.wait()
-
-    async def _run(self, connection: Connection) -> None:
+    async def _run(self, connection: Connection, run: _Run, predecessor: _Run | None) -> None:
         name = connection.name
-        scope, gone = self._scopes[name], self._gone[name]
         try:
-            with scope:
+            with run.scope:
+                if predecessor is not None:
+                    await predecessor.gone.wait()
                 await connection.run()
         except Exception:
             self._observe(InternalError(f"server {name}", traceback.format_exc()))
         finally:
-            if timer := self._withdrawals.pop(name, None):
-                timer.cancel()
-            if self._scopes.get(name) is scope:
-                del self._scopes[name], self._gone[name]
-            gone.set()
+            if self._runs.get(name) is run:
+                del self._runs[name]
+                if timer := self._withdrawals.pop(name, None):
+                    timer.cancel()
+            run.gone.set()
 
     async def _admit(self, connection: Connection) -> None:
         if connection.config.url is None:
