@@ -196,7 +196,9 @@ def test_only_the_name_of_a_renamed_item_changes() -> None:
     item = b'{"z":1.50,"name":"log","big":12345678901234567890123,"s":"\\u00e9"}'
     index = build(offer_raw("a", item), offer_raw("b", item))
     renamed = item.replace(b'"log"', b'"b__log"')
-    assert index.listing(Kind.TOOL) == b"[%b,%b]" % (signed(item, "a"), signed(renamed, "b"))
+    own_name = b'"serverName":"b","mcp-multi-server/name":"log"}}'
+    listed = signed(renamed, "b").replace(b'"serverName":"b"}}', own_name)
+    assert index.listing(Kind.TOOL) == b"[%b,%b]" % (signed(item, "a"), listed)
 
 
 def test_resources_and_templates_are_listed_with_their_server() -> None:

@@ -91,15 +91,21 @@ def test_an_entry_that_is_removed_stops_with_its_names(daemon: Daemon) -> None:
 def test_the_names_of_a_replaced_server_stay_listed_meanwhile(daemon: Daemon) -> None:
     with daemon.legacy() as wire:
         wire.drain(quiet=0.3)
-        before = wire.result("tools/list")
+        names, old = _names(wire), daemon.server("two")["pid"]
         daemon.rewrite(servers(two=fixture("two", "--version", "2", "--delay", 0.5)))
-        version = "1"
-        while version == "1":
-            listed = wire.result("tools/list")
-            assert [tool["name"] for tool in listed["tools"]] == [tool["name"] for tool in before["tools"]]
-            version = _version(wire)
+
+        def replaced() -> bool:
+            assert _names(wire) == names
+            now = daemon.server("two")
+            return bool(now["pid"] != old and now["state"] == "ready")
+
+        eventually(replaced, what="the new version")
         told = [message["method"] for message in wire.drain(quiet=0.3)]
         assert len(told) == len(set(told)), "its descriptions changed, which is told once"
+
+
+def _names(wire: Wire) -> list[str]:
+    return [tool["name"] for tool in wire.result("tools/list")["tools"]]
 
 
 def test_a_server_that_is_slow_to_stop_delays_no_new_one(daemon: Daemon) -> None:

@@ -44,7 +44,9 @@ class Namespace:
     def plain(self, value: Any, key: str = "") -> Any:
         """`value` as the server itself would have it, without what the era adds or the daemon says of an item."""
         if isinstance(value, dict):
-            added = {*ERA_MEMBERS, META + "serverInfo"} | ({"serverName"} if key == "_meta" and self.server else set())
+            added = {*ERA_MEMBERS, META + "serverInfo"} | (
+                {"serverName", "mcp-multi-server/name"} if key == "_meta" and self.server else set()
+            )
             kept = {k: self.plain(v, k) for k, v in value.items() if k not in added}
             return {k: v for k, v in kept.items() if k != "_meta" or v}
         if isinstance(value, list):

@@ -39,6 +39,7 @@ SERVER_KEYS: dict[str, tuple[type, ...]] = {
     "prompts": COUNT,
     "refreshedAt": MAYBE,
     "stale": (bool,),
+    "prefix": (str,),
 }
 TOP_KEYS = {"version", "pid", "startedAt", "generation", "config", "servers", "collisions", "clients"}
 TIMES = ("since", "nextAttemptAt", "refreshedAt")

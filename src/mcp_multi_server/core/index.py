@@ -20,6 +20,8 @@ from .uri import Namespaces, Template, namespaced
 
 SERVER_KEY = "serverName"
 """The `_meta` member of a listed item that says whose it is."""
+NAME_KEY = "mcp-multi-server/name"
+"""The `_meta` member of a tool or prompt that is listed under its qualified name: its own name."""
 STATE_KEY = "mcp-multi-server/state"
 """The `_meta` member of a listed item whose server is away."""
 LONGEST_NAME = 64
@@ -326,6 +328,8 @@ def _fragment(kind: Kind, entry: Listed, away: str | None) -> bytes:
     """The item under its listed name and with its server's name; all else the bytes it came as."""
     marks = {SERVER_KEY: Raw(encode(entry.server))} | ({STATE_KEY: Raw(encode(away))} if away is not None else {})
     raw = entry.item.raw
+    if kind in _CALLED_BY_NAME and entry.name != entry.item.name:
+        marks[NAME_KEY] = Raw(encode(entry.item.name))
     if entry.name == entry.item.name and b'"_meta"' not in raw:
         return b'%b,"_meta":%b}' % (raw[:-1], encode(marks))
     body = members(raw)

@@ -34,8 +34,10 @@ class Ask:
 
     deadline = float("inf")
 
-    def __init__(self) -> None:
+    def __init__(self, progress: Callable[[Members], None] | None = None) -> None:
         self.answer: asyncio.Future[msgspec.Raw] = asyncio.get_running_loop().create_future()
+        self.wants_progress = progress is not None
+        self._progress = progress
 
     def settle(self, message: Message) -> None:
         """See Waiter."""
@@ -55,14 +57,17 @@ class Ask:
         """See Waiter; it has no deadline there."""
 
     def progress(self, params: Members) -> None:
-        """See Waiter; we ask for none."""
+        """See Waiter."""
+        if self._progress is not None:
+            self._progress(params)
 
 
 class Conversation:
     """What is said on one transport.
 
     `invalid` is told of each line that is no message, `changed` of each list that the server says has changed,
-    `failed` of each request that was lost while the connection lives, and `lost` of its end, before the waiters are.
+    `failed` of each request that was lost while the connection lives, `lost` of its end, before the waiters are, and
+    `told` of every other notification.
     """
 
     def __init__(
@@ -72,11 +77,13 @@ class Conversation:
         changed: Callable[[Kind], None],
         failed: Callable[[Failure], None],
         lost: Callable[[Failure], None],
+        told: Callable[[Message], None] = lambda message: None,
     ) -> None:
         self._invalid = invalid
         self._changed = changed
         self._failed_on_the_way = failed
         self._lost = lost
+        self._told = told
         self._loop = asyncio.get_running_loop()
         self.transport: Transport | None = None
         self.pending = Pending(self._tell_cancelled)
@@ -108,19 +115,24 @@ class Conversation:
         if self.loss is None and self.transport is not None:
             self.transport.send(jsonrpc.notification(method, None if params is None else jsonrpc.encode(params)))
 
-    async def ask(self, method: str, params: Mapping[str, Any], *, timeout: float) -> msgspec.Raw:
-        """Send a request of our own and wait.
+    async def ask(
+        self,
+        method: str,
+        params: Mapping[str, Any],
+        *,
+        timeout: float,
+        progress: Callable[[Members], None] | None = None,
+    ) -> msgspec.Raw:
+        """Send a request of our own and wait; `progress` is told of what the server reports meanwhile.
 
         Raises RpcError as the server answered, Lost with the connection, TimeoutError after `timeout` seconds.
         """
-        ask = Ask()
-        if self.negotiated is not None and self.negotiated.era is Era.MODERN:
-            params = {**params, "_meta": protocol.own_envelope()}
         if self.loss is not None:
             raise Lost(self.loss)
+        ask = Ask(progress)
         id = self.pending.add(ask)
-        self.send(id, method, jsonrpc.encode(params))
         try:
+            self.send(id, method, jsonrpc.encode(self._with_meta(params, id if ask.wants_progress else None)))
             with anyio.fail_after(timeout):
                 return await ask.answer
         finally:
@@ -291,10 +303,11 @@ class Conversation:
             self._requested(message)
         elif message.method == "notifications/progress":
             self._progressed(message)
+        elif kinds := [kind for kind in Kind if message.method == kind.list_changed]:
+            for kind in kinds:
+                self._changed(kind)
         else:
-            for kind in Kind:
-                if message.method == kind.list_changed:
-                    self._changed(kind)
+            self._told(message)
 
     def _progressed(self, message: Message) -> None:
         try:
@@ -339,12 +352,15 @@ class Conversation:
             self._failed_on_the_way(failure)
 
     def _tell_cancelled(self, id: int, reason: str) -> None:
-        self.notify("notifications/cancelled", self._stamped({"requestId": id, "reason": reason}))
+        self.notify("notifications/cancelled", self._with_meta({"requestId": id, "reason": reason}))
 
-    def _stamped(self, params: dict[str, Any]) -> dict[str, Any]:
-        if self.negotiated is not None and self.negotiated.era is Era.MODERN:
-            return {**params, "_meta": protocol.own_envelope()}
-        return params
+    def _with_meta(self, params: Mapping[str, Any], token: int | None = None) -> Mapping[str, Any]:
+        """`params` with what the era and a wish for progress put into their `_meta`."""
+        is_modern = self.negotiated is not None and self.negotiated.era is Era.MODERN
+        meta = protocol.own_envelope() if is_modern else {}
+        if token is not None:
+            meta[protocol.PROGRESS_TOKEN] = token
+        return {**params, "_meta": {**params.get("_meta", {}), **meta}} if meta else params
 
 
 def _rpc_error(error: msgspec.Raw) -> RpcError:

@@ -65,6 +65,10 @@ class Gateway:
         self._listener = listener
         self._loop.add_reader(listener, self._accept)
 
+    def adopt(self, connection: socket.socket) -> None:
+        """Serve a client of this very process over a connected socket."""
+        self._welcome(connection, peer_of(connection))
+
     def close(self, reason: str) -> None:
         """Accept nobody any more and part with everybody."""
         if self._listener is not None:

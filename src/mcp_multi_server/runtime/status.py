@@ -77,9 +77,10 @@ def problem_record(problem: Problem) -> dict[str, Any]:
 
 
 def server_status(snapshot: Snapshot, name: str) -> dict[str, Any]:
-    """One server's record; entries that are disabled or broken have one too."""
+    """One server's record and the prefix of its qualified names; entries that are disabled or broken have one too."""
     connection = snapshot.connections.get(name)
-    return connection_status(connection) if connection is not None else _idle_status(snapshot.config, name)
+    row = connection_status(connection) if connection is not None else _idle_status(snapshot.config, name)
+    return {**row, "prefix": snapshot.config.prefix_of(name) + snapshot.config.daemon.separator}
 
 
 def connection_status(connection: Connection) -> dict[str, Any]:
