@@ -1,0 +1,26 @@
+"""The library's log records for programs that have not set up logging themselves."""
+
+from __future__ import annotations
+
+import logging
+
+LOGGER = "mcp_multi_server"
+FORMAT = "%(asctime)s %(levelname)-8s %(name)s - %(message)s"
+DATE_FORMAT = "%Y-%m-%d %H:%M:%S"
+
+
+def configure_logging(
+    name: str = LOGGER,
+    level: str = "INFO",
+    format: str | None = None,  # noqa: A002 - programs written for version 1 pass it by this name
+    datefmt: str | None = None,
+) -> None:
+    """Sets the level of a logger; the root logger gets a handler on stderr, and that level, if it has none.
+
+    A level that `logging` does not know means INFO. MCP servers have levels of their own: `set_logging_level`.
+
+    >>> configure_logging(level="DEBUG")
+    """
+    number = logging.getLevelNamesMapping().get(level.upper(), logging.INFO)
+    logging.basicConfig(level=number, format=format or FORMAT, datefmt=datefmt or DATE_FORMAT)
+    logging.getLogger(name).setLevel(number)

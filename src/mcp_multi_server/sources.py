@@ -1,0 +1,144 @@
+"""Where a client's servers come from: a config, run in this process, or a daemon."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import socket as sockets
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, TypeAlias
+
+import anyio
+from pydantic import BaseModel, ConfigDict
+
+from .core.config import Config, ServerConfig, parse
+from .core.errors import ConfigError
+from .core.events import Event, RequestDone
+from .core.paths import socket_candidates, temporary_directory
+from .runtime import config_file
+from .runtime.fleet import Fleet
+from .runtime.telemetry import describe
+from .runtime.watcher import identity, watch
+
+Dial: TypeAlias = Callable[[], Awaitable[sockets.socket]]
+"""Gives a socket that is connected to a fleet; raises OSError where there is none."""
+
+_log = logging.getLogger("mcp_multi_server")
+
+
+class MCPServersConfig(BaseModel):
+    """The config of `MultiServerClient` as an object; `model_dump()` of it is what `from_dict` takes."""
+
+    model_config = ConfigDict(hide_input_in_errors=True, extra="allow", serialize_by_alias=True)
+
+    mcpServers: dict[str, ServerConfig]  # noqa: N815  # the key in the file, and in the original library
+
+
+def load(path: str, given: bytes | None) -> Config:
+    """The config that was given, else the file's, with the errors that the original library raises.
+
+    Raises FileNotFoundError, json.JSONDecodeError, pydantic.ValidationError, ConfigError.
+    """
+    if given is not None:
+        text, directory = given, os.getcwd()
+    else:
+        with open(path, "rb") as file:
+            text, directory = file.read(), os.path.dirname(path)
+    data = json.loads(text)
+    try:
+        config = parse(text, config_file.lookup_in(directory))
+    except ConfigError:
+        MCPServersConfig.model_validate(_with_servers(data))
+        raise
+    if config.broken:
+        MCPServersConfig.model_validate(_with_servers(data))
+        raise ConfigError(tuple(problem for problems in config.broken.values() for problem in problems))
+    return config
+
+
+@asynccontextmanager
+async def own_fleet(config: Config, path: str, *, is_strict: bool) -> AsyncIterator[Dial]:
+    """Run the servers of a config in this process; `path` is its file, "" where there is none.
+
+    Raises ConnectionError with `is_strict`, where a server cannot be reached.
+    """
+    known = identity(path) if path else None
+    fleet = Fleet(path, config, observe=_observe)
+
+    async def dial() -> sockets.socket:
+        ours, theirs = sockets.socketpair()
+        fleet.gateway.adopt(theirs)
+        return ours
+
+    failures: list[str] = []
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(fleet.run)
+        if path:
+            tasks.start_soon(watch, path, known, fleet.config_may_have_changed)
+        failures = await _first_attempts(fleet)
+        if not (is_strict and failures):
+            yield dial
+            failures = []
+        fleet.gateway.close("the client is closed")
+        tasks.cancel_scope.cancel()
+    if failures:
+        raise ConnectionError("; ".join(failures))
+
+
+@asynccontextmanager
+async def daemon(path: str | None) -> AsyncIterator[Dial]:
+    """Use the servers of the daemon at this socket. Raises ConnectionError where there is none."""
+    candidates = (path,) if path else _usual_sockets()
+
+    async def dial() -> sockets.socket:
+        for candidate in candidates:
+            connected = sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM | sockets.SOCK_NONBLOCK)
+            try:
+                await asyncio.get_running_loop().sock_connect(connected, candidate)
+            except OSError:
+                connected.close()
+            else:
+                return connected
+        raise ConnectionError(f"the daemon cannot be reached at {' or '.join(candidates)}")
+
+    first: sockets.socket | None = await dial()
+
+    async def dial_again() -> sockets.socket:
+        nonlocal first
+        connected, first = first, None
+        return connected or await dial()
+
+    yield dial_again
+
+
+async def _first_attempts(fleet: Fleet) -> list[str]:
+    """Wait until each server is ready or has failed once; what went wrong with which."""
+    failures = []
+    for connection in fleet.snapshot.connections.values():
+        with anyio.move_on_after(connection.config.start_timeout + connection.config.stop_timeout):
+            await connection.attempted.wait()
+        if connection.live is None:
+            reason = connection.status.failure.message if connection.status.failure else "not ready in time"
+            failures.append(f"server {connection.name!r}: {reason}")
+    return failures
+
+
+def _observe(event: Event) -> None:
+    if type(event) is RequestDone and not _log.isEnabledFor(logging.DEBUG):
+        return
+    entry = describe(event)
+    _log.log(entry.level, "%s", entry)
+
+
+def _usual_sockets() -> tuple[str, ...]:
+    return socket_candidates(os.environ, os.geteuid(), temporary_directory(os.environ))
+
+
+def _with_servers(data: Any) -> Any:
+    """The content of a config, with its servers where the model looks for them."""
+    if isinstance(data, dict) and "mcpServers" not in data and "servers" in data:
+        return data | {"mcpServers": data["servers"]}
+    return data
