@@ -889,6 +889,21 @@ async def test_a_change_that_comes_while_the_list_is_read_is_not_lost() -> None:
         assert one.published == 3
 
 
+@pytest.mark.usefixtures("quick_refreshes")
+async def test_what_changed_between_the_first_reading_and_the_subscription_is_read() -> None:
+    opener = Scripted(modern())
+    async with running(opener) as one:
+        await one.until(State.READY)
+        opener.server.answers["tools/list"] = tools("t", "new in between")
+        request = await opener.server.request("subscriptions/listen")
+        meta = {"io.modelcontextprotocol/subscriptionId": request["id"]}
+        acknowledged = {"_meta": meta, "notifications": {"toolsListChanged": True}}
+        opener.server.say(
+            {"jsonrpc": "2.0", "method": "notifications/subscriptions/acknowledged", "params": acknowledged}
+        )
+        await one.log.until(lambda: one.names() == ["t", "new in between"])
+
+
 async def test_lists_are_read_now_and_then() -> None:
     async with running(Scripted(legacy()), refreshInterval=0.05) as one:
         await one.log.until(lambda: len(one.log.of(CatalogRead)) >= 4)

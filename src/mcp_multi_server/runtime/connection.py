@@ -18,6 +18,7 @@ from ..core.catalog import Catalog, Kind
 from ..core.config import ServerConfig
 from ..core.errors import METHOD_NOT_FOUND, RpcError
 from ..core.events import CatalogRead, InternalError, InvalidLine, Observer, Probed, RefreshFailed, StateChanged, Stderr
+from ..core.jsonrpc import Message
 from ..core.lifecycle import ROUTED, Failure, Happening, Lost, Reason, State, Status
 from ..core.protocol import Era, Negotiated
 from .conversation import Conversation
@@ -234,7 +235,11 @@ class Connection:
     async def _converse(self, kind: str, era: Era | None) -> tuple[Failure | None, Conversation]:
         """One transport from its opening to its end."""
         conversation = Conversation(
-            invalid=self._invalid, changed=self._list_changed, failed=self._request_failed, lost=self._lost
+            invalid=self._invalid,
+            changed=self._list_changed,
+            failed=self._request_failed,
+            lost=self._lost,
+            told=self._told,
         )
         failure: Failure | None = None
         receiver = conversation.receiver(self._stderr)
@@ -405,6 +410,11 @@ class Connection:
 
     def _list_changed(self, kind: Kind) -> None:
         self._nudged.set()
+
+    def _told(self, message: Message) -> None:
+        """A subscription begins: what changed since the lists were read was told to nobody."""
+        if message.method == "notifications/subscriptions/acknowledged":
+            self._nudged.set()
 
     def _request_failed(self, failure: Failure) -> None:
         if self.conversation is None or self.status.state not in ROUTED:
