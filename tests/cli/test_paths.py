@@ -66,18 +66,6 @@ def test_the_config_is_looked_for_in_this_order(environ: Mapping[str, str], expe
 
 
 @pytest.mark.parametrize(
-    ("environ", "expected"),
-    [
-        ({}, "/home/me/.local/state/mcp-multi-server"),
-        ({"XDG_STATE_HOME": "/x"}, "/x/mcp-multi-server"),
-        ({"STATE_DIRECTORY": "/var/lib/a:/var/lib/b", "XDG_STATE_HOME": "/x"}, "/var/lib/a"),
-    ],
-)
-def test_state_is_kept_here(environ: Mapping[str, str], expected: str) -> None:
-    assert paths.state_directory(environ, "/home/me") == expected
-
-
-@pytest.mark.parametrize(
     ("path", "fits"),
     [("/" + "a" * 106, True), ("/" + "a" * 107, False), ("/" + "é" * 53, True), ("/" + "é" * 54, False)],
 )

@@ -46,14 +46,6 @@ def config_candidates(environ: Mapping[str, str], cwd: str, home: str) -> tuple[
     return _unique((posixpath.join(cwd, CONFIG_NAME), own, SYSTEM_CONFIG))
 
 
-def state_directory(environ: Mapping[str, str], home: str) -> str:
-    """Where a daemon keeps what must outlive it."""
-    if given := _first_directory(environ, "STATE_DIRECTORY"):
-        return given
-    base = _xdg(environ, "XDG_STATE_HOME") or posixpath.join(home, ".local", "state")
-    return posixpath.join(base, APPLICATION)
-
-
 def fits_socket_address(path: str) -> bool:
     """Whether the kernel takes `path` as the address of a socket."""
     return len(path.encode("utf-8", "surrogateescape")) <= SOCKET_PATH_BYTES

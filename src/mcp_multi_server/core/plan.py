@@ -46,11 +46,6 @@ class Plan:
         steps = {name: _step(old, new, name) for name in names}
         return cls(**{step: tuple(name for name in names if steps[name] == step) for step in STEPS})
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether nothing happens to any server; names and settings of the daemon can differ all the same."""
-        return not (self.start or self.stop or self.replace or self.update)
-
     def to_dict(self) -> dict[str, list[str]]:
         """The plan as `daemon/plan` and `daemon/reload` show it."""
         return {step: list(getattr(self, step)) for step in STEPS}

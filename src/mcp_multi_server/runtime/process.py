@@ -301,12 +301,6 @@ def read_usage(pid: int) -> Usage | None:
     )
 
 
-def start_ticks(pid: int) -> int | None:
-    """When the process started, in clock ticks since boot; with its pid, this names one process until the next boot."""
-    fields = _read_stat(pid)
-    return int(fields[19]) if fields is not None else None
-
-
 def _read_stat(pid: int) -> list[str] | None:
     """The fields of /proc/PID/stat from the state on, the third (proc_pid_stat(5)); None where it is gone."""
     try:
