@@ -6,8 +6,8 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from .ledger import Ending, Ledger, Outcome, outcome
@@ -58,6 +58,10 @@ class Client:
         await asyncio.wait([self._task])
         with contextlib.suppress(OSError):
             await self.writer.wait_closed()
+
+    def stop_reading(self) -> None:
+        """Leave whatever comes from now on in the socket."""
+        self.writer.transport.pause_reading()  # type: ignore[attr-defined]  # of a socket, which can read
 
     def post(self, method: str, params: Mapping[str, Any] | None = None, *, id: int | None = None) -> None:
         """Send one message; nothing waits for it to be read."""
@@ -154,7 +158,8 @@ class Event:
     state: str = ""
     reason: str = ""
     outcome: str = ""
-    """Of a config that was read."""
+    changed: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Of a config that was read: how that went; the servers that were started, stopped, replaced and updated."""
 
     @classmethod
     def of(cls, params: Mapping[str, Any]) -> Event:
@@ -166,8 +171,9 @@ class Event:
             params["event"],
             row.get("name") or "",
             params.get("new") or row.get("state") or "",
-            (params.get("failure") or {}).get("reason") or "",
+            (params.get("failure") or params).get("reason") or "",
             params.get("outcome") or "",
+            params.get("changed") or {},
         )
 
 

@@ -4,61 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeAlias
 
-from . import processes
 from .clients import Caller
 from .ledger import Ending, Outcome, seen
 from .measure import Aim, quantile
-from .stage import NEIGHBOUR, Stage, Victim, stage
+from .results import Result, beside, growing
+from .stage import NEIGHBOUR, Stage, Victim, Wrapper, stage
 from .wire import WireError
 
-CALM = 1.5
-"""Seconds of the same traffic before each fault, and the least that one is watched for."""
-SETTLE = 0.5
 VICTIM_EVERY = 0.025
-NEIGHBOUR_EVERY = 0.003
-"""Seconds between calls to a victim, whatever becomes of them, and to its neighbour, one at a time."""
+"""Seconds between calls to a victim, whatever becomes of them."""
 CALL_MS = 5.0
-AS_USUAL = 2.0
-"""Times its undisturbed p99 that a neighbour's may be."""
 Act: TypeAlias = Callable[[Victim], Awaitable[None]]
-
-
-@dataclass
-class Result:
-    """A fault's figures. Times in seconds, from the fault or from its end where it was ended."""
-
-    fault: str
-    detected: list[float] = field(default_factory=list)
-    recovered: list[float] = field(default_factory=list)
-    made: int = 0
-    failed: int = 0
-    saw: str = ""
-    reasons: Counter[str] = field(default_factory=Counter)
-    list_changed: int = 0
-    calm: list[float] = field(default_factory=list)
-    disturbed: list[float] = field(default_factory=list)
-    """How long the neighbour's calls took."""
-    rss_kib: int = 0
-    descriptors: int = 0
-    wrongs: list[str] = field(default_factory=list)
-    aims: list[Aim] = field(default_factory=list)
-    note: str = ""
-
-    def neighbour_p99(self) -> tuple[float, float] | None:
-        """Undisturbed and disturbed."""
-        if not self.calm or not self.disturbed:
-            return None
-        return quantile(self.calm, 0.99), quantile(self.disturbed, 0.99)
-
-    def slower(self) -> Aim:
-        """How the neighbour's p99 went up."""
-        calm, disturbed = self.neighbour_p99() or (1.0, float("nan"))
-        return Aim(f"{self.fault}: a neighbour's p99 ÷ undisturbed", disturbed / calm, AS_USUAL)
 
 
 @dataclass(frozen=True)
@@ -82,6 +42,9 @@ class Fault:
     """The deadline of calls."""
     patience: float = 20
     """Seconds within which it is detected, and within which the server recovers."""
+    check: Callable[[Stage], Awaitable[list[str]]] | None = None
+    """What must never happen beside what every fault is judged by."""
+    wrapper: Wrapper | None = None
     detect_aim: float | None = None
     recover_aim: float | None = None
     """Seconds; a server's own start-up comes on top of the latter."""
@@ -114,32 +77,21 @@ class Bench:
         on, result = self.stage, self.result
         trials = [Trial(victim, Caller(await on.client(), on.ledger, victim.name)) for victim in on.victims]
         neighbour = Caller(await on.client(), on.ledger, NEIGHBOUR)
-        before = processes.resident_kib(on.daemon.pid), processes.descriptors(on.daemon.pid)
-        for group in [trials] if self.fault.together else [[trial] for trial in trials]:
-            neighbour.start(every=NEIGHBOUR_EVERY, patient=True)
-            await self._repeat(group)
-            await neighbour.stop()
-        await on.all_ready()
-        await asyncio.sleep(SETTLE)
-        result.rss_kib = processes.resident_kib(on.daemon.pid) - before[0]
-        result.descriptors = processes.descriptors(on.daemon.pid) - before[1]
+        async with growing(on, result):
+            for group in [trials] if self.fault.together else [[trial] for trial in trials]:
+                await self._repeat(group, neighbour)
+            await on.all_ready()
         self._account(trials)
+        if self.fault.check is not None:
+            result.wrongs += await self.fault.check(on)
         result.wrongs += await on.wrongs()
         return result
 
-    async def _repeat(self, group: list[Trial]) -> None:
-        since = time.monotonic()
+    async def _repeat(self, group: list[Trial], neighbour: Caller) -> None:
         self._call(group, idle=self.fault.idle)
-        await asyncio.sleep(CALM)
-        fault_at = time.monotonic()
-        await asyncio.gather(*map(self._try, group))
-        await asyncio.sleep(max(SETTLE, fault_at + CALM - time.monotonic()))
-        until = time.monotonic()
+        async with beside(self.stage, self.result, neighbour):
+            await asyncio.gather(*map(self._try, group))
         await asyncio.gather(*(trial.caller.stop() for trial in group))
-        watched = self.stage.ledger.of(NEIGHBOUR, since, until)
-        self.result.calm += [o.took for o in watched if o.ended < fault_at]
-        self.result.disturbed += [o.took for o in watched if o.ended >= fault_at]
-        self.result.list_changed += sum(fault_at <= at <= until for at in self.stage.watch.list_changes)
 
     def _call(self, group: Iterable[Trial], *, idle: bool) -> None:
         if not idle:
@@ -193,7 +145,7 @@ class Bench:
         if not fault.stays:
             self._tell_missed("not detected", len(trials) - len(result.detected))
             self._tell_missed("not recovered", len(trials) - len(result.recovered))
-        result.aims.append(result.slower())
+        result.close()
 
     def _tell_missed(self, what: str, times: int) -> None:
         if times:
@@ -202,7 +154,9 @@ class Bench:
 
 async def disturb(fault: Fault, command: str, repeat: int, start_up: list[float]) -> Result:
     """Try the fault; `start_up`: how long a server takes to start by itself."""
-    async with stage(command, repeat, http=fault.http, prepare=fault.prepare, timeout=fault.timeout) as on:
+    async with stage(
+        command, repeat, http=fault.http, prepare=fault.prepare, wrapper=fault.wrapper, timeout=fault.timeout
+    ) as on:
         result = await Bench(fault, on).run()
     if fault.detect_aim is not None:
         worst = max(result.detected, default=float("inf"))

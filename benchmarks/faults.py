@@ -10,23 +10,28 @@ import argparse
 import asyncio
 import sys
 import time
+import traceback
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TypeAlias, cast
 
-from .disturb import Result, disturb, start_up
+from .client_faults import CLIENT_FAULTS
+from .daemon_faults import DAEMON_FAULTS, FAULTS_BESIDE
+from .disturb import disturb, start_up
 from .fleet import add_daemon_option
 from .measure import Aim, quantile, save, surroundings, table
+from .results import Result
 from .server_faults import SERVER_FAULTS
 from .stage import Stage
-from .wire import WireError
 
 REPEAT = 5
 Run: TypeAlias = Callable[[str, int, list[float]], Awaitable[Result]]
 """Tries a fault: the daemon's command, how often, how long a server takes to start by itself."""
 
 FAULTS: Mapping[str, Run] = {
-    **{fault.name: partial(disturb, fault) for fault in SERVER_FAULTS},
+    **{fault.name: partial(disturb, fault) for fault in (*SERVER_FAULTS, *FAULTS_BESIDE)},
+    **CLIENT_FAULTS,
+    **DAEMON_FAULTS,
 }
 
 
@@ -94,8 +99,9 @@ async def run(command: str, names: Sequence[str], repeat: int) -> list[Result]:
         begun = time.monotonic()
         try:
             results.append(await FAULTS[name](command, repeat, alone))
-        except (WireError, OSError) as failure:
-            results.append(Result(name, wrongs=[f"could not be tried to its end: {failure}"]))
+        except Exception as failure:  # the others are worth trying all the same
+            traceback.print_exc()
+            results.append(Result(name, wrongs=[f"could not be tried to its end: {failure!r}"]))
         took = time.monotonic() - begun
         print(f"{name}: {took:.0f} s, {len(results[-1].wrongs)} wrong", file=sys.stderr, flush=True)
     return results

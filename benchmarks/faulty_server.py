@@ -217,6 +217,14 @@ def leave_grandchild() -> None:
     stay_silent()
 
 
+def leave_child() -> None:
+    """Have a process that lives on when this one is killed."""
+    if os.fork() == 0:
+        for descriptor in (0, 1, 2):
+            os.close(descriptor)
+        stay_silent()
+
+
 def write_garbage() -> None:
     while True:
         write_all(b"this is no message, and there is more of it\n" * 1000)
@@ -283,6 +291,8 @@ def main(orders: str, journal: str, port: str = "") -> None:
         os._exit(1)
     if port:
         serve_http(server, int(port))
+    if server.order() == "child":
+        leave_child()
     obey_signals(server)
     Stdio(server).run()
 

@@ -69,8 +69,12 @@ class Daemon:
 
     def configure(self, entries: Mapping[str, Mapping[str, object]], metrics: str = "off") -> None:
         """Have these servers from the next start or reload on."""
+        self.write(self.config_text(entries, metrics))
+
+    def config_text(self, entries: Mapping[str, Mapping[str, object]], metrics: str = "off") -> str:
+        """A config with these servers."""
         settings = {"naming": "qualified", "metrics": {"listen": metrics}}
-        self.write(json.dumps({"mcpServers": entries, "daemon": settings}))
+        return json.dumps({"mcpServers": entries, "daemon": settings})
 
     def write(self, config: str) -> None:
         """Put another config in the place of the present one, in one step."""

@@ -26,7 +26,7 @@ class Ending(StrEnum):
     WRONG = "wrong answer"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """One call. Times are monotonic seconds."""
 
@@ -60,13 +60,15 @@ def outcome(message: Mapping[str, Any], id: str, server: str, begun: float, ende
 class Ledger:
     """All calls of a run."""
 
+    prefix: str = "c"
+    """Of its ids: tells them from another ledger's."""
     outcomes: list[Outcome] = field(default_factory=list)
     made: int = 0
 
     def next_id(self) -> str:
         """An id for a call; none is ever used twice."""
         self.made += 1
-        return f"c{self.made}"
+        return f"{self.prefix}{self.made}"
 
     def of(self, server: str, since: float, until: float = float("inf")) -> list[Outcome]:
         """Calls to a server that had not ended at `since` and began before `until`, in the order they ended."""

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from . import processes
 from .clients import Client
@@ -25,6 +25,9 @@ FAULTY_SERVER = Path(__file__).with_name("faulty_server.py")
 LOOK_EVERY = 0.02
 BURIED_WITHIN = 10.0
 """Seconds after which a stopped server must have no process left: its stop takes up to 6.5."""
+Wrapper: TypeAlias = Callable[[str], Sequence[str]]
+"""The command line that a daemon is started by, given the directory it works on."""
+Rows: TypeAlias = dict[str, dict[str, Any]]
 NEIGHBOUR = "neighbour"
 """The server that nothing is ever done to."""
 
@@ -32,11 +35,11 @@ NEIGHBOUR = "neighbour"
 class Victim:
     """A server that fails when told to. With a port it is reached over HTTP and is a process of ours."""
 
-    def __init__(self, stage: Stage, name: str, *, http: bool) -> None:
+    def __init__(self, on: Stage, name: str, *, http: bool) -> None:
         self.name = name
         self.port = free_port() if http else 0
-        self._stage = stage
-        self._orders = os.path.join(stage.directory, f"{name}.orders")
+        self.stage = on
+        self._orders = os.path.join(on.directory, f"{name}.orders")
         self._child: subprocess.Popen[bytes] | None = None
         self.command = sys.executable
         """The program of a server on stdio."""
@@ -44,7 +47,7 @@ class Victim:
     def argv(self) -> list[str]:
         """How it is started."""
         port = [str(self.port)] if self.port else []
-        return [self.command, "-I", "-S", str(FAULTY_SERVER), self._orders, self._stage.journal, *port]
+        return [self.command, "-I", "-S", str(FAULTY_SERVER), self._orders, self.stage.journal, *port]
 
     def entry(self) -> dict[str, object]:
         """Its entry in the config."""
@@ -60,7 +63,7 @@ class Victim:
 
     def own_program(self) -> None:
         """Run as a program that can be taken away: a link to Python."""
-        self.command = os.path.join(self._stage.directory, f"{self.name}-python")
+        self.command = os.path.join(self.stage.directory, f"{self.name}-python")
         os.symlink(sys.executable, self.command)
 
     def order(self, word: str) -> None:
@@ -72,7 +75,7 @@ class Victim:
 
     async def signal(self, number: int) -> None:
         """Signal its process."""
-        os.kill(self.pid or await self._stage.pid_of(self.name), number)
+        os.kill(self.pid or await self.stage.pid_of(self.name), number)
 
     async def fail(self, word: str) -> None:
         """Have the running process do something wrong now."""
@@ -95,12 +98,12 @@ class Victim:
 class Stage:
     """All that a fault is tried on."""
 
-    def __init__(self, command: str, victims: int, *, http: bool = False, settings: Mapping[str, object]) -> None:
+    def __init__(self, command: str, victims: int, *, http: int = 0, settings: Mapping[str, object]) -> None:
         self.daemon = Daemon(command, {})
         self.directory = self.daemon.directory
         self.journal = os.path.join(self.directory, "journal")
         self.ledger = Ledger()
-        self.victims = [Victim(self, f"victim{number}", http=http) for number in range(victims)]
+        self.victims = [Victim(self, f"victim{n}", http=n < http) for n in range(victims)]
         self.neighbour = Victim(self, NEIGHBOUR, http=False)
         self.settings = dict(settings)
         self.watch: Client
@@ -118,9 +121,17 @@ class Stage:
         self.daemon.configure(self.entries())
         self.daemon.start(wrapper)
         self._begun = True
+        await self._look()
+        await self.all_ready()
+
+    async def restart(self) -> None:
+        """Start the daemon again, which was killed; returns when it accepts."""
+        self.daemon.start()
+        await self._look()
+
+    async def _look(self) -> None:
         self.watch = await self.client()
         await self.watch.follow()
-        await self.all_ready()
 
     async def client(self) -> Client:
         """One more client; waits for a daemon that accepts it."""
@@ -136,7 +147,7 @@ class Stage:
                 self._clients.append(client)
                 return client
 
-    async def status(self) -> dict[str, dict[str, Any]]:
+    async def status(self) -> Rows:
         """The daemon's record of each server."""
         return {row["name"]: row for row in (await self.watch.request("daemon/status"))["servers"]}
 
@@ -144,23 +155,27 @@ class Stage:
         """The process of a server on stdio."""
         return int((await self.status())[server]["pid"])
 
-    async def all_ready(self, seconds: float = START_TIMEOUT) -> None:
+    async def all_ready(self) -> None:
         """Wait until every server is ready."""
-        deadline = time.monotonic() + seconds
-        while waiting := [row["name"] for row in (await self.status()).values() if row["state"] != "ready"]:
+        await self.shows(lambda rows: all(row["state"] == "ready" for row in rows.values()), "every server is ready")
+
+    async def shows(self, wanted: Callable[[Rows], bool], what: str) -> None:
+        """Wait until the status is so. Raises WireError where it does not become so."""
+        deadline = time.monotonic() + START_TIMEOUT
+        while not wanted(await self.status()):
             if time.monotonic() > deadline:
-                raise WireError(f"never ready: {', '.join(waiting)}: {self.daemon.last_words()}")
+                raise WireError(f"not within {START_TIMEOUT:g} s: {what}: {self.daemon.last_words()}")
             await asyncio.sleep(LOOK_EVERY)
 
     def executed(self) -> Counter[str]:
         """How often servers carried out each call."""
-        return Counter(Path(self.journal).read_text(encoding="ascii").split())
+        return Counter(read(self.journal).split())
 
     def strays(self) -> list[int]:
         """Processes beyond one for each server on stdio, while all are ready."""
-        return self._servers()[1 + sum(not victim.port for victim in self.victims) :]
+        return self.servers()[1 + sum(not victim.port for victim in self.victims) :]
 
-    def _servers(self) -> list[int]:
+    def servers(self) -> list[int]:
         """All processes of servers that the daemon started, whoever their parent is by now."""
         mine = {victim.pid for victim in self.victims if victim.pid}
         ours = set(processes.mentioning(self.directory)).intersection(processes.mentioning(str(FAULTY_SERVER)))
@@ -173,7 +188,7 @@ class Stage:
             return [*found, f"the daemon ended: {self.daemon.last_words()}"]
         found += await self._buried(self.strays, "belong to no server")
         self.daemon.stop()
-        return found + await self._buried(self._servers, "outlived the daemon")
+        return found + await self._buried(self.servers, "outlived the daemon")
 
     async def _buried(self, left: Callable[[], list[int]], how: str) -> list[str]:
         try:
@@ -190,7 +205,7 @@ class Stage:
             victim.end()
         if self._begun:
             self.daemon.close()
-        for pid in self._servers():
+        for pid in self.servers():
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
@@ -200,19 +215,18 @@ async def stage(
     command: str,
     victims: int,
     *,
-    http: bool = False,
+    http: int = 0,
     prepare: Callable[[Victim], Awaitable[None]] | None = None,
-    wrapper: Sequence[str] = (),
+    wrapper: Wrapper | None = None,
     **settings: object,
 ) -> AsyncIterator[Stage]:
-    """A running daemon with so many victims and their neighbour; `settings` go into each entry."""
+    """A running daemon with so many victims, `http` of them over HTTP, and their neighbour, all with these settings."""
     made = Stage(command, victims, http=http, settings=settings)
     try:
         if prepare is not None:
             await asyncio.gather(*map(prepare, made.victims))
-        if http:
-            await asyncio.gather(*(victim.listen() for victim in made.victims))
-        await made.begin(wrapper)
+        await asyncio.gather(*(victim.listen() for victim in made.victims if victim.port))
+        await made.begin(wrapper(made.directory) if wrapper is not None else ())
         yield made
     finally:
         await made.end()
@@ -225,6 +239,11 @@ async def until(condition: Callable[[], bool], what: str, seconds: float = 10.0)
         if time.monotonic() > deadline:
             raise WireError(f"not within {seconds:g} s: {what}")
         await asyncio.sleep(LOOK_EVERY)
+
+
+def read(path: str) -> str:
+    """A whole file."""
+    return Path(path).read_text(encoding="utf-8", errors="replace")
 
 
 def free_port() -> int:
