@@ -9,7 +9,6 @@ from functools import partial
 from typing import TypeAlias
 
 from .clients import Caller, Client
-from .ledger import Ending, seen
 from .results import Result, beside, growing
 from .stage import NEIGHBOUR, Stage, stage
 
@@ -73,9 +72,7 @@ async def misbehave(misdeed: Misdeed, name: str, command: str, repeat: int, alon
             for _ in range(repeat):
                 async with beside(on, result, neighbour):
                     await misdeed(on, result)
-        calls = on.ledger.of("victim0", 0)
-        result.made, result.failed = len(calls), sum(call.ending is not Ending.ANSWERED for call in calls)
-        result.saw = seen(calls)
+        result.count(on.ledger.of("victim0", 0))
         result.wrongs += await on.wrongs(may_cut=misdeed is vanishes)
     result.close()
     return result

@@ -15,15 +15,20 @@ from dataclasses import dataclass
 from . import processes
 from .clients import Caller, Client
 from .disturb import Fault
-from .ledger import Ending, seen
+from .ledger import Ending
 from .measure import Aim
 from .results import CALM, Result, beside, growing
 from .stage import NEIGHBOUR, Stage, Victim, read, stage, until
 from .wire import WireError
 
-CALL_EVERY = 0.02
+CALL_EVERY = 0.01
 CALL_MS = 15.0
+"""Seconds between calls, milliseconds that each takes: at any moment one or two are with a server."""
+UNDER_WAY = 0.1
+"""Seconds of traffic before the next thing happens."""
 OUTCOME_WITHIN = 20.0
+BLOCK = 4096
+"""Bytes that tmpfs takes at once."""
 SEED = 4
 RELOADS = {"invalid": 10, "touch": 30, "replace": 30, "timeout": 30}
 
@@ -99,6 +104,8 @@ async def reloads(command: str, repeat: int, alone: list[float]) -> Result:
                     begun = time.monotonic()
                     result.wrongs += filter(None, [await apply(on, edit)])
                     result.recovered.append(time.monotonic() - begun)
+                    await on.all_ready()
+                    await asyncio.sleep(UNDER_WAY)
             await asyncio.gather(*(caller.stop() for caller in callers))
             await on.all_ready()
         after = {name: row["pid"] for name, row in (await on.status()).items()}
@@ -107,9 +114,7 @@ async def reloads(command: str, repeat: int, alone: list[float]) -> Result:
             for name in before
             if name != REPLACED and before[name] != after[name]
         ]
-        calls = on.ledger.outcomes
-        result.made, result.failed = len(calls), sum(call.ending is not Ending.ANSWERED for call in calls)
-        result.saw = seen(calls)
+        result.count(on.ledger.outcomes)
         result.wrongs += await on.wrongs()
     result.close()
     result.aims.append(Aim("100-reloads: failed calls", result.failed, 0))
@@ -131,12 +136,12 @@ async def killed(command: str, repeat: int, alone: list[float]) -> Result:
         for victim in on.victims:
             victim.order("")
         for _ in range(repeat):
-            since = time.monotonic()
             callers = [Caller(await on.client(), on.ledger, victim.name) for victim in (*on.victims, on.neighbour)]
             for caller in callers:
                 caller.start(every=CALL_EVERY, ms=CALL_MS)
             await asyncio.sleep(CALM)
             old = set(on.servers())
+            await asyncio.sleep(UNDER_WAY)  # looking stopped the traffic
             begun = time.monotonic()
             on.daemon.kill()
             await on.restart()
@@ -148,10 +153,7 @@ async def killed(command: str, repeat: int, alone: list[float]) -> Result:
             with suppress(WireError):
                 await until(lambda old=old: not old & set(on.servers()), "gone")  # type: ignore[misc]  # bound early
             result.wrongs += [f"process {pid} outlived its daemon" for pid in old & set(on.servers())]
-            calls = [call for call in on.ledger.outcomes if call.begun >= since]
-            result.made += len(calls)
-            result.failed += sum(call.ending is not Ending.ANSWERED for call in calls)
-        result.saw = seen(on.ledger.outcomes)
+        result.count(on.ledger.outcomes)
         result.wrongs += await on.wrongs(may_cut=True)
     result.note = f"all names listed again after {max(listed):.2f} s at worst"
     return result
@@ -184,7 +186,7 @@ async def give_descriptors(victim: Victim) -> None:
 
 def small_disk(directory: str) -> list[str]:
     """Have state and log on a file system of 256 KiB, in a mount namespace that ends with the daemon."""
-    script = 'mkdir "$0" && mount -t tmpfs -o size=256k tmpfs "$0" && exec "$@" 2>"$0/log"'
+    script = 'mkdir "$0" && mount -t tmpfs -o size=256k tmpfs "$0" && exec "$@" 2>>"$0/log"'
     namespace = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--map-root-user", "--mount"]
     return [*namespace, "sh", "-c", script, os.path.join(directory, "state")]
 
@@ -195,14 +197,22 @@ def on_small_disk(on: Stage, name: str) -> str:
 
 
 async def fill_disk(victim: Victim) -> None:
-    descriptor = os.open(on_small_disk(victim.stage, "filler"), os.O_WRONLY | os.O_CREAT)
+    """Leave no free block, nor room in the last one of the log, then give the daemon something to log and save."""
+    fill(on_small_disk(victim.stage, "filler"), 1 << 20)
+    log = on_small_disk(victim.stage, "log")
+    fill(log, -os.stat(log).st_size % BLOCK)
+    await victim.signal(signal.SIGKILL)
+
+
+def fill(path: str, size: int) -> None:
+    """Append so many bytes, or as many as there is room for."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     try:
         with suppress(OSError):
-            while True:
-                os.write(descriptor, b"x")
+            while size > 0:
+                size -= os.write(descriptor, b"\n" * min(size, BLOCK))
     finally:
         os.close(descriptor)
-    await victim.signal(signal.SIGKILL)
 
 
 async def empty_disk(victim: Victim) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from .clients import Caller
-from .ledger import Ending, Outcome, seen
+from .ledger import Ending, Outcome
 from .measure import Aim, quantile
 from .results import Result, beside, growing
 from .stage import NEIGHBOUR, Stage, Victim, Wrapper, stage
@@ -140,8 +140,7 @@ class Bench:
                 result.reasons[trial.reason] += 1
             if trial.recovered is not None:
                 result.recovered.append(trial.recovered - trial.base)
-        result.made, result.failed = len(calls), sum(call.ending is not Ending.ANSWERED for call in calls)
-        result.saw = seen(calls)
+        result.count(calls)
         if not fault.stays:
             self._tell_missed("not detected", len(trials) - len(result.detected))
             self._tell_missed("not recovered", len(trials) - len(result.recovered))

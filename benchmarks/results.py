@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from . import processes
 from .clients import Caller
+from .ledger import Ending, Outcome, seen
 from .measure import Aim, quantile
 from .stage import NEIGHBOUR, Stage
 
@@ -43,6 +44,11 @@ class Result:
     wrongs: list[str] = field(default_factory=list)
     aims: list[Aim] = field(default_factory=list)
     note: str = ""
+
+    def count(self, calls: Sequence[Outcome]) -> None:
+        """Take up how calls that the fault concerns ended."""
+        self.made, self.failed = len(calls), sum(call.ending is not Ending.ANSWERED for call in calls)
+        self.saw = seen(calls)
 
     def neighbour_p99(self) -> tuple[float, float] | None:
         """Undisturbed and disturbed."""
