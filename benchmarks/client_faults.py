@@ -74,7 +74,6 @@ async def misbehave(misdeed: Misdeed, name: str, command: str, repeat: int, alon
                     await misdeed(on, result)
         result.count(on.ledger.of("victim0", 0))
         result.wrongs += await on.wrongs(may_cut=misdeed is vanishes)
-    result.close()
     return result
 
 

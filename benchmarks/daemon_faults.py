@@ -116,7 +116,6 @@ async def reloads(command: str, repeat: int, alone: list[float]) -> Result:
         ]
         result.count(on.ledger.outcomes)
         result.wrongs += await on.wrongs()
-    result.close()
     result.aims.append(Aim("100-reloads: failed calls", result.failed, 0))
     return result
 

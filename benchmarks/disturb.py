@@ -33,7 +33,7 @@ class Fault:
     """Done before the daemon starts."""
     http: bool = False
     stays: bool = False
-    """The server goes on serving: nothing is to be detected."""
+    """The server goes on serving: nothing is to be detected, calls are watched for as long as it `lasts`."""
     together: bool = False
     """All repetitions at once, each on a server of its own: it takes long to be detected."""
     idle: bool = False
@@ -112,8 +112,9 @@ class Bench:
                 trial.detected, trial.reason = event.at, event.reason or event.state
         if fault.idle:
             self._call([trial], idle=False)
-        if fault.end is not None:
+        if fault.end is not None or fault.stays:
             await asyncio.sleep(fault.lasts)
+        if fault.end is not None:
             trial.base = time.monotonic()
             await fault.end(trial.victim)
         if not fault.stays:
@@ -144,7 +145,7 @@ class Bench:
         if not fault.stays:
             self._tell_missed("not detected", len(trials) - len(result.detected))
             self._tell_missed("not recovered", len(trials) - len(result.recovered))
-        result.close()
+        result.aims.append(result.slower())
 
     def _tell_missed(self, what: str, times: int) -> None:
         if times:

@@ -50,7 +50,7 @@ def outcome(message: Mapping[str, Any], id: str, server: str, begun: float, ende
     if (error := message.get("error")) is not None:
         data = error.get("data") if isinstance(error.get("data"), dict) else {}
         typed = error.get("code") == SERVER_AWAY and data.keys() >= TYPED and data["server"] == server
-        why = (data.get("reason") or data.get("state")) if typed else error.get("message")
+        why = (data["reason"] or f"(no reason, {data['state']})") if typed else error.get("message")
         return Outcome(id, server, begun, ended, Ending.FAILED, f"{error.get('code')} {why}", typed)
     right = message["result"].get("content") == [{"type": "text", "text": id}]
     return Outcome(id, server, begun, ended, Ending.ANSWERED if right else Ending.WRONG)

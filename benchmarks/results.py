@@ -61,10 +61,6 @@ class Result:
         calm, disturbed = self.neighbour_p99() or (1.0, float("nan"))
         return Aim(f"{self.fault}: a neighbour's p99 ÷ undisturbed", disturbed / calm, AS_USUAL)
 
-    def close(self) -> None:
-        """Add what every fault is judged by."""
-        self.aims.insert(0, self.slower())
-
 
 @asynccontextmanager
 async def growing(on: Stage, result: Result) -> AsyncIterator[None]:

@@ -77,23 +77,23 @@ async def start_again(victim: Victim) -> None:
     await victim.listen()
 
 
-lost_at_once = partial(Fault, detect_aim=1.0, recover_aim=1.0)
+dies = partial(Fault, detect_aim=1.0, recover_aim=1.0)
 hang = partial(Fault, together=True, timeout=CALL_TIMEOUT, patience=HANGS)
 remote = partial(Fault, http=True, timeout=CALL_TIMEOUT)
 
 SERVER_FAULTS = (
-    lost_at_once("kill-9", by_signal(signal.SIGKILL)),
-    lost_at_once("exit-3", by_order("exit-3")),
+    dies("kill-9", by_signal(signal.SIGKILL)),
+    dies("exit-3", by_order("exit-3")),
     hang("stopped", by_signal(signal.SIGSTOP), detect_aim=CALL_TIMEOUT + 1),
     hang("stopped-idle", by_signal(signal.SIGSTOP), idle=True, detect_aim=PROBED_WITHIN),
     hang("stdin-not-read", by_order("deaf"), detect_aim=CALL_TIMEOUT + 1),
-    lost_at_once("stdout-closed", by_order("close-stdout")),
-    lost_at_once("grandchild-holds-stdout", by_order("grandchild")),
-    lost_at_once("garbage-flood", by_order("garbage")),
-    lost_at_once("line-20-MiB", by_order("long-line")),
-    lost_at_once("line-endless", by_order("endless-line")),
-    lost_at_once("line-partial", by_order("partial-line")),
-    Fault("stderr-flood", by_order("stderr-flood"), stays=True),
+    Fault("stdout-closed", by_order("close-stdout")),
+    dies("grandchild-holds-stdout", by_order("grandchild")),
+    Fault("garbage-flood", by_order("garbage")),
+    Fault("line-20-MiB", by_order("long-line")),
+    Fault("line-endless", by_order("endless-line")),
+    dies("line-partial", by_order("partial-line")),
+    Fault("stderr-flood", by_order("stderr-flood"), stays=True, lasts=2),
     Fault("list-slow", when_started("slow-list"), heal, lasts=0.5),
     Fault("list-endless", when_started("endless-list"), heal, lasts=3, patience=RETRIED),
     Fault("crash-at-start", when_started("crash"), heal, lasts=3, patience=RETRIED),
@@ -119,5 +119,5 @@ SERVER_FAULTS = (
     ),
     remote("http-session-lost", start_again, recover_aim=1.0),
     remote("http-500", while_asked("500"), heal, lasts=3, together=True, patience=RETRIED),
-    remote("http-half-open", while_asked("half-open"), together=True, patience=HANGS, detect_aim=CALL_TIMEOUT + 1),
+    remote("http-half-open", while_asked("half-open"), stays=True, lasts=CALL_TIMEOUT + 1),
 )
