@@ -34,7 +34,7 @@ async def never_reads(on: Stage, result: Result) -> None:
     await client.close()
     if gone is not None:
         result.detected.append(gone.at - begun)
-        result.reasons["cut off" if "does not read" in gone.reason else gone.reason] += 1
+        result.reasons.append("cut off" if "does not read" in gone.reason else gone.reason)
 
 
 async def vanishes(on: Stage, result: Result) -> None:

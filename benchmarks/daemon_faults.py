@@ -61,7 +61,7 @@ def edits(on: Stage) -> list[Edit]:
     entries, made = on.entries(), list[Edit]()
     for number, kind in enumerate(kinds):
         if kind == "invalid":
-            made.append(Edit(kind, BROKEN[number % len(BROKEN)], "rejected", {}))
+            made.append(broken(on, entries, number))
             continue
         server, key, value = {
             "replace": (REPLACED, "env", {"GENERATION": str(number)}),
@@ -72,6 +72,15 @@ def edits(on: Stage) -> list[Edit]:
         step = "replace" if kind == "replace" else "update"
         made.append(Edit(kind, on.daemon.config_text(entries), "applied", {step: [server]}))
     return made
+
+
+def broken(on: Stage, entries: Mapping[str, Mapping[str, object]], number: int) -> Edit:
+    """A file that is refused as a whole, or one of whose entries is; what runs goes on either way."""
+    if number % 2:
+        return Edit("invalid", BROKEN[number % len(BROKEN)], "rejected", {})
+    server = on.victims[number % len(on.victims)].name
+    text = on.daemon.config_text({**entries, server: {**entries[server], "timeout": "soon"}})
+    return Edit("invalid", text, "partial", {})
 
 
 async def apply(on: Stage, edit: Edit) -> str:

@@ -138,7 +138,7 @@ class Bench:
             calls += self.stage.ledger.of(trial.victim.name, trial.begun)
             if trial.detected is not None:
                 result.detected.append(trial.detected - trial.begun)
-                result.reasons[trial.reason] += 1
+                result.reasons.append(trial.reason)
             if trial.recovered is not None:
                 result.recovered.append(trial.recovered - trial.base)
         result.count(calls)

@@ -66,7 +66,7 @@ HEADER = (
 def row(result: Result) -> tuple[object, ...]:
     """A line of the table. p50 / p95 each; the neighbour's p99 undisturbed → disturbed."""
     p99 = result.neighbour_p99()
-    reasons = ", ".join(sorted(result.reasons))
+    reasons = ", ".join(sorted(set(result.reasons)))
     return (
         result.fault,
         max(len(result.detected), len(result.recovered)) or "-",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -34,7 +33,8 @@ class Result:
     made: int = 0
     failed: int = 0
     saw: str = ""
-    reasons: Counter[str] = field(default_factory=Counter)
+    reasons: list[str] = field(default_factory=list)
+    """Why, for each detection."""
     list_changed: int = 0
     calm: list[float] = field(default_factory=list)
     disturbed: list[float] = field(default_factory=list)
