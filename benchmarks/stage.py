@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -25,6 +26,7 @@ FAULTY_SERVER = Path(__file__).with_name("faulty_server.py")
 LOOK_EVERY = 0.02
 BURIED_WITHIN = 10.0
 """Seconds after which a stopped server must have no process left: its stop takes up to 6.5."""
+PORTS = (20_000, 30_000)
 Wrapper: TypeAlias = Callable[[str], Sequence[str]]
 """The command line that a daemon is started by, given the directory it works on."""
 Rows: TypeAlias = dict[str, dict[str, Any]]
@@ -247,11 +249,12 @@ def read(path: str) -> str:
 
 
 def free_port() -> int:
-    """A port that nobody listens on by now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port that nobody has, and that the kernel gives to no outgoing connection while its server is down."""
+    while True:
+        port = random.randrange(*PORTS)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def accepts(port: int) -> bool:
