@@ -155,7 +155,12 @@ class Bench:
 async def disturb(fault: Fault, command: str, repeat: int, start_up: list[float]) -> Result:
     """Try the fault; `start_up`: how long a server takes to start by itself."""
     async with stage(
-        command, repeat, http=fault.http, prepare=fault.prepare, wrapper=fault.wrapper, timeout=fault.timeout
+        command,
+        repeat,
+        http=repeat if fault.http else 0,
+        prepare=fault.prepare,
+        wrapper=fault.wrapper,
+        timeout=fault.timeout,
     ) as on:
         result = await Bench(fault, on).run()
     if fault.detect_aim is not None:
