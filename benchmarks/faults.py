@@ -103,7 +103,8 @@ async def run(command: str, names: Sequence[str], repeat: int) -> list[Result]:
             traceback.print_exc()
             results.append(Result(name, wrongs=[f"could not be tried to its end: {failure!r}"]))
         took = time.monotonic() - begun
-        print(f"{name}: {took:.0f} s, {len(results[-1].wrongs)} wrong", file=sys.stderr, flush=True)
+        figures = " | ".join(map(str, row(results[-1])[1:]))
+        print(f"{name} ({took:.0f} s, {len(results[-1].wrongs)} wrong): {figures}", file=sys.stderr, flush=True)
     return results
 
 
