@@ -32,7 +32,9 @@ async def never_reads(on: Stage, result: Result) -> None:
         client.post("tools/call", {"name": "victim0__work", "arguments": arguments}, id=1000 + number)
     gone = await on.watch.await_event(lambda event: event.kind == "client_gone", since=begun, seconds=PATIENCE)
     await client.close()
-    if gone is not None:
+    if gone is None:
+        result.wrongs.append(f"a client that reads nothing was not cut off within {PATIENCE:g} s")
+    else:
         result.detected.append(gone.at - begun)
         result.reasons.append("cut off" if "does not read" in gone.reason else gone.reason)
 
