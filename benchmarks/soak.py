@@ -13,6 +13,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import cast
 
@@ -124,7 +125,8 @@ class Soak:
         acts = ON_HTTP if victim.port else ON_STDIO
         name = self._luck.choice(list(acts))
         self.faults[name] += 1
-        await acts[name](victim)
+        with suppress(ProcessLookupError):  # what happened to it before may have ended it just now
+            await acts[name](victim)
         if victim.port:
             await asyncio.sleep(PASSES_AFTER)
             await heal(victim)

@@ -154,8 +154,11 @@ class Stage:
         return {row["name"]: row for row in (await self.watch.request("daemon/status"))["servers"]}
 
     async def pid_of(self, server: str) -> int:
-        """The process of a server on stdio."""
-        return int((await self.status())[server]["pid"])
+        """The process of a server on stdio. Raises ProcessLookupError where there is none by now."""
+        pid = (await self.status())[server]["pid"]
+        if pid is None:
+            raise ProcessLookupError(f"{server} has no process")
+        return int(pid)
 
     async def all_ready(self) -> None:
         """Wait until every server is ready."""
