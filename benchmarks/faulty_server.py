@@ -81,7 +81,7 @@ class Server:
 
     def listing(self, params: Json) -> Json:
         order = self.order()
-        if order == "endless-list":
+        if order == "endless-list" or "cursor" in params:  # what has begun has no end, whatever is ordered meanwhile
             page = int(params.get("cursor") or 0)
             return {"tools": [{**TOOL, "name": f"page_{page}"}], "nextCursor": str(page + 1)}
         if order == "slow-list":
