@@ -7,7 +7,6 @@ does not say whose fault it is, a process left behind, a daemon gone. Times that
 from __future__ import annotations
 
 import argparse
-import asyncio
 import sys
 import time
 import traceback
@@ -23,6 +22,7 @@ from .measure import Aim, quantile, save, surroundings, table
 from .results import Result
 from .server_faults import SERVER_FAULTS
 from .stage import Stage
+from .stage import run as run_to_its_end
 
 REPEAT = 5
 Run: TypeAlias = Callable[[str, int, list[float]], Awaitable[Result]]
@@ -130,7 +130,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", metavar="FILE", help="append the results as one line")
     options = cast("Options", parser.parse_args(arguments))
     print(", ".join(f"{name} {value}" for name, value in surroundings().items()), end="\n\n", flush=True)
-    results = asyncio.run(run(options.daemon, options.fault, options.repeat))
+    results = run_to_its_end(run(options.daemon, options.fault, options.repeat))
     print(told(results), flush=True)
     save(options.json, benchmark="faults", command=sys.argv, results=results)
     sys.exit(any(result.wrongs for result in results))

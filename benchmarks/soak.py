@@ -24,7 +24,7 @@ from .fleet import add_daemon_option
 from .ledger import Ending, Ledger, seen
 from .measure import Aim, save, surroundings, table
 from .server_faults import by_order, by_signal, heal, start_again, while_asked
-from .stage import NEIGHBOUR, Stage, Victim, stage
+from .stage import NEIGHBOUR, Stage, Victim, run, stage
 
 STDIO, HTTP = 8, 2
 CLIENTS = 50
@@ -159,17 +159,16 @@ def growth(first: Sample, last: Sample) -> list[Aim]:
 async def soak(command: str, minutes: float, seed: int) -> tuple[list[Aim], list[str]]:
     """Run, and tell: the aims, and all that must never happen."""
     async with stage(command, HTTP + STDIO, http=HTTP, timeout=CALL_TIMEOUT) as on:
-        run = Soak(on, seed)
-        first, last = await run.run(minutes)
+        soaked = Soak(on, seed)
+        first, last = await soaked.run(minutes)
         aims, ledger = growth(first, last), on.ledger
         executed = on.executed()
-        wrongs = run.vanished.wrongs(executed, may_cut=True)
+        wrongs = soaked.vanished.wrongs(executed, may_cut=True)
         wrongs += await on.wrongs()
     failed = sum(each.ending is not Ending.ANSWERED for each in ledger.outcomes)
     unsent = sum(each.ending is not Ending.ANSWERED and not executed[each.id] for each in ledger.outcomes)
-    print(
-        f"{run.faults.total()} faults: {', '.join(f'{count} × {name}' for name, count in sorted(run.faults.items()))}"
-    )
+    done = ", ".join(f"{count} × {name}" for name, count in sorted(soaked.faults.items()))
+    print(f"{soaked.faults.total()} faults: {done}")
     print(f"{ledger.made} calls of {CLIENTS} clients: {ledger.made - failed} answered, {failed} failed,")
     print(f"of which {unsent} were not carried out; clients saw {seen(ledger.outcomes)}\n")
     return aims, wrongs
@@ -194,7 +193,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", metavar="FILE", help="append the results as one line")
     options = cast("Options", parser.parse_args(arguments))
     print(", ".join(f"{name} {value}" for name, value in surroundings().items()), end="\n\n", flush=True)
-    aims, wrongs = asyncio.run(soak(options.daemon, options.minutes, options.seed))
+    aims, wrongs = run(soak(options.daemon, options.minutes, options.seed))
     print(table(("at the end ÷ after a minute", "measured", "aim", "met"), [aim.cells() for aim in aims]))
     print("\n".join(f"WRONG: {wrong}" for wrong in wrongs))
     save(options.json, benchmark="soak", command=sys.argv, aims=aims, wrongs=wrongs)

@@ -11,10 +11,10 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from . import processes
 from .clients import Client
@@ -27,6 +27,7 @@ LOOK_EVERY = 0.02
 BURIED_WITHIN = 10.0
 """Seconds after which a stopped server must have no process left: its stop takes up to 6.5."""
 PORTS = (20_000, 30_000)
+Result = TypeVar("Result")
 Wrapper: TypeAlias = Callable[[str], Sequence[str]]
 """The command line that a daemon is started by, given the directory it works on."""
 Rows: TypeAlias = dict[str, dict[str, Any]]
@@ -235,6 +236,21 @@ async def stage(
         yield made
     finally:
         await made.end()
+
+
+def run(work: Coroutine[object, object, Result]) -> Result:
+    """Run `work`; SIGTERM cancels it, so that every process it started is ended then too."""
+
+    async def cancellable() -> Result:
+        task = asyncio.current_task()
+        assert task is not None
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        return await work
+
+    try:
+        return asyncio.run(cancellable())
+    except asyncio.CancelledError:
+        sys.exit(128 + signal.SIGTERM)
 
 
 async def until(condition: Callable[[], bool], what: str, seconds: float = 10.0) -> None:
