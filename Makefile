@@ -13,8 +13,10 @@ run: $(VENV)/.run  ## start the daemon on $(CONFIG)
 
 install: $(VENV)/.run  ## what `make run` needs, without starting it
 
+# A directory of its own, so that nothing is left behind and no other run on the machine is disturbed.
 test: $(VENV)/.dev tests/node_modules/.installed  ## run all tests
-	$(BIN)/python -m pytest -n 3 --dist loadfile $(PYTEST)
+	base=$$(mktemp -d) && trap 'rm -rf "$$base"' EXIT && \
+		$(BIN)/python -m pytest -n 3 --dist loadfile --basetemp="$$base/t" $(PYTEST)
 
 lint: $(VENV)/.dev  ## style, types, import rules
 	$(BIN)/ruff check

@@ -100,7 +100,8 @@ class Script:
         try:
             yield self
         finally:
-            self._receiver = None
+            if self._receiver is receiver:
+                self._receiver = None
             if self.leaving is not None:
                 with anyio.CancelScope(shield=True):
                     await self.leaving.wait()
@@ -326,14 +327,15 @@ class Desk:
             await self.proceed.wait()
         if self.trouble is not None:
             raise self.trouble
-        outcome, plan = await self._fleet.supervisor.apply(self.config)
-        return Reload(outcome, 2.0, 2.0), plan
+        plan, replacements = self._fleet.supervisor.apply(self.config)
+        for replacement in replacements:
+            await replacement.decided.wait()
+        return Reload("partial" if self.config.broken else "applied", 2.0, 2.0), plan
 
-    async def restart(self, server: str) -> Connection:
-        connection = self.snapshot.connections[server]
-        connection.restart()
-        await connection.attempted.wait()
-        return connection
+    async def restart(self, server: str) -> tuple[Connection, Failure | None]:
+        replacement = self._fleet.supervisor.renew(server)
+        await replacement.decided.wait()
+        return self.snapshot.connections[server], replacement.failure
 
     async def plan(self, config: bytes | None) -> tuple[Plan, tuple[Problem, ...]]:
         after = self.config if config is None else parse(config, _nothing)

@@ -120,6 +120,8 @@ class Scripted:
         self.at: list[float] = []
         self.scripts: list[Script] = []
         self.open = 0
+        self.at_most = 1
+        """How many transports there may be at a time."""
         self.may_leave = anyio.Event()
         self.may_leave.set()
         self.failing_to_leave: Exception | None = None
@@ -140,13 +142,14 @@ class Scripted:
         script.kind = kind
         self.scripts.append(script)
         self.open += 1
-        assert self.open == 1, "two transports of one server at a time"
+        assert self.open <= self.at_most, "too many transports of one server at a time"
         try:
             yield script
         finally:
             with anyio.move_on_after(SOON, shield=True):
                 await self.may_leave.wait()
             self.open -= 1
+            self.news()
             if self.failing_to_leave is not None:
                 raise self.failing_to_leave
 

@@ -26,7 +26,7 @@ CLOSED_TO_ALL: Message = {"access": {"allowDescendants": False}}
 
 async def apply(running: Fleet, *scripts: Script, daemon: Message) -> None:
     running.scripts |= {script.name: script for script in scripts}
-    await running.supervisor.apply(configured(scripts, daemon))
+    running.supervisor.apply(configured(scripts, daemon))
 
 
 async def test_a_client_is_known_by_its_process_and_its_user() -> None:

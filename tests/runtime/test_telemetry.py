@@ -30,8 +30,10 @@ from mcp_multi_server.core.events import (
     Probed,
     RefreshFailed,
     Rejected,
+    ReplacementFailed,
     RequestDone,
     ServerRemoved,
+    ServerReplaced,
     StateChanged,
     Stderr,
 )
@@ -85,6 +87,13 @@ DESCRIBED: list[tuple[Event, str, str, dict[str, object]]] = [
     ),
     (ServerRemoved("git"), "INFO", "server.removed", {"server": "git"}),
     (Stderr("git", 7, "hello"), "INFO", "server.stderr", {"server": "git", "pid": 7, "line": "hello"}),
+    (ServerReplaced("git"), "INFO", "server.replaced", {"server": "git"}),
+    (
+        ReplacementFailed("git", Failure(Reason.EXIT, "exited with code 3"), ("why",)),
+        "WARNING",
+        "server.replacement_failed",
+        {"server": "git", "reason": "exit", "message": "exited with code 3", "stderr": ["why"]},
+    ),
     (InvalidLine("git", "not JSON"), "WARNING", "server.invalid_line", {"server": "git", "problem": "not JSON"}),
     (
         CatalogRead("git", 12, 0, 3, 1, 0.25),

@@ -37,7 +37,8 @@ def restart(socket: str | None, server: str, *, timeout: float, as_json: bool) -
 
         style = STATE_STYLES.get(text(result, "state"), "")
         echo_styled(describe_server({"name": server, **result}, time.time()), style)
-    return 0 if text(result, "state") in ("ready", "degraded") else OPERATION_FAILED
+    is_new = text(result, "state") in ("ready", "degraded") and not text(result, "reason")
+    return 0 if is_new else OPERATION_FAILED
 
 
 def reload(socket: str | None, *, timeout: float, as_json: bool) -> int:

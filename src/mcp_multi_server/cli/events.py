@@ -43,6 +43,10 @@ def _lines(event: JsonObject, now: float) -> Iterator[tuple[str, str]]:
                 yield describe_server(server, now), STATE_STYLES.get(text(server, "state"), "")
         case "server":
             yield _change(event), STATE_STYLES.get(text(event, "new"), "")
+        case "server_replaced":
+            yield clean(f"{text(member(event, 'server'), 'name')}: replaced, the new one serves"), "green"
+        case "replacement_failed":
+            yield _not_replaced(event), "yellow"
         case "collision":
             yield describe_collision(event), "yellow"
         case "config":
@@ -58,6 +62,12 @@ def _change(event: JsonObject) -> str:
     line = f"{text(member(event, 'server'), 'name')}: {text(event, 'old')} → {text(event, 'new')}"
     line += f" ({why})" if why and text(event, "new") != "ready" else ""
     return clean(line) + (f", next attempt {until(retry_in)}" if retry_in is not None else "")
+
+
+def _not_replaced(event: JsonObject) -> str:
+    """A server whose successor did not get ready."""
+    why = text(member(event, "failure"), "message")
+    return clean(f"{text(event, 'server')}: not replaced, the old one goes on ({why})")
 
 
 def _config(event: JsonObject) -> str:

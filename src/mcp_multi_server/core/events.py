@@ -27,6 +27,22 @@ class StateChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class ServerReplaced:
+    """A new connection, which was ready before, took the place of one that served."""
+
+    server: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReplacementFailed:
+    """A connection that should have taken the place of one that serves did not become ready; the old one goes on."""
+
+    server: str
+    failure: Failure
+    stderr_tail: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class ServerRemoved:
     """A server is no longer configured."""
 
@@ -174,6 +190,8 @@ class RequestDone(msgspec.Struct, frozen=True, gc=False):
 
 Event: TypeAlias = (
     StateChanged
+    | ServerReplaced
+    | ReplacementFailed
     | ServerRemoved
     | Stderr
     | InvalidLine

@@ -19,10 +19,13 @@ from ..core.events import (
     ConfigReloaded,
     DaemonStopping,
     Event,
+    ReplacementFailed,
     ServerRemoved,
+    ServerReplaced,
     StateChanged,
 )
 from ..core.jsonrpc import Buffer
+from ..core.lifecycle import Failure
 from ..core.plan import Plan
 from .access import Peer
 from .connection import Connection
@@ -36,6 +39,8 @@ LONGEST_SHOWN = 100
 """Characters of a client's own words in an error."""
 _FOLLOWED = (
     StateChanged,
+    ServerReplaced,
+    ReplacementFailed,
     ServerRemoved,
     CollisionChanged,
     ConfigReloaded,
@@ -96,8 +101,11 @@ class Actions(Protocol):
     async def reload(self) -> tuple[Reload, Plan]:
         """Read the config again and apply it."""
 
-    async def restart(self, server: str) -> Connection:
-        """Have a new connection to a server; returns when its next attempt has ended."""
+    async def restart(self, server: str) -> tuple[Connection, Failure | None]:
+        """Have a new connection to a server: the one that is there in the end, and why it is not a new one that works.
+
+        A server that serves goes on until the new connection is ready, unless its entry says `stop-first`.
+        """
 
     async def plan(self, config: bytes | None) -> tuple[Plan, tuple[Problem, ...]]:
         """What a config would change, the present file's where none is given. Raises ConfigError."""
@@ -203,7 +211,9 @@ class Control:
         """Pass an event on to those who follow."""
         if self._followers and isinstance(event, _FOLLOWED):
             params = _event_params(event)
-            if isinstance(event, StateChanged) and (found := self._actions.snapshot.connections.get(event.server)):
+            if isinstance(event, StateChanged | ServerReplaced) and (
+                found := self._actions.snapshot.connections.get(event.server)
+            ):
                 params["server"] = connection_status(found)
             encoded = jsonrpc.encode(params)
             for follower in list(self._followers):
@@ -238,12 +248,11 @@ class Control:
 
     async def _restart(self, request: Request) -> dict[str, Any]:
         server = self._connection(request).name  # it may have been removed since the request came
-        connection = await self._actions.restart(server)
-        failure = connection.status.failure
+        connection, failure = await self._actions.restart(server)
         return {
             "server": server,
             "state": connection.status.state.value,
-            "reason": failure.message if failure and connection.live is None else None,
+            "reason": failure.message if failure else None,
         }
 
     async def _plan(self, config: bytes | None) -> dict[str, Any]:
@@ -285,6 +294,8 @@ def _event_params(event: Event) -> dict[str, Any]:
     assert is_dataclass(event)
     name = {
         StateChanged: "server",
+        ServerReplaced: "server_replaced",
+        ReplacementFailed: "replacement_failed",
         ServerRemoved: "server_removed",
         CollisionChanged: "collision",
         ConfigReloaded: "config",

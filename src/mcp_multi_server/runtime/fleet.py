@@ -6,7 +6,7 @@ import os
 import random
 import time
 import traceback
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -17,6 +17,7 @@ from anyio.abc import TaskGroup, TaskStatus
 from ..core.config import Config, parse
 from ..core.errors import ConfigError, Problem
 from ..core.events import ConfigReloaded, DaemonWarning, Event, InternalError, Observer
+from ..core.lifecycle import Failure
 from ..core.plan import Plan
 from . import config_file
 from .connection import Connection
@@ -28,7 +29,7 @@ from .router import Router
 from .session import Session
 from .snapshot import Snapshot
 from .status import Reload, iso, wall
-from .supervisor import Supervisor
+from .supervisor import Replacement, Supervisor
 
 DRAIN_LOOK_EVERY = 0.02
 
@@ -56,6 +57,9 @@ class Fleet:
         self._tell = observe
         self._applied = applied
         self._reloading = anyio.Lock()
+        self._is_queued = False
+        self._reloads = self._last_told = 0
+        """How many reloads were begun, and the number of the one that `last_reload` tells of."""
         self._tasks: TaskGroup | None = None
         flusher = Flusher()
         opener = TransportOpener(lambda: self.snapshot.config.daemon.limits, flusher, dict(environ))
@@ -101,27 +105,35 @@ class Fleet:
             self._tasks.start_soon(self._contained, work)
 
     async def reload(self) -> tuple[Reload, Plan]:
-        """See Actions; a config that cannot be used leaves everything as it is."""
+        """See Actions; a config that cannot be used leaves everything as it is.
+
+        Reading and applying are done one reload at a time. Waiting for replacements is not: a later edit need not wait
+        for a server that never gets ready, and may be what stops the waiting.
+        """
+        self._reloads += 1
+        number = self._reloads
         async with self._reloading:
+            self._is_queued = False
             before = self.snapshot.config
             try:
                 config = await anyio.to_thread.run_sync(self._read)
             except ConfigError as unusable:
-                return self._reloaded("rejected", unusable.problems, Plan())
+                return self._reloaded(number, "rejected", unusable.problems, Plan())
             if config.keeping(before) == before:
-                return self._reloaded("unchanged", problems_of(config), Plan(keep=tuple(before.servers)))
-            outcome, plan = await self._supervisor.apply(config.keeping(before))
+                return self._reloaded(number, "unchanged", problems_of(config), Plan(keep=tuple(before.servers)))
+            plan, replacements = self._supervisor.apply(config.keeping(before))
             self._tell_doubts(*config.notes)
             self._applied(before, config)
-            return self._reloaded(outcome, problems_of(config), plan)
+        for replacement in replacements:
+            await replacement.decided.wait()
+        problems = (*problems_of(config), *_failures_of(replacements))
+        return self._reloaded(number, "partial" if problems else "applied", problems, plan)
 
-    async def restart(self, server: str) -> Connection:
+    async def restart(self, server: str) -> tuple[Connection, Failure | None]:
         """See Actions."""
-        connection = self.snapshot.connections[server]
-        connection.restart()
-        with anyio.move_on_after(connection.config.start_timeout + connection.config.stop_timeout):
-            await connection.attempted.wait()
-        return connection
+        replacement = self._supervisor.renew(server)
+        await replacement.decided.wait()
+        return self.snapshot.connections.get(server, replacement.connection), replacement.failure
 
     async def plan(self, config: bytes | None) -> tuple[Plan, tuple[Problem, ...]]:
         """See Actions."""
@@ -135,21 +147,27 @@ class Fleet:
         return Plan.between(before, after.keeping(before)), problems_of(after)
 
     async def config_may_have_changed(self) -> None:
-        """Reload; a bug of ours in it costs its outcome and nothing else."""
-        await self._contained(self.reload)
+        """Have it read again soon: what is said while one reload waits to begin is said by that one too."""
+        if not self._is_queued:
+            self._is_queued = True
+            self.later(self._reload_unasked)
+
+    async def _reload_unasked(self) -> None:
+        await self.reload()
 
     def _read(self) -> Config:
         if not self.config_path:
             raise ConfigError((Problem("", "there is no config file to read"),))
         return config_file.load(self.config_path)
 
-    def _reloaded(self, outcome: str, problems: tuple[Problem, ...], plan: Plan) -> tuple[Reload, Plan]:
+    def _reloaded(self, number: int, outcome: str, problems: tuple[Problem, ...], plan: Plan) -> tuple[Reload, Plan]:
+        """Keep and tell how a reload went; what a later one said is not overwritten."""
         changed = {step: names for step in ("start", "stop", "replace", "update") if (names := getattr(plan, step))}
         now = time.time()
         in_force = outcome in ("applied", "partial")
         reload = Reload(outcome, now, now if in_force else self.last_reload.loaded_at, problems)
-        if outcome != "unchanged" or self.last_reload.outcome == "rejected":
-            self.last_reload = reload
+        if number > self._last_told and (outcome != "unchanged" or self.last_reload.outcome == "rejected"):
+            self.last_reload, self._last_told = reload, number
         self.observe(ConfigReloaded(outcome, self.snapshot.generation, problems, changed))
         return reload, plan
 
@@ -162,6 +180,15 @@ class Fleet:
     def _tell_doubts(self, *doubts: Problem) -> None:
         for doubt in doubts:
             self.observe(DaemonWarning("config", str(doubt)))
+
+
+def _failures_of(replacements: Iterable[Replacement]) -> Iterator[Problem]:
+    """What is to be said of the servers whose new connection is not ready."""
+    for replacement in replacements:
+        if (failure := replacement.failure) is not None:
+            server = replacement.connection
+            goes_on = "it is tried again" if server.standing else "the old server goes on"
+            yield Problem(f"mcpServers.{server.name}", f"not ready: {failure.message}; {goes_on}", server.name)
 
 
 def problems_of(config: Config) -> tuple[Problem, ...]:

@@ -22,8 +22,10 @@ from ..core.events import (
     InvalidLine,
     Probed,
     Rejected,
+    ReplacementFailed,
     RequestDone,
     ServerRemoved,
+    ServerReplaced,
     StateChanged,
     Stderr,
 )
@@ -95,6 +97,10 @@ class Metrics:
         match event:
             case StateChanged():
                 self._state_changed(event)
+            case ServerReplaced(server):
+                self._server(server).connects[0] += 1
+            case ReplacementFailed(server):
+                self._server(server).connects[1] += 1
             case ServerRemoved(server):
                 self._forget(server)
             case Stderr(server):

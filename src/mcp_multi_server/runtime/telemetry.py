@@ -26,8 +26,10 @@ from ..core.events import (
     Probed,
     RefreshFailed,
     Rejected,
+    ReplacementFailed,
     RequestDone,
     ServerRemoved,
+    ServerReplaced,
     StateChanged,
     Stderr,
 )
@@ -57,6 +59,17 @@ def describe(event: Event) -> Entry:
             return _entry(INFO, "server.removed", server=server)
         case Stderr(server, pid, line):
             return _entry(INFO, "server.stderr", server=server, pid=pid, line=line)
+        case ServerReplaced(server):
+            return _entry(INFO, "server.replaced", server=server)
+        case ReplacementFailed(server, failure, stderr):
+            return _entry(
+                WARNING,
+                "server.replacement_failed",
+                server=server,
+                reason=failure.reason.value,
+                message=failure.message,
+                stderr=[*stderr[-TAIL_LINES:]],
+            )
         case InvalidLine(server, problem):
             return _entry(WARNING, "server.invalid_line", server=server, problem=problem)
         case CatalogRead():
