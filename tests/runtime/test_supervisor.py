@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Literal
 
@@ -69,12 +69,12 @@ class Change:
 class Fleet:
     """A supervisor that runs, and all that is told about it."""
 
-    def __init__(self, opener: Opener, config: Config) -> None:
+    def __init__(self, opener: Opener, config: Config, luck: Callable[[], float] = lambda: 0.0) -> None:
         self.log = Log()
         if isinstance(opener, Machine):
             for scripted in opener.servers.values():
                 scripted.news = self.log.wake
-        self.supervisor = Supervisor(config, open_transport=opener, observe=self.log, luck=lambda: 0.0)
+        self.supervisor = Supervisor(config, open_transport=opener, observe=self.log, luck=luck)
         self.supervisor.listeners.append(self._changed)
         self.changes: list[Change] = []
 
@@ -117,10 +117,12 @@ class Fleet:
 
 
 @asynccontextmanager
-async def running(opener: Opener, config: Config, *, trouble: bool = False) -> AsyncIterator[Fleet]:
+async def running(
+    opener: Opener, config: Config, *, trouble: bool = False, luck: Callable[[], float] = lambda: 0.0
+) -> AsyncIterator[Fleet]:
     """Run a fleet; at the end it is stopped and nothing of it is left. `trouble`: internal errors are expected."""
     tasks_before, timers_before = asyncio.all_tasks(), timers()
-    fleet = Fleet(opener, config)
+    fleet = Fleet(opener, config, luck)
     async with anyio.create_task_group() as tasks:
         await tasks.start(fleet.supervisor.run)
         yield fleet
