@@ -12,7 +12,7 @@ from typing import Any
 
 import anyio
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from mcp_multi_server.core import lifecycle
@@ -220,6 +220,8 @@ def _being_ended(story: Story) -> int:
     st.lists(st.tuples(st.sampled_from(HAPPENINGS), st.sampled_from([0.0, 0.01, 0.3, 3.0, 40.0, 400.0])), max_size=25),
     st.integers(0, 100),
 )
+@example([("new entry", 0.0), ("new entry", 0.0)], 0)
+@example([("mute", 0.01), ("new entry", 0.0), ("restart", 0.3), ("falls", 0.0), ("remove", 0.0), ("add", 3.0)], 1)
 def test_whatever_happens_there_is_one_server_and_it_comes_back(story: list[tuple[str, float]], seed: int) -> None:
     async def scenario() -> None:
         machine = Machine(**{f"v{number}": Scripted(legacy()) for number in range(4)})
@@ -231,6 +233,7 @@ def test_whatever_happens_there_is_one_server_and_it_comes_back(story: list[tupl
                 await told.happen(what, seconds)
                 told.check()
             await told.happen("well", 0)
+            await told.happen("time", 400)
             await told.happen("add", 0)
             await back(fleet, "a")
             await anyio.sleep(60)

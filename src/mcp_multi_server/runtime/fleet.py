@@ -29,7 +29,7 @@ from .router import Router
 from .session import Session
 from .snapshot import Snapshot
 from .status import Reload, iso, wall
-from .supervisor import Replacement, Supervisor
+from .supervisor import SUPERSEDED, Replacement, Supervisor
 
 DRAIN_LOOK_EVERY = 0.02
 
@@ -185,8 +185,10 @@ class Fleet:
 def _failures_of(replacements: Iterable[Replacement]) -> Iterator[Problem]:
     """What is to be said of the servers whose new connection is not ready."""
     for replacement in replacements:
-        if (failure := replacement.failure) is not None:
-            server = replacement.connection
+        server, failure = replacement.connection, replacement.failure
+        if failure is SUPERSEDED:
+            yield Problem(f"mcpServers.{server.name}", failure.message, server.name)
+        elif failure is not None:
             goes_on = "it is tried again" if server.standing else "the old server goes on"
             yield Problem(f"mcpServers.{server.name}", f"not ready: {failure.message}; {goes_on}", server.name)
 

@@ -158,6 +158,7 @@ class Supervisor:
         except Exception:
             self._observe(InternalError(f"server {name}", traceback.format_exc()))
         finally:
+            run.connection.attempted.set()  # it may have ended before its first attempt
             run.gone.set()
             for runs in (self._runs, self._leaving):
                 if runs.get(name) is run:
@@ -223,9 +224,12 @@ class Supervisor:
         return replacement
 
     async def _await_first_attempt(self, replacement: Replacement) -> None:
-        await replacement.connection.attempted.wait()
-        if replacement.connection.live is None:
-            replacement.failure = replacement.connection.status.failure or ENDED
+        connection = replacement.connection
+        await connection.attempted.wait()
+        if not connection.standing:
+            replacement.failure = SUPERSEDED
+        elif connection.live is None:
+            replacement.failure = connection.status.failure or ENDED
         replacement.decided.set()
 
     async def _decide(self, replacement: Replacement) -> None:
