@@ -16,7 +16,7 @@ from anyio.abc import TaskGroup
 from .core.config import AccessConfig, Config, LogConfig
 from .core.errors import ConfigError, Problem
 from .core.events import DaemonListening, DaemonStopping, DaemonWarning, Event
-from .core.paths import daemon_socket, temporary_directory
+from .core.paths import daemon_socket, memory_file, temporary_directory
 from .runtime import config_file, metrics_http
 from .runtime.fleet import Fleet
 from .runtime.listener import Listener, SocketUnusable, listen
@@ -89,7 +89,8 @@ class Daemon:
         self._metrics = Metrics(self._sample)
         self._stop = anyio.Event()
         self._stopping = False
-        self._fleet = Fleet(path, config, observe=self._observe, applied=self._applied)
+        memory = memory_file(os.environ, os.path.expanduser("~"), path)
+        self._fleet = Fleet(path, config, observe=self._observe, applied=self._applied, memory=memory)
 
     async def _run(self, listener: Listener, known: Hashable) -> int:
         fleet, loop = self._fleet, asyncio.get_running_loop()
@@ -106,6 +107,7 @@ class Daemon:
             await self._stop.wait()
             await fleet.drain()
             fleet.gateway.close("the daemon stops")
+            await fleet.remember()
             tasks.cancel_scope.cancel()
         self._telemetry.flush()
         return 0

@@ -73,7 +73,7 @@ class Connection:
         self.refreshed_at: float | None = None
         """Loop time of the last successful reading of all lists."""
         self.stale = False
-        """Whether the last refresh failed; the catalog is the one before."""
+        """Whether the last refresh failed, or none was tried yet; the catalog is the one before."""
         self.conversation: Conversation | None = None
         self.negotiated: Negotiated | None = None
         """What the server said of itself when it was last ready."""
@@ -169,6 +169,11 @@ class Connection:
         """Make no further attempt, and say nothing more: somebody else is the server's connection, or it has none."""
         self.standing = False
         self._wake.set()
+
+    def recall(self, negotiated: Negotiated, catalog: Catalog, *, age: float) -> None:
+        """Offer what an earlier daemon read `age` seconds ago, until our own lists are read."""
+        self.catalog, self.negotiated, self.stale = catalog, negotiated, True
+        self.refreshed_at = self._loop.time() - age
 
     def kick(self) -> None:
         """A call needs this server: have the next attempt as soon as calls may cause one."""

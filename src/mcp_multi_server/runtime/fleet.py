@@ -24,6 +24,7 @@ from .connection import Connection
 from .control import Control
 from .gateway import Gateway
 from .link import Flusher
+from .memory import Memory
 from .opener import TransportOpener
 from .router import Router
 from .session import Session
@@ -38,7 +39,7 @@ class Fleet:
     """Runs the servers of a config for the clients of its gateway; carries out what control methods ask (see Actions).
 
     `config_path` is the file that `reload` reads; "" where the config came from elsewhere. `applied` is told of each
-    config that took the place of another.
+    config that took the place of another. `memory`: the file in which catalogs outlive the process; "" for none.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Fleet:
         observe: Observer,
         applied: Callable[[Config, Config], None] = lambda before, after: None,
         environ: Mapping[str, str] = os.environ,
+        memory: str = "",
     ) -> None:
         self.config_path = config_path
         self.started_at = time.time()
@@ -63,7 +65,14 @@ class Fleet:
         self._tasks: TaskGroup | None = None
         flusher = Flusher()
         opener = TransportOpener(lambda: self.snapshot.config.daemon.limits, flusher, dict(environ))
-        self._supervisor = Supervisor(config, open_transport=opener, observe=self.observe, luck=random.random)
+        self._memory = Memory(memory, lambda: self.snapshot, observe=self.observe) if memory else None
+        self._supervisor = Supervisor(
+            config,
+            open_transport=opener,
+            observe=self.observe,
+            luck=random.random,
+            recall=self._memory.recall if self._memory else None,
+        )
         router = Router(lambda: self.snapshot, observe=self.observe, wall=lambda time: iso(wall(time)))
         self._supervisor.listeners.append(router.changed)
         self.gateway = Gateway(self._supervisor, router, Control(self), observe=self.observe, flusher=flusher)
@@ -71,6 +80,10 @@ class Fleet:
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Run every server until cancelled; then stop all of them at once."""
         async with anyio.create_task_group() as self._tasks:
+            if self._memory is not None:
+                self._memory.read()
+                self._supervisor.listeners.append(self._memory.published)
+                self._tasks.start_soon(self._memory.run)
             await self._tasks.start(self._supervisor.run)
             self._tell_doubts(*problems_of(self.snapshot.config), *self.snapshot.config.notes)
             task_status.started()
@@ -82,6 +95,11 @@ class Fleet:
             if not any(session.waits_for_server for session in self.clients()):
                 return
             await anyio.sleep(DRAIN_LOOK_EVERY)
+
+    async def remember(self) -> None:
+        """Keep the catalogs of the servers, while they still run, for the daemon that starts next."""
+        if self._memory is not None:
+            await self._memory.close()
 
     def observe(self, event: Event) -> None:
         """Tell the observer, and the clients that follow events."""

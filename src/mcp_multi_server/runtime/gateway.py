@@ -150,6 +150,8 @@ class Gateway:
     def _published(self, changed: frozenset[Kind], connection: Connection | None) -> None:
         """A new snapshot: clients hear of it shortly, once for several in a row."""
         self.configure()
+        if not self.sessions:
+            return  # who connects later sees this snapshot from the start
         if changed and not self._changed:
             self._loop.call_later(CHANGES_TOGETHER, self._tell_changes)
         self._changed |= changed

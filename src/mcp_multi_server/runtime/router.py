@@ -356,7 +356,7 @@ def _renamed(request: Request, name: str) -> bool:
 
 
 def _starting_owner(snapshot: Snapshot, request: Request) -> Connection | None:
-    """The server that a qualified name or namespaced URI speaks of and whose lists were not read yet."""
+    """The server that a qualified name or namespaced URI speaks of and whose lists were not read of late."""
     if request.method == "completion/complete":
         target = _reference(request)[1]
     else:
@@ -366,7 +366,7 @@ def _starting_owner(snapshot: Snapshot, request: Request) -> Connection | None:
         connection
         for name, connection in snapshot.connections.items()
         if target.startswith((f"{snapshot.config.prefix_of(name)}{separator}", f"{name}:"))
-        and connection.catalog is None
+        and (connection.catalog is None or connection.stale)
         and connection.status.state not in ROUTED
     ]
     return max(meant, key=lambda connection: len(connection.name), default=None)

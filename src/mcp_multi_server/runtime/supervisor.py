@@ -68,8 +68,18 @@ class Replacement:
 class Supervisor:
     """The fleet. `run` is its task tree; `apply` takes a new config."""
 
-    def __init__(self, config: Config, *, open_transport: Opener, observe: Observer, luck: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        config: Config,
+        *,
+        open_transport: Opener,
+        observe: Observer,
+        luck: Callable[[], float],
+        recall: Callable[[Connection], None] | None = None,
+    ) -> None:
+        """`recall` is given each new connection before it is published, to offer what is remembered of its server."""
         self._observe = observe
+        self._recall = recall
         self._loop = asyncio.get_running_loop()
         self._gate = Gate(starting=self._starting_pids, is_burning=_is_burning)
         self._surroundings = Surroundings(
@@ -132,6 +142,8 @@ class Supervisor:
         fresh = {name: Connection(name, config.servers[name], self._surroundings) for name in (*at_once, *plan.start)}
         for name, connection in fresh.items():
             connection.succeed(running.get(name))
+            if self._recall is not None:
+                self._recall(connection)
         for name in (*plan.stop, *at_once):
             self._retire(name)
         connections = {name: each for name, each in (running | fresh).items() if name not in plan.stop}
