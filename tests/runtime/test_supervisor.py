@@ -69,12 +69,18 @@ class Change:
 class Fleet:
     """A supervisor that runs, and all that is told about it."""
 
-    def __init__(self, opener: Opener, config: Config, luck: Callable[[], float] = lambda: 0.0) -> None:
+    def __init__(
+        self,
+        opener: Opener,
+        config: Config,
+        luck: Callable[[], float] = lambda: 0.0,
+        recall: Callable[[Connection], None] | None = None,
+    ) -> None:
         self.log = Log()
         if isinstance(opener, Machine):
             for scripted in opener.servers.values():
                 scripted.news = self.log.wake
-        self.supervisor = Supervisor(config, open_transport=opener, observe=self.log, luck=luck)
+        self.supervisor = Supervisor(config, open_transport=opener, observe=self.log, luck=luck, recall=recall)
         self.supervisor.listeners.append(self._changed)
         self.changes: list[Change] = []
 
