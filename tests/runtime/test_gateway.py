@@ -182,6 +182,13 @@ async def test_a_blip_sends_no_list_changed() -> None:
         assert await client.settled() == []
 
 
+async def test_a_client_is_told_of_no_change_that_was_before_it() -> None:
+    async with fleet(Script("one")) as running:
+        client = await running.legacy()
+        await running.rested()
+        assert await client.settled() == []
+
+
 async def test_several_servers_that_come_up_together_are_told_of_once() -> None:
     servers = [Script(name, tools=[f"tool_{name}"]) for name in ("one", "two", "three")]
     for server in servers:
