@@ -228,6 +228,13 @@ def test_no_file_is_over_the_cap(servers: dict[str, Remembered], cap: int) -> No
     assert load(data) == {name: one for name, one in servers.items() if name not in left_out}
 
 
+def test_long_names_of_many_servers_count_too() -> None:
+    servers = {f"{number:0300}": known(b'{"name":"t"}') for number in range(100)}
+    data, left_out = dump(servers, cap=20_000)
+    assert 19_000 < len(data) <= 20_000
+    assert len(load(data)) == 100 - len(left_out)
+
+
 def test_capabilities_without_a_bottom_cost_their_own_server_alone() -> None:
     deep: dict[str, Any] = {}
     for _ in range(100_000):

@@ -106,6 +106,7 @@ async def test_the_first_snapshot_already_lists_what_is_remembered_and_says_that
         assert fleet.changes[0].snapshot.generation == 1
         assert [item.name for item in fleet.changes[0].snapshot.index.listed(Kind.TOOL)] == ["ta"]
         assert fleet.listed() == ["ta (connecting)"]
+        assert fleet["a"].stale
         row = server_status(fleet.snapshot, "a")
         assert (row["state"], row["stale"], row["tools"]) == ("connecting", True, 1)
         assert time.time() - DAY - 60 < _seconds(row["refreshedAt"]) < time.time() - DAY + 60
@@ -243,7 +244,7 @@ async def test_a_removed_server_is_forgotten_and_a_disabled_or_broken_one_is_not
     async with remembering(path, machine, config_of(servers)) as (fleet, memory):
         await fleet.until(kept="ready", off="ready", broken="ready", gone="ready")
         del servers["gone"]
-        servers |= {"off": entry("off", disabled=True), "broken": {"command": 5}}
+        servers |= {"off": {"disabled": True, "command": 5}, "broken": {"command": 5}}
         config = config_of(servers)
         assert list(config.broken) == ["broken"]
         await fleet.apply(config.keeping(fleet.snapshot.config))
@@ -319,11 +320,12 @@ def test_a_directory_that_cannot_be_written_is_an_error_of_the_system(path: Path
 async def test_a_disk_that_hangs_does_not_keep_the_daemon_from_ending(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stuck, freed = threading.Event(), threading.Event()
+    stuck, freed, ended = threading.Event(), threading.Event(), threading.Event()
 
     def hang(path: str, data: bytes) -> None:
         stuck.set()
         freed.wait(30)
+        ended.set()
 
     monkeypatch.setattr(module, "write", hang)
     monkeypatch.setattr(module, "LAST_WRITE_WITHIN", 0.05)
@@ -332,6 +334,7 @@ async def test_a_disk_that_hangs_does_not_keep_the_daemon_from_ending(
             async with remembering(path, two(), config_of(TWO)) as (fleet, _):
                 await fleet.until(a="ready", b="ready")
         assert stuck.is_set()
+        assert not ended.is_set()
     finally:
         freed.set()
 
