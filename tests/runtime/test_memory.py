@@ -261,7 +261,7 @@ async def test_what_a_replacement_took_over_is_not_taken_for_its_own(path: Path)
     machine = Machine(a=Scripted(legacy(tools_list=tools("ta"))), other=Scripted(None))
     async with remembering(path, machine, config_of({"a": entry("a")})) as (fleet, _):
         await fleet.until(a="ready")
-        await fleet.apply(config_of({"a": entry("other", replace="stop-first")}))
+        fleet.supervisor.apply(config_of({"a": entry("other", replace="stop-first")}))
         assert fleet.listed() == ["ta (connecting)"]
     assert stored(path) == {}
 
