@@ -26,6 +26,7 @@ from mcp_multi_server.runtime.memory import Memory, read, write
 from mcp_multi_server.runtime.status import server_status
 
 from .test_connection import GONE, Scripted, legacy, modern, tools
+from .test_conversation import silence
 from .test_supervisor import TOOL, TWO, Fleet, Machine, config_of, entry, long_backoff, two
 
 pytestmark = pytest.mark.anyio
@@ -264,6 +265,23 @@ async def test_what_a_replacement_took_over_is_not_taken_for_its_own(path: Path)
         fleet.supervisor.apply(config_of({"a": entry("other", replace="stop-first")}))
         assert fleet.listed() == ["ta (connecting)"]
     assert stored(path) == {}
+
+
+async def test_a_replacement_is_remembered_once_it_serves_and_until_then_the_one_that_does(path: Path) -> None:
+    machine = Machine(a=Scripted(legacy(tools_list=tools("ta"))), other=Scripted(legacy(tools_list=silence)))
+    after = config_of({"a": entry("other")})
+    async with remembering(path, machine, config_of({"a": entry("a")})) as (fleet, memory):
+        await fleet.until(a="ready")
+        _, (replacement,) = fleet.supervisor.apply(after)
+        await fleet.log.until(lambda: machine["other"].scripts)
+        request = await machine["other"].server.request("tools/list")
+        await memory.close()
+        assert stored(path) == {"a": ["ta"]}
+        machine["other"].server.answer(request, result={"tools": [{"name": "tb"}]})
+        with anyio.fail_after(10):
+            await replacement.decided.wait()
+    assert stored(path) == {"a": ["tb"]}
+    assert load(read(str(path)))["a"].fingerprint == fingerprint(after.servers["a"])
 
 
 async def test_a_daemon_that_knows_nothing_leaves_no_file(path: Path) -> None:
