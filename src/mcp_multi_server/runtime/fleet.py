@@ -19,6 +19,7 @@ from ..core.errors import ConfigError, Problem
 from ..core.events import ConfigReloaded, DaemonWarning, Event, InternalError, Observer, Woke
 from ..core.lifecycle import Failure
 from ..core.plan import Plan
+from ..core.sleep import Clocks
 from . import config_file, suspend
 from .connection import Connection
 from .control import Control
@@ -41,7 +42,7 @@ class Fleet:
 
     `config_path` is the file that `reload` reads; "" where the config came from elsewhere. `applied` is told of each
     config that took the place of another. `memory`: the file in which catalogs outlive the process; "" for none.
-    `household` keeps account of the processes.
+    `household` keeps account of the processes, `clocks` tell of a suspend.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Fleet:
         environ: Mapping[str, str] = os.environ,
         memory: str = "",
         household: Household | None = None,
+        clocks: Callable[[], Clocks] = suspend.clocks,
     ) -> None:
         self.config_path = config_path
         self.started_at = time.time()
@@ -61,6 +63,7 @@ class Fleet:
         self.last_reload = Reload(outcome, self.started_at, self.started_at, problems_of(config))
         self._tell = observe
         self._applied = applied
+        self._clocks = clocks
         self._reloading = anyio.Lock()
         self._is_queued = False
         self._reloads = self._last_told = 0
@@ -89,7 +92,7 @@ class Fleet:
                 self._tasks.start_soon(self._memory.run)
             await self._tasks.start(self._supervisor.run)
             self._tell_doubts(*problems_of(self.snapshot.config), *self.snapshot.config.notes)
-            self._tasks.start_soon(suspend.watch, self._woke)
+            self._tasks.start_soon(suspend.watch, self._woke, self._clocks)
             task_status.started()
             await anyio.sleep_forever()
 

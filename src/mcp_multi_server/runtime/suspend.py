@@ -17,13 +17,11 @@ def clocks() -> Clocks:
     return Clocks(time.clock_gettime(time.CLOCK_BOOTTIME), time.clock_gettime(time.CLOCK_MONOTONIC))
 
 
-async def watch(
-    woke: Callable[[float], None], *, read: Callable[[], Clocks] = clocks, every: float = LOOK_EVERY
-) -> None:
+async def watch(woke: Callable[[float], None], read: Callable[[], Clocks] = clocks) -> None:
     """Call `woke` with the seconds that were slept, soon after each suspend; until cancelled."""
     before = read()
     while True:
-        await anyio.sleep(every)
+        await anyio.sleep(LOOK_EVERY)
         now = read()
         if seconds := slept(before, now):
             woke(seconds)
