@@ -726,6 +726,29 @@ async def test_a_shortage_of_descriptors_is_transient_at_whatever_step_it_shows(
     assert descriptors() == before
 
 
+async def test_a_shortage_of_processes_is_transient() -> None:
+    """A user may run only so many; root may always run more, so that this is tried as nobody."""
+    script = """
+import asyncio, ctypes, os, resource  # all that nobody may not be able to read afterwards
+from mcp_multi_server.core.lifecycle import Lost
+from mcp_multi_server.runtime.process import spawn
+async def main():
+    resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
+    if os.geteuid() == 0:
+        os.setgroups([])
+        os.setgid(65534)
+        os.setuid(65534)
+    before = os.listdir("/proc/self/fd")
+    try:
+        spawn("/bin/cat", [], cwd="/", env={})
+    except Lost as lost:
+        print(lost.failure.permanent, lost.failure.message, os.listdir("/proc/self/fd") == before)
+asyncio.run(main())
+"""
+    done = await anyio.run_process([sys.executable, "-c", script], cwd="/")
+    assert done.stdout == b"False command '/bin/cat' could not be started: Resource temporarily unavailable True\n"
+
+
 async def test_a_child_that_cannot_be_watched_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_: int) -> int:
         raise OSError(errno.ENFILE, "table full")
