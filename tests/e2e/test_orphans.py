@@ -115,10 +115,13 @@ def test_a_second_signal_leaves_no_process_either(mode: str) -> None:
         assert [one for one in below if is_alive(one)] == []
 
 
-def test_what_a_killed_daemon_left_is_ended_by_the_next_one() -> None:
-    with mortal(Daemon({"one": faulty("leaves-stubborn"), "two": fixture("two")}).start()) as daemon:
+@pytest.mark.parametrize("mode", LEAVING)
+def test_what_a_killed_daemon_left_is_ended_by_the_next_one(mode: str) -> None:
+    with mortal(Daemon({"one": faulty(mode), "two": fixture("two")}).start()) as daemon:
         daemon.await_up()
         mine = orphan(daemon, "one")
+        if mode == "leaves-nameless":  # only the file knows whose it was
+            eventually(lambda: mine.pid in recorded(daemon), what="a record of the orphan")
         below = descendants(daemon.pid)
         assert daemon.process is not None
         daemon.process.kill()
@@ -133,6 +136,11 @@ def test_what_a_killed_daemon_left_is_ended_by_the_next_one() -> None:
         daemon.stop()
 
 
+def recorded(daemon: Daemon) -> set[int]:
+    """The pids in the file of a running daemon."""
+    return {pid for pid, _ in json.loads(Path(f"{daemon.socket}.children").read_bytes())["children"]}
+
+
 def record(daemon: Daemon, *children: list[int], boot: str = "", run: str = "f" * 32) -> Path:
     """A file such as a killed daemon leaves."""
     path = Path(f"{daemon.socket}.children")
@@ -140,6 +148,27 @@ def record(daemon: Daemon, *children: list[int], boot: str = "", run: str = "f" 
     path.write_text(json.dumps({"boot": boot, "run": run, "children": children}))
     path.chmod(0o600)
     return path
+
+
+def test_a_process_that_was_there_before_it_is_none_of_its_business() -> None:
+    """A container's entry point may start something beside it and become the daemon."""
+    with mortal(Daemon({"one": faulty("leaves-stubborn", stopTimeout=0.5)})) as daemon:
+        shell = ["sh", "-c", 'sleep 300 & echo $!; exec "$@" 2>"$LOG"', "sh", *daemon.command]
+        environment = daemon.environment | {"LOG": str(daemon.log_file)}
+        with subprocess.Popen(shell, env=environment, stdout=subprocess.PIPE) as daemon.process:
+            assert daemon.process.stdout is not None
+            beside = process(int(daemon.process.stdout.readline()))
+            assert beside is not None
+            try:
+                eventually(daemon.socket.exists)
+                daemon.await_up()
+                mine = orphan(daemon, "one")
+                daemon.signal(signal.SIGTERM)
+                assert daemon.wait() == 0
+                assert not is_alive(mine)
+                assert is_alive(beside)
+            finally:
+                os.kill(beside.pid, signal.SIGKILL)
 
 
 @contextmanager
@@ -188,17 +217,12 @@ def test_what_is_not_ours_is_not_touched(spoil: Callable[[Daemon, Process], obje
 
 def test_the_running_children_are_written_down_for_nobody_else_to_read() -> None:
     with Daemon({"one": fixture(), "two": fixture("two")}) as daemon:
-        path = Path(f"{daemon.socket}.children")
-
-        def pids() -> set[int]:
-            return {pid for pid, _ in json.loads(path.read_bytes())["children"]}
-
         daemon.await_up()
-        assert path.stat().st_mode & 0o777 == 0o600
-        assert pids() == {server["pid"] for server in daemon.status()["servers"]}
+        assert Path(f"{daemon.socket}.children").stat().st_mode & 0o777 == 0o600
+        assert recorded(daemon) == {server["pid"] for server in daemon.status()["servers"]}
         daemon.rewrite({"two": fixture("two")})
         daemon.reload()
-        eventually(lambda: pids() == {daemon.server("two")["pid"]})
+        eventually(lambda: recorded(daemon) == {daemon.server("two")["pid"]})
 
 
 def zombies(daemon: Daemon) -> list[Process]:

@@ -23,7 +23,8 @@ TERM_WAIT = 2.0
 KILL_WAIT = 1.0
 """Seconds that orphans get to end by themselves, and to be gone after SIGKILL."""
 TOGETHER = 0.1
-"""Seconds in which the ends of several processes are seen to at once."""
+LOOK_EVERY = 10.0
+"""Seconds in which the ends of several processes are seen to at once, and between looks for which there is no sign."""
 KILL_ROUNDS = 20
 """Looks at what is below us when everything is to die at once: each may find what the one before orphaned."""
 
@@ -47,6 +48,7 @@ class Household:
         self._noted = noted
         self._numbers = count(1)
         self._running: dict[str, Child] = {}
+        self._nameless: set[Identity] = set()
         self._stirred = asyncio.Event()
         self._alone = False
 
@@ -76,10 +78,12 @@ class Household:
         loop.add_signal_handler(signal.SIGCHLD, self._stirred.set)
         try:
             while True:
-                await self._stirred.wait()
-                await anyio.sleep(TOGETHER)
+                with anyio.move_on_after(LOOK_EVERY):
+                    await self._stirred.wait()
+                    await anyio.sleep(TOGETHER)
                 self._stirred.clear()
                 await self.end_abandoned()  # what ends of it stirs us again, to be reaped
+                self._note_nameless()
         finally:
             loop.remove_signal_handler(signal.SIGCHLD)
 
@@ -122,8 +126,16 @@ class Household:
         found = [each for each in orphans() if is_abandoned(each, run=self.run, running=running, alone=self._alone)]
         return [*found, *(below for each in found for below in procfs.below(each.pid))]
 
+    def _note_nameless(self) -> None:
+        """Have those written down as well whom no mark would give away: after a kill -9 nothing else could."""
+        strangers = [each for each in procfs.below(os.getpid()) if self._alone and each.pid not in LEADERS]
+        nameless = {each.identity for each in strangers if not is_of_run(procfs.marked(each).mark, self.run)}
+        if nameless != self._nameless:
+            self._nameless = nameless
+            self._tell()
+
     def _tell(self) -> None:
-        self._noted([child.identity for child in self._running.values()])
+        self._noted([*(child.identity for child in self._running.values()), *sorted(self._nameless)])
 
 
 async def end(find: Callable[[], list[Process]]) -> dict[Identity, Process]:
