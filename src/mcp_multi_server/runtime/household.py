@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import os
 import secrets
 import signal
@@ -16,7 +15,7 @@ import anyio
 from ..core.events import Observer, ProcessesEnded
 from ..core.kinship import ENDED, Identity, Process, Record, is_abandoned, is_of_run, left_behind, mark_of
 from . import procfs
-from .process import LEADERS, POLL, Child, orphans, reap_orphans
+from .process import LEADERS, POLL, Child, orphans, prctl, reap_orphans
 
 PR_SET_CHILD_SUBREAPER = 36
 TERM_WAIT = 2.0
@@ -70,7 +69,7 @@ class Household:
     def adopt(self) -> None:
         """Inherit the orphans of our descendants. Those whom we have before any server started are not ours to end."""
         self._alone = os.getpid() != 1 and not procfs.children(os.getpid())
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        prctl()(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
     async def keep(self) -> None:
         """Reap whoever ends, end whoever belongs to no server any more; until cancelled."""

@@ -304,11 +304,11 @@ def _pipe(undo: ExitStack) -> tuple[int, int]:
 
 def _preparation() -> Callable[[], None]:
     """What the child does between fork and exec; all it needs is looked up before."""
-    prctl, parent = _prctl(), os.getpid()
+    control, parent = prctl(), os.getpid()
     ignored = [number for number in signal.valid_signals() if signal.getsignal(number) is signal.SIG_IGN]
 
     def prepare() -> None:
-        prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        control(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         if os.getppid() != parent:  # it died before we asked to be told
             os._exit(1)
         for number in ignored:
@@ -319,12 +319,13 @@ def _preparation() -> Callable[[], None]:
 
 
 @functools.cache
-def _prctl() -> Callable[..., int]:
+def prctl() -> Callable[..., int]:
+    """A way to call prctl, which Python itself does not offer."""
     import ctypes
 
-    prctl = ctypes.CDLL(None).prctl
-    prctl.argtypes = [ctypes.c_int, *[ctypes.c_ulong] * 4]
-    return prctl
+    found = ctypes.CDLL(None).prctl
+    found.argtypes = [ctypes.c_int, *[ctypes.c_ulong] * 4]
+    return found
 
 
 def _peek(pidfd: int) -> int | None:
