@@ -6,19 +6,22 @@ import asyncio
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Hashable, Iterable
 from functools import partial
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import anyio
 from anyio.abc import TaskGroup
 
 from .core.config import AccessConfig, Config, LogConfig
 from .core.errors import ConfigError, Problem
-from .core.events import DaemonListening, DaemonStopping, DaemonWarning, Event
+from .core.events import DaemonFailed, DaemonListening, DaemonStopping, DaemonWarning, Event, InternalError
 from .core.paths import daemon_socket, memory_file, temporary_directory
 from .runtime import config_file, metrics_http
+from .runtime.children_file import ChildrenFile
 from .runtime.fleet import Fleet
+from .runtime.household import Household
 from .runtime.listener import Listener, SocketUnusable, listen
 from .runtime.log_lines import Format, Level
 from .runtime.metrics import FleetSample, LoopLag, Metrics
@@ -66,8 +69,20 @@ def run(
         return EXIT_FAILED
     try:
         return anyio.run(partial(Daemon.main, path, loaded, known=known, listener=listener, log_as=log_as))
+    except Exception as bug:
+        last_words = Telemetry()
+        last_words(DaemonFailed(_stack(bug)))
+        last_words.flush()
+        return EXIT_FAILED
     finally:
         listener.close()
+
+
+def _stack(bug: BaseException) -> str:
+    """The stack of a bug; of several at once, those of each, without the task groups that they came through."""
+    if isinstance(bug, BaseExceptionGroup):
+        return "".join(map(_stack, bug.exceptions))
+    return "".join(traceback.format_exception(bug))
 
 
 def _complain(message: str) -> None:
@@ -80,25 +95,57 @@ class Daemon:
     @classmethod
     async def main(cls, path: str, config: Config, *, known: Hashable, listener: Listener, log_as: Logging) -> int:
         """Run until a signal says stop. `known`: the file's `identity` before it was read."""
-        return await cls(path, config, log_as)._run(listener, known)
+        daemon = cls(path, config, listener.path, log_as)
+        await daemon._begin()
+        try:
+            await daemon._run(listener, known)
+        finally:
+            await daemon._end()
+        return 0
 
-    def __init__(self, path: str, config: Config, log_as: Logging) -> None:
+    def __init__(self, path: str, config: Config, socket: str, log_as: Logging) -> None:
         self._log_as = log_as
         self._telemetry = Telemetry()
         self._lag = LoopLag()
         self._metrics = Metrics(self._sample)
         self._stop = anyio.Event()
         self._stopping = False
-        memory = memory_file(os.environ, os.path.expanduser("~"), path)
-        self._fleet = Fleet(path, config, observe=self._observe, applied=self._applied, memory=memory)
+        self._children = ChildrenFile(socket, lambda doubt: self._observe(DaemonWarning("children", doubt)))
+        self._household = Household(observe=lambda event: self._fleet.observe(event), noted=self._children.note)
+        self._fleet = Fleet(
+            path,
+            config,
+            observe=self._observe,
+            applied=self._applied,
+            memory=memory_file(os.environ, os.path.expanduser("~"), path),
+            household=self._household,
+        )
 
-    async def _run(self, listener: Listener, known: Hashable) -> int:
+    async def _begin(self) -> None:
+        """Listen to signals, and end what a daemon before us left: no server starts beside its own predecessor."""
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(self._callback_failed)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._told_to_stop, signal.Signals(number).name)
+        self._household.adopt()
+        left = self._children.take_over(self._household.run)
+        if left is not None:
+            await self._household.sweep(left)
+        self._children.note(())
+
+    async def _end(self) -> None:
+        """Leave nothing, in whatever way the daemon came to its end."""
+        with anyio.CancelScope(shield=True):
+            await self._household.end_abandoned()
+        self._children.remove()
+        self._telemetry.flush()
+
+    async def _run(self, listener: Listener, known: Hashable) -> None:
         fleet, loop = self._fleet, asyncio.get_running_loop()
         async with anyio.create_task_group() as tasks:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.add_signal_handler(number, self._told_to_stop, signal.Signals(number).name)
             loop.add_signal_handler(signal.SIGHUP, tasks.start_soon, fleet.config_may_have_changed)
             tasks.start_soon(self._telemetry.start)
+            tasks.start_soon(self._household.keep)
             await tasks.start(fleet.run)
             fleet.gateway.listen(listener.socket)
             address = await self._serve_metrics(tasks)
@@ -109,8 +156,6 @@ class Daemon:
             fleet.gateway.close("the daemon stops")
             await fleet.remember()
             tasks.cancel_scope.cancel()
-        self._telemetry.flush()
-        return 0
 
     async def _serve_metrics(self, tasks: TaskGroup) -> str:
         """Serve /metrics where the config wants it; where that cannot be had, the daemon does without."""
@@ -142,10 +187,19 @@ class Daemon:
 
     def _told_to_stop(self, name: str) -> None:
         if self._stopping:
-            os._exit(EXIT_FAILED)  # a second signal is immediate; the kernel ends the children with us
+            self._household.kill()
+            os._exit(EXIT_FAILED)  # a second signal is immediate; what it leaves of files the next start sees to
         self._stopping = True
         self._fleet.observe(DaemonStopping(name))
         self._stop.set()
+
+    def _callback_failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Something that no task waits for has raised. What the system refused is no bug of ours."""
+        bug = context.get("exception")
+        if isinstance(bug, Exception) and not isinstance(bug, OSError):
+            self._observe(InternalError("event loop", _stack(bug)))
+        else:
+            loop.default_exception_handler(context)
 
     def _observe(self, event: Event) -> None:
         self._telemetry(event)

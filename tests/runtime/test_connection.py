@@ -784,6 +784,32 @@ async def test_a_server_that_answers_is_not_probed() -> None:
         assert one.log.of(Probed) == []
 
 
+async def test_after_a_suspend_a_server_is_probed_at_once_however_lately_it_answered() -> None:
+    opener = Scripted(legacy())
+    async with running(opener) as one:
+        await one.until(State.READY)
+        one.connection.doubt()
+        await one.log.until(lambda: one.log.of(Probed), within=5)
+        assert one.log.of(Probed) == [Probed("one", True)]
+        opener.server.answers["ping"] = silence
+        one.connection.doubt()
+        await opener.server.request("ping", nth=2)
+
+
+@pytest.mark.usefixtures("long_backoff")
+@pytest.mark.parametrize("permanent", [False, True])
+async def test_after_a_suspend_a_planned_attempt_is_made_at_once_and_others_stay_as_they_are(permanent: bool) -> None:
+    opener = Scripted(Lost(Failure(Reason.UNREACHABLE, "refused", permanent)), Lost(Failure(Reason.CONFIG, "", True)))
+    async with running(opener) as one:
+        await one.ended()
+        assert one.connection.status.next_attempt is not None
+        one.connection.doubt()
+        await one.ended(2)
+        one.connection.doubt()
+        assert one.connection._kick_at == math.inf
+        assert one.state is State.PARKED
+
+
 @pytest.mark.usefixtures("quick_probes")
 async def test_an_error_answers_a_probe_too() -> None:
     async with running(Scripted(legacy(ping=lambda request: UNKNOWN))) as one:

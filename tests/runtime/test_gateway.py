@@ -90,7 +90,7 @@ async def test_without_a_free_descriptor_it_waits_and_then_goes_on(monkeypatch: 
             def accept(self) -> tuple[socket.socket, object]:
                 nonlocal attempts
                 attempts += 1
-                if attempts <= 2:
+                if attempts <= 4:  # a try is one with the reserve still held, and one with it given up
                     raise OSError(errno.EMFILE, "Too many open files")
                 return listener.accept()
 
@@ -98,7 +98,7 @@ async def test_without_a_free_descriptor_it_waits_and_then_goes_on(monkeypatch: 
         late = await running.client()
         assert await earlier.result("ping") == {}, "who is there is served meanwhile"
         assert await late.result("ping") == {}
-        assert attempts >= 3
+        assert attempts >= 5
         assert len([event for event in running.events if isinstance(event, Rejected)]) == 2, "one try a pause"
 
 

@@ -21,6 +21,7 @@ from mcp_multi_server.core.events import (
     ClientGone,
     CollisionChanged,
     ConfigReloaded,
+    DaemonFailed,
     DaemonListening,
     DaemonStopping,
     DaemonWarning,
@@ -28,6 +29,7 @@ from mcp_multi_server.core.events import (
     InternalError,
     InvalidLine,
     Probed,
+    ProcessesEnded,
     RefreshFailed,
     Rejected,
     ReplacementFailed,
@@ -36,6 +38,7 @@ from mcp_multi_server.core.events import (
     ServerReplaced,
     StateChanged,
     Stderr,
+    Woke,
 )
 from mcp_multi_server.core.lifecycle import Failure, Reason, State
 from mcp_multi_server.runtime.log_lines import LINE_CAP, Limit, LineHandler, fit, installed, json_line, printable
@@ -134,6 +137,9 @@ DESCRIBED: list[tuple[Event, str, str, dict[str, object]]] = [
         {"socket": "/run/s", "config": "/etc/c.json", "metrics": "off"},
     ),
     (DaemonStopping("SIGTERM"), "INFO", "daemon.stopping", {"why": "SIGTERM"}),
+    (DaemonFailed("Traceback\nBug"), "ERROR", "daemon.failed", {"trace": ["Traceback", "Bug"]}),
+    (ProcessesEnded("left", (4, 9)), "WARNING", "processes.ended", {"why": "left", "pids": [4, 9]}),
+    (Woke(3600.04), "INFO", "daemon.woke", {"seconds": 3600.0}),
     (DaemonWarning("metrics", "in use"), "WARNING", "daemon.warning", {"subject": "metrics", "message": "in use"}),
     (
         InternalError("router", "one\ntwo"),

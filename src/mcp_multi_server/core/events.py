@@ -166,6 +166,28 @@ class DaemonWarning:
 
 
 @dataclass(frozen=True, slots=True)
+class DaemonFailed:
+    """A bug of ours that the daemon does not survive; `trace` is its stack. The last thing that happens."""
+
+    trace: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessesEnded:
+    """Processes that nobody wanted any more were made to end; `why` says whose they had been."""
+
+    why: str
+    pids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Woke:
+    """The machine was suspended for so many seconds, and runs again."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class InternalError:
     """A bug of ours, contained; `trace` is its stack, without the values of variables."""
 
@@ -206,6 +228,9 @@ Event: TypeAlias = (
     | DaemonListening
     | DaemonStopping
     | DaemonWarning
+    | DaemonFailed
+    | ProcessesEnded
+    | Woke
     | InternalError
     | RequestDone
 )

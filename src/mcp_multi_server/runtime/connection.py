@@ -95,6 +95,7 @@ class Connection:
         """Of the transport that is open, or being opened or left."""
         self._request_failed_at = -math.inf
         self._nudged = asyncio.Event()
+        self._doubted = asyncio.Event()
 
     def __repr__(self) -> str:
         return f"<Connection {self.name} {self.status.state}>"
@@ -180,6 +181,13 @@ class Connection:
         due = lifecycle.kick_due(self.status, self._loop.time())
         if due is not None and due < self._kick_at:
             self._kick_at = due
+            self._wake.set()
+
+    def doubt(self) -> None:
+        """The machine slept: probe the server now, or try again now; what was planned was for another time."""
+        self._doubted.set()
+        if self.status.next_attempt is not None:
+            self._kick_at = self._loop.time()
             self._wake.set()
 
     def restart(self) -> None:
@@ -385,8 +393,8 @@ class Connection:
             if self.status.state is State.DEGRADED:
                 await anyio.sleep(PROBE_WHEN_DEGRADED)
             else:
-                await anyio.sleep(self._spread(PROBE_EVERY, PROBE_SPREAD))
-                if self._loop.time() - conversation.last_answer < PROBE_EVERY:
+                doubted = await self._is_doubted_within(self._spread(PROBE_EVERY, PROBE_SPREAD))
+                if not doubted and self._loop.time() - conversation.last_answer < PROBE_EVERY:
                     continue
             good = await self._probe(conversation)
             if conversation.loss is not None:
@@ -395,6 +403,13 @@ class Connection:
             self.happen(lifecycle.Answered(probe=True) if good else lifecycle.Unanswered())
             if lifecycle.is_hung(self.status):
                 conversation.lose(Failure(Reason.HANG, f"missed {lifecycle.FALL} probes in a row"))
+
+    async def _is_doubted_within(self, seconds: float) -> bool:
+        with anyio.move_on_after(seconds):
+            await self._doubted.wait()
+        doubted = self._doubted.is_set()
+        self._doubted.clear()
+        return doubted
 
     async def _probe(self, conversation: Conversation) -> bool:
         """Whether the server answers at all; an error is an answer. Modern servers know no ping."""

@@ -16,13 +16,15 @@ from anyio.abc import TaskGroup, TaskStatus
 
 from ..core.config import Config, parse
 from ..core.errors import ConfigError, Problem
-from ..core.events import ConfigReloaded, DaemonWarning, Event, InternalError, Observer
+from ..core.events import ConfigReloaded, DaemonWarning, Event, InternalError, Observer, Woke
 from ..core.lifecycle import Failure
 from ..core.plan import Plan
-from . import config_file
+from ..core.sleep import Clocks
+from . import config_file, suspend
 from .connection import Connection
 from .control import Control
 from .gateway import Gateway
+from .household import Household
 from .link import Flusher
 from .memory import Memory
 from .opener import TransportOpener
@@ -40,6 +42,7 @@ class Fleet:
 
     `config_path` is the file that `reload` reads; "" where the config came from elsewhere. `applied` is told of each
     config that took the place of another. `memory`: the file in which catalogs outlive the process; "" for none.
+    `household` keeps account of the processes, `clocks` tell of a suspend.
     """
 
     def __init__(
@@ -51,6 +54,8 @@ class Fleet:
         applied: Callable[[Config, Config], None] = lambda before, after: None,
         environ: Mapping[str, str] = os.environ,
         memory: str = "",
+        household: Household | None = None,
+        clocks: Callable[[], Clocks] = suspend.clocks,
     ) -> None:
         self.config_path = config_path
         self.started_at = time.time()
@@ -58,13 +63,14 @@ class Fleet:
         self.last_reload = Reload(outcome, self.started_at, self.started_at, problems_of(config))
         self._tell = observe
         self._applied = applied
+        self._clocks = clocks
         self._reloading = anyio.Lock()
         self._is_queued = False
         self._reloads = self._last_told = 0
         """How many reloads were begun, and the number of the one that `last_reload` tells of."""
         self._tasks: TaskGroup | None = None
         flusher = Flusher()
-        opener = TransportOpener(lambda: self.snapshot.config.daemon.limits, flusher, dict(environ))
+        opener = TransportOpener(lambda: self.snapshot.config.daemon.limits, flusher, dict(environ), household)
         self._memory = Memory(memory, lambda: self.snapshot, observe=self.observe) if memory else None
         self._supervisor = Supervisor(
             config,
@@ -86,6 +92,7 @@ class Fleet:
                 self._tasks.start_soon(self._memory.run)
             await self._tasks.start(self._supervisor.run)
             self._tell_doubts(*problems_of(self.snapshot.config), *self.snapshot.config.notes)
+            self._tasks.start_soon(suspend.watch, self._woke, self._clocks)
             task_status.started()
             await anyio.sleep_forever()
 
@@ -100,6 +107,11 @@ class Fleet:
         """Keep the catalogs of the servers, while they still run, for the daemon that starts next."""
         if self._memory is not None:
             await self._memory.close()
+
+    def _woke(self, seconds: float) -> None:
+        self.observe(Woke(seconds))
+        for connection in self.snapshot.connections.values():
+            connection.doubt()
 
     def observe(self, event: Event) -> None:
         """Tell the observer, and the clients that follow events."""

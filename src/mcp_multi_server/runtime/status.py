@@ -18,7 +18,7 @@ from ..core.errors import Problem
 from ..core.lifecycle import ROUTED, State
 from .connection import Connection
 from .metrics import FleetSample, ServerSample
-from .process import read_usage
+from .procfs import read_usage
 from .snapshot import Snapshot
 
 

@@ -19,7 +19,7 @@ from ..core.lifecycle import ROUTED, Failure, Reason, State
 from ..core.plan import Plan, allows_two, change_between
 from .connection import Connection, Opener, Surroundings
 from .gate import Gate
-from .process import read_usage
+from .procfs import read_usage
 from .snapshot import Snapshot
 
 DRAIN_LOOK_EVERY = 0.02

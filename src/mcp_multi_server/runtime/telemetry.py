@@ -17,6 +17,7 @@ from ..core.events import (
     ClientGone,
     CollisionChanged,
     ConfigReloaded,
+    DaemonFailed,
     DaemonListening,
     DaemonStopping,
     DaemonWarning,
@@ -24,6 +25,7 @@ from ..core.events import (
     InternalError,
     InvalidLine,
     Probed,
+    ProcessesEnded,
     RefreshFailed,
     Rejected,
     ReplacementFailed,
@@ -32,6 +34,7 @@ from ..core.events import (
     ServerReplaced,
     StateChanged,
     Stderr,
+    Woke,
 )
 from ..core.lifecycle import State
 from .log_lines import LOG, TAIL_LINES, Entry, Limit, configure, console, installed
@@ -96,6 +99,12 @@ def describe(event: Event) -> Entry:
             return _entry(INFO, "daemon.stopping", why=why)
         case DaemonWarning(subject, message):
             return _entry(WARNING, "daemon.warning", subject=subject, message=message)
+        case DaemonFailed(trace):
+            return _entry(ERROR, "daemon.failed", trace=trace.splitlines())
+        case ProcessesEnded(why, pids):
+            return _entry(WARNING, "processes.ended", why=why, pids=[*pids])
+        case Woke(seconds):
+            return _entry(INFO, "daemon.woke", seconds=round(seconds, 1))
         case InternalError(where, trace):
             return _entry(ERROR, "internal.error", where=where, trace=trace.splitlines()[-TAIL_LINES:])
         case RequestDone():
