@@ -28,6 +28,7 @@ check: lint test  ## what continuous integration runs
 
 bench: $(VENV)/.dev  ## a short run of every benchmark
 	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks.faults --repeat 2 --fault kill-9 garbage-flood http-session-lost client-vanishes 100-reloads
 
 schema: $(VENV)/.run  ## write the config's JSON Schema anew
 	$(BIN)/python -m mcp_multi_server.core.schema > config/mcp_servers.schema.json

@@ -10,31 +10,16 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import cast
 
 from . import calls, lists, memory, start
 from .fleet import add_daemon_option
-from .measure import save, surroundings, table
+from .measure import Aim, save, surroundings, table
 from .wire import WireError
 
 MIB = 1024 * 1024
 FEW, MANY = 4, 30
 DELAY = 0.5
-
-
-@dataclass(frozen=True)
-class Aim:
-    """A figure, and the most that it should be."""
-
-    what: str
-    measured: float
-    at_most: float
-
-    def cells(self) -> tuple[str, str, str, str]:
-        """One row of the table."""
-        met = "yes" if self.measured <= self.at_most else "no"
-        return (self.what, f"{self.measured:.3g}", f"≤ {self.at_most:g}", met)
 
 
 def of_calls(command: str) -> list[Aim]:

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 PATH_LIMIT = 107
 """Bytes of a Unix socket's path (unix(7))."""
-BACKLOG = 128
+BACKLOG = 4096
+"""Clients that may wait to be accepted: most programs take a full backlog (EAGAIN) for a daemon that is not there."""
 
 
 class SocketUnusable(Exception):
