@@ -22,6 +22,7 @@ from .runtime.fleet import Fleet
 from .runtime.listener import Listener, SocketUnusable, listen
 from .runtime.log_lines import Format, Level
 from .runtime.metrics import FleetSample, LoopLag, Metrics
+from .runtime.process import read_usage
 from .runtime.status import fleet_sample
 from .runtime.telemetry import Telemetry, configure
 from .runtime.watcher import identity, watch
@@ -86,7 +87,7 @@ class Daemon:
         self._log_as = log_as
         self._telemetry = Telemetry()
         self._lag = LoopLag()
-        self._metrics = Metrics(self._sample)
+        self._metrics = Metrics(self._sample, read_usage)
         self._stop = anyio.Event()
         self._stopping = False
         memory = memory_file(os.environ, os.path.expanduser("~"), path)
