@@ -17,7 +17,7 @@ from .core.config import AccessConfig, Config, LogConfig
 from .core.errors import ConfigError, Problem
 from .core.events import DaemonListening, DaemonStopping, DaemonWarning, Event
 from .core.paths import daemon_socket, memory_file, temporary_directory
-from .runtime import config_file, metrics_http
+from .runtime import config_file, metrics_http, tracing
 from .runtime.fleet import Fleet
 from .runtime.listener import Listener, SocketUnusable, listen
 from .runtime.log_lines import Format, Level
@@ -100,6 +100,8 @@ class Daemon:
                 loop.add_signal_handler(number, self._told_to_stop, signal.Signals(number).name)
             loop.add_signal_handler(signal.SIGHUP, tasks.start_soon, fleet.config_may_have_changed)
             tasks.start_soon(self._telemetry.start)
+            if tracing.wanted(os.environ):
+                tasks.start_soon(self._trace)
             await tasks.start(fleet.run)
             fleet.gateway.listen(listener.socket)
             address = await self._serve_metrics(tasks)
@@ -130,6 +132,12 @@ class Daemon:
         except metrics_http.CannotListen as unusable:
             self._observe(DaemonWarning("metrics", str(unusable)))
             return "off"
+
+    async def _trace(self) -> None:
+        """Send spans of forwarded requests until cancelled."""
+        async with tracing.tracer(os.environ, observe=self._observe) as tracer:
+            self._fleet.trace(tracer)
+            await anyio.sleep_forever()
 
     def _sample(self) -> FleetSample:
         fleet = self._fleet
