@@ -201,6 +201,22 @@ def test_both_formats_hold_every_series_of_the_contract(openmetrics: bool) -> No
     assert ("process_cpu_seconds_total",) in shapes
 
 
+def test_the_operators_page_explains_every_metric_with_its_labels() -> None:
+    told = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+    rows = re.findall(r"^\| `(mcp_\w+)` \| (\w+)[^|]*\| ([^|]*)\|", told, re.MULTILINE)
+    page = scrape(metrics_of(READY, AWAY, events=LIVELY))
+    exposed = set[tuple[str, ...]]()
+    for family in page.families:
+        if family.name.startswith("mcp_"):
+            name = {"counter": "_total", "info": "_info"}.get(family.type, "")
+            labels = {label for sample in family.samples for label in sample.labels} - {"server", "le"}
+            exposed.add((family.name + name, "gauge" if family.type == "info" else family.type, *sorted(labels)))
+    assert {row[:2] for row in rows} == {row[:2] for row in exposed}
+    for name, _, *needed in exposed:
+        (row,) = (labelled for documented_name, _, labelled in rows if documented_name == name)
+        assert [label for label in needed if f"`{label}`" not in row] == [], f"labels of {name}"
+
+
 def test_state_is_what_the_sample_says() -> None:
     page = scrape(metrics_of(READY, AWAY, OFF))
     prefix = "mcp_multi_server_"
