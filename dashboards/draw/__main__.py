@@ -110,7 +110,8 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 def height_of(name: str) -> int:
     """Pixels of the whole page."""
     places = [panel["gridPos"] for panel in json.loads((HERE.parent / f"{name}.json").read_text())["panels"]]
-    return max(place["y"] + place["h"] for place in places) * ROW_PIXELS + 4
+    rows: int = max(place["y"] + place["h"] for place in places)
+    return rows * ROW_PIXELS + 4
 
 
 def shoot(source: Prometheus, name: str, server: str, began: float) -> None:

@@ -220,7 +220,7 @@ def _daemon_state(page: Page) -> Iterator[Metric]:
     )
     yield _gauge(
         "config_last_reload_success_timestamp_seconds",
-        "Unix time of the last reload that was successful.",
+        "Unix time at which the config that is in force was read.",
         [],
         [((), fleet.last_reload_success)],
     )
