@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -67,14 +68,18 @@ class Load:
 
 
 @pytest.fixture(scope="module")
-def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
+def live() -> Iterator[Prometheus]:
     program("prometheus")  # before anything is started
     daemon = Daemon(SERVERS, settings={"metrics": {"listen": "127.0.0.1:0"}})
     with daemon:
         daemon.await_up("steady", "shaky", "noisy")
         told = re.search(r'"daemon\.listening".*"metrics":"([^"]+)"', daemon.log)
         assert told is not None
-        with prometheus(tmp_path_factory.mktemp("prometheus"), told[1], interval=INTERVAL) as found, Load(daemon):
+        with (
+            tempfile.TemporaryDirectory() as directory,
+            prometheus(Path(directory), told[1], interval=INTERVAL) as found,
+            Load(daemon),
+        ):
             yield found
 
 
@@ -145,7 +150,7 @@ def test_every_rule_is_evaluated_without_a_fault(live: Prometheus) -> None:
     } == dict.fromkeys(re.findall(r"- (?:alert|record): (\S+)", (DASHBOARDS / "alerts.yml").read_text()), "")
 
 
-def test_the_daemon_is_read_without_a_fault(live: Prometheus, tmp_path: Path) -> None:
+def test_the_daemon_is_read_without_a_fault(live: Prometheus) -> None:
     (target,) = soon(lambda: live.get("targets")["activeTargets"], "a target")
     assert (target["health"], target["lastError"]) == ("up", "")
 
