@@ -48,7 +48,7 @@ def value(page: str, name: str, **labels: str) -> float | None:
     return float(found[0]) if found else None
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def daemon() -> Iterator[Daemon]:
     """One that was used, by good and bad requests."""
     with Daemon(SERVERS, settings={"metrics": {"listen": "127.0.0.1:0"}}) as started:
@@ -102,8 +102,11 @@ def test_states_are_those_of_the_status(daemon: Daemon) -> None:
 
 
 def test_a_server_that_is_removed_from_the_config_vanishes(daemon: Daemon) -> None:
-    assert 'server="one"' in scrape(daemon)
-    daemon.rewrite({name: entry for name, entry in SERVERS.items() if name != "one"})
+    daemon.rewrite(SERVERS | {"extra": fixture("extra")})
     daemon.reload()
-    eventually(lambda: 'server="one"' not in scrape(daemon), what="a page without the server")
+    daemon.await_up("extra")
+    assert value(scrape(daemon), "mcp_multi_server_up", server="extra") == 1
+    daemon.rewrite(SERVERS)
+    daemon.reload()
+    eventually(lambda: 'server="extra"' not in scrape(daemon), what="a page without the server")
     assert value(scrape(daemon), "mcp_multi_server_up", server="two") == 1
