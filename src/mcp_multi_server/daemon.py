@@ -18,13 +18,14 @@ from .core.config import AccessConfig, Config, LogConfig
 from .core.errors import ConfigError, Problem
 from .core.events import DaemonFailed, DaemonListening, DaemonStopping, DaemonWarning, Event, InternalError
 from .core.paths import daemon_socket, memory_file, temporary_directory
-from .runtime import config_file, metrics_http
+from .runtime import config_file, metrics_http, tracing
 from .runtime.children_file import ChildrenFile
 from .runtime.fleet import Fleet
 from .runtime.household import Household
 from .runtime.listener import Listener, SocketUnusable, listen
 from .runtime.log_lines import Format, Level
 from .runtime.metrics import FleetSample, LoopLag, Metrics
+from .runtime.procfs import read_usage
 from .runtime.status import fleet_sample
 from .runtime.telemetry import Telemetry, configure
 from .runtime.watcher import identity, watch
@@ -107,7 +108,7 @@ class Daemon:
         self._log_as = log_as
         self._telemetry = Telemetry()
         self._lag = LoopLag()
-        self._metrics = Metrics(self._sample)
+        self._metrics = Metrics(self._sample, read_usage)
         self._stop = anyio.Event()
         self._stopping = False
         self._children = ChildrenFile(socket, lambda doubt: self._observe(DaemonWarning("children", doubt)))
@@ -146,6 +147,8 @@ class Daemon:
             loop.add_signal_handler(signal.SIGHUP, tasks.start_soon, fleet.config_may_have_changed)
             tasks.start_soon(self._telemetry.start)
             tasks.start_soon(self._household.keep)
+            if tracing.wanted(os.environ):
+                tasks.start_soon(self._trace)
             await tasks.start(fleet.run)
             fleet.gateway.listen(listener.socket)
             address = await self._serve_metrics(tasks)
@@ -174,6 +177,12 @@ class Daemon:
         except metrics_http.CannotListen as unusable:
             self._observe(DaemonWarning("metrics", str(unusable)))
             return "off"
+
+    async def _trace(self) -> None:
+        """Send spans of forwarded requests until cancelled."""
+        async with tracing.tracer(os.environ, observe=self._observe) as tracer:
+            self._fleet.trace(tracer)
+            await anyio.sleep_forever()
 
     def _sample(self) -> FleetSample:
         fleet = self._fleet

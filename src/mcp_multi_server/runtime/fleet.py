@@ -33,6 +33,7 @@ from .session import Session
 from .snapshot import Snapshot
 from .status import Reload, iso, wall
 from .supervisor import SUPERSEDED, Replacement, Supervisor
+from .tracing import Tracer
 
 DRAIN_LOOK_EVERY = 0.02
 
@@ -80,6 +81,7 @@ class Fleet:
             recall=self._memory.recall if self._memory else None,
         )
         router = Router(lambda: self.snapshot, observe=self.observe, wall=lambda time: iso(wall(time)))
+        self._router = router
         self._supervisor.listeners.append(router.changed)
         self.gateway = Gateway(self._supervisor, router, Control(self), observe=self.observe, flusher=flusher)
 
@@ -112,6 +114,10 @@ class Fleet:
         self.observe(Woke(seconds))
         for connection in self.snapshot.connections.values():
             connection.doubt()
+
+    def trace(self, tracer: Tracer | None) -> None:
+        """Have spans made of the requests that are forwarded from here on."""
+        self._router.tracer = tracer
 
     def observe(self, event: Event) -> None:
         """Tell the observer, and the clients that follow events."""

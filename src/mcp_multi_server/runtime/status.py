@@ -18,7 +18,6 @@ from ..core.errors import Problem
 from ..core.lifecycle import ROUTED, State
 from .connection import Connection
 from .metrics import FleetSample, ServerSample
-from .procfs import read_usage
 from .snapshot import Snapshot
 
 
@@ -128,7 +127,6 @@ def _server_sample(snapshot: Snapshot, name: str, loaded_at: float) -> ServerSam
         idle = _idle_status(snapshot.config, name)
         return ServerSample(name=name, state=idle["state"], entered=loaded_at, transport=idle["transport"] or "")
     status, catalog, negotiated = connection.status, connection.catalog, connection.negotiated
-    usage = read_usage(connection.pid) if connection.pid else None
     return ServerSample(
         name=name,
         state=status.state.value,
@@ -141,8 +139,6 @@ def _server_sample(snapshot: Snapshot, name: str, loaded_at: float) -> ServerSam
         in_flight=connection.in_flight,
         entries={kind.value: catalog.count(kind) if catalog else 0 for kind in Kind},
         refreshed=None if connection.refreshed_at is None else wall(connection.refreshed_at),
-        resident_bytes=usage.resident_bytes if usage else None,
-        cpu_seconds=usage.cpu_seconds if usage else None,
     )
 
 
