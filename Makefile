@@ -1,4 +1,4 @@
-# Everything is installed into .venv; nothing outside this directory is changed.
+# Everything is installed into .venv; nothing outside this directory is changed, but by install-system and install-user.
 PYTHON ?= python3
 CONFIG ?= config/mcp_servers.json
 VENV := .venv
@@ -6,12 +6,18 @@ BIN := $(VENV)/bin
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: run install test lint check bench lock schema clean
+.PHONY: run install install-system install-user test lint check bench lock schema clean
 
 run: $(VENV)/.run  ## start the daemon on $(CONFIG)
 	$(BIN)/mcp-multi-server serve --config $(CONFIG)
 
 install: $(VENV)/.run  ## what `make run` needs, without starting it
+
+install-system:  ## as root: install or upgrade the daemon as a system service, see docs/operations.md
+	systemd/install.sh system
+
+install-user:  ## install or upgrade it as a service of your own
+	systemd/install.sh user
 
 # A directory of its own, so that nothing is left behind and no other run on the machine is disturbed.
 test: $(VENV)/.dev tests/node_modules/.installed  ## run all tests
