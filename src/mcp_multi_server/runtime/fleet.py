@@ -30,7 +30,7 @@ from .link import Flusher
 from .memory import Memory
 from .opener import TransportOpener
 from .router import Router
-from .session import Session
+from .session import FRESH, Session
 from .snapshot import Snapshot
 from .status import Reload, iso, wall
 from .supervisor import SUPERSEDED, Replacement, Supervisor
@@ -101,9 +101,14 @@ class Fleet:
             await anyio.sleep_forever()
 
     async def drain(self) -> None:
-        """Let running calls end, for as long as the config says; new ones are still taken and count."""
-        for _ in range(round(self.snapshot.config.daemon.drain / DRAIN_LOOK_EVERY)):
-            if not any(session.waits_for_server or session.is_fresh for session in self.clients()):
+        """Let running calls end, for as long as the config says, and those who have just come say their first words.
+
+        New calls are still taken and count.
+        """
+        patience = self.snapshot.config.daemon.drain
+        for look in range(round(max(patience, FRESH) / DRAIN_LOOK_EVERY)):
+            has_time = look * DRAIN_LOOK_EVERY < patience
+            if not any(client.is_fresh or (has_time and client.waits_for_server) for client in self.clients()):
                 return
             await anyio.sleep(DRAIN_LOOK_EVERY)
 

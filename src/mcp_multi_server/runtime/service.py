@@ -44,7 +44,7 @@ class Service:
     """An observer; without systemd it does nothing. `warn` is told, once, if systemd cannot be spoken to."""
 
     def __init__(self, environ: Mapping[str, str], *, warn: Callable[[str], None]) -> None:
-        self._notifier = Notifier(environ.get("NOTIFY_SOCKET"))
+        self._notifier = Notifier(environ.get("NOTIFY_SOCKET"), self._cannot_send)
         self._watchdog = service.watchdog_seconds(environ, os.getpid())
         self._warn: Callable[[str], None] | None = warn
         self._changed = anyio.Event()
@@ -60,7 +60,7 @@ class Service:
         """Say that the daemon is ready, then how it is, until cancelled."""
         if not self._notifier:
             return
-        self._send("READY=1")
+        self._notifier.send("READY=1")
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._tell_status, fleet)
             if self._watchdog is not None:
@@ -85,7 +85,7 @@ class Service:
     def stopping(self, why: str, seconds: float) -> None:
         """Say that the daemon stops, and how long that may take."""
         self._stopping = True
-        self._send("STOPPING=1", _extension(seconds), f"STATUS=stopping ({why})")
+        self._notifier.send("STOPPING=1", _extension(seconds), f"STATUS=stopping ({why})")
 
     async def _tell_status(self, fleet: Watched) -> None:
         told = ""
@@ -94,7 +94,7 @@ class Service:
             wait = _next_attempt(fleet.snapshot)
             line = _status(fleet, wait)
             if line != told:
-                self._send(f"STATUS={line}")
+                self._notifier.send(f"STATUS={line}")
                 told = line
             await anyio.sleep(STATUS_PAUSE)
             # A wait that is told grows old: it is told again when it is a tenth shorter.
@@ -106,13 +106,12 @@ class Service:
             with anyio.move_on_after(period) as patience:
                 await fleet.feel_heartbeat()
             if not patience.cancelled_caught:
-                self._send("WATCHDOG=1")
+                self._notifier.send("WATCHDOG=1")
                 await anyio.sleep(period)
 
-    def _send(self, *lines: str) -> None:
-        failure = self._notifier.send(*lines)
-        if failure is not None and self._warn is not None:
-            self._warn(f"cannot notify systemd: {failure}")
+    def _cannot_send(self, why: str) -> None:
+        if self._warn is not None:
+            self._warn(f"cannot notify systemd: {why}")
             self._warn = None
 
 
