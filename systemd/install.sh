@@ -15,10 +15,12 @@ system)
     /home/*|/root/*|/run/user/*) die "the service sees no home directories (ProtectHome), and $python is in one" ;;
     esac
     prefix=/opt/mcp-multi-server units=/etc/systemd/system config=/etc/mcp-multi-server manager=
+    bin=/usr/local/bin
     ;;
 user)
     prefix=$HOME/.local/share/mcp-multi-server units=${XDG_CONFIG_HOME:-$HOME/.config}/systemd/user
     config=${XDG_CONFIG_HOME:-$HOME/.config}/mcp-multi-server manager=--user
+    bin=$HOME/.local/bin
     ;;
 *)
     echo "usage: install.sh system|user" >&2
@@ -55,6 +57,8 @@ else
     install -D -m 644 -t "$units" "$here/user/mcp-multi-server.service" "$here/user/mcp-multi-server.socket"
     first=$here/user/first-config.json
 fi
+mkdir -p "$bin"
+[ -e "$bin/mcp-multi-server" ] || ln -sfn "$prefix/bin/mcp-multi-server" "$bin/mcp-multi-server"
 [ -e "$config/mcp_servers.json" ] || install -D -m 600 "$first" "$config/mcp_servers.json"
 [ "$1" = user ] || systemd-tmpfiles --create mcp-multi-server.conf
 if [ -d /run/systemd/system ]; then

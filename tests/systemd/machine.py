@@ -17,8 +17,8 @@ from tests.e2e.harness import eventually
 BOOT = Path(__file__).with_name("boot.sh")
 BOOT_WITHIN = 150.0
 NEEDED = ("systemd-nspawn", "systemd-analyze", "setpriv", "unshare", "nsenter", "runuser")
-SERVERS, MODULES, NODE = "/srv/servers", "/srv/node_modules", "/srv/node"
-"""Where the machine sees the servers of the tests."""
+SERVERS, MODULES, NODE, SOURCE = "/srv/servers", "/srv/node_modules", "/srv/node", "/srv/source"
+"""Where the machine sees the servers of the tests, and this project."""
 
 
 def missing() -> str:
@@ -82,7 +82,7 @@ class Machine:
         return ("env", f"HOME=/home/{user}", f"XDG_RUNTIME_DIR=/run/user/{uid}")
 
     def _boot(self) -> None:
-        shown = {TESTS / "servers": SERVERS, PACKAGES.parent: MODULES, node().parent.parent: NODE}
+        shown = {TESTS / "servers": SERVERS, PACKAGES.parent: MODULES, node().parent.parent: NODE, TESTS.parent: SOURCE}
         binds = [f"--bind-ro={ours}:{theirs}" for ours, theirs in shown.items()]
         alone = ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork", "--mount-proc"]
         alone += ["--kill-child=SIGKILL", "--propagation", "private", "--"]

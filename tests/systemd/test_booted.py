@@ -10,7 +10,7 @@ import pytest
 
 from tests.e2e.harness import eventually
 from tests.e2e.wire import Closed, Message, Wire
-from tests.systemd.machine import Machine
+from tests.systemd.machine import SOURCE, Machine
 from tests.systemd.unit import NAME, PROGRAM, SOCKET, Unit, fixture, on_node, stubborn
 from tests.systemd.units import SERVICE, UNITS
 
@@ -99,12 +99,12 @@ def test_an_edit_without_a_command_leaves_it_active(unit: Unit) -> None:
 
 
 def test_a_reload_may_take_longer_than_a_start(unit: Unit) -> None:
-    unit.drop_in("short", "[Service]\nTimeoutStartSec=1s\n")
     unit.write({"one": fixture()})
     unit.start()
     unit.await_ready("one")
+    unit.drop_in("short", "[Service]\nTimeoutStartSec=3s\n")
     before = unit.server("one")["pid"]
-    unit.write({"one": fixture("one", "--delay", 2.5)})
+    unit.write({"one": fixture("one", "--delay", 4)})
     assert unit.reload() == 0
     assert unit.server("one")["pid"] != before
     assert "timed out" not in unit.journal()
@@ -307,6 +307,19 @@ def test_systemd_has_nothing_to_say_about_what_was_installed(unit: Unit) -> None
         unit.drop_in(name, (UNITS / "drop-ins" / f"{name}.conf").read_text())
     run = unit.machine("systemd-analyze", "verify", "--man=no", SERVICE, f"{NAME}.socket")
     assert (run.stdout, run.stderr) == ("", "")
+
+
+def test_an_upgrade_that_fails_changes_nothing(unit: Unit) -> None:
+    unit.start()
+    links = (f"/opt/{NAME}", f"/usr/local/bin/{NAME}")
+    before, pid = unit.machine.says("readlink", "-f", *links), unit.pid
+    run = unit.machine("env", "PIP_NO_INDEX=1", f"{SOURCE}/systemd/install.sh", "system", check=False)
+    assert run.returncode != 0
+    assert "No matching distribution" in run.stderr
+    assert unit.machine.says("readlink", "-f", *links) == before
+    assert unit.machine.says("ls", "-d", "--", *unit.machine.says("sh", "-c", f"echo /opt/{NAME}-*").split()) in before
+    assert unit.pid == pid
+    assert unit.machine.says(NAME, "--version")
 
 
 def test_a_user_runs_one_of_their_own(machine: Machine) -> None:
