@@ -309,13 +309,21 @@ def test_systemd_has_nothing_to_say_about_what_was_installed(unit: Unit) -> None
     assert (run.stdout, run.stderr) == ("", "")
 
 
+HALF_A_PYTHON = """#!/bin/sh
+[ "$1" != -m ] || { mkdir -p "$3/bin"; echo "no space left" >&2; exit 1; }
+"""
+
+
 def test_an_upgrade_that_fails_changes_nothing(unit: Unit) -> None:
     unit.start()
+    python = unit.machine / "/srv/half-a-python"
+    python.write_text(HALF_A_PYTHON)
+    python.chmod(0o755)
     links = (f"/opt/{NAME}", f"/usr/local/bin/{NAME}")
     before, pid = unit.machine.says("readlink", "-f", *links), unit.pid
-    run = unit.machine("env", "PIP_NO_INDEX=1", f"{SOURCE}/systemd/install.sh", "system", check=False)
+    run = unit.machine("env", "PYTHON=/srv/half-a-python", f"{SOURCE}/systemd/install.sh", "system", check=False)
     assert run.returncode != 0
-    assert "No matching distribution" in run.stderr
+    assert "no space left" in run.stderr
     assert unit.machine.says("readlink", "-f", *links) == before
     assert unit.machine.says("ls", "-d", "--", *unit.machine.says("sh", "-c", f"echo /opt/{NAME}-*").split()) in before
     assert unit.pid == pid
