@@ -17,15 +17,16 @@ from anyio.abc import TaskGroup
 from .core.config import AccessConfig, Config, LogConfig
 from .core.errors import ConfigError, Problem
 from .core.events import DaemonFailed, DaemonListening, DaemonStopping, DaemonWarning, Event, InternalError
-from .core.paths import daemon_socket, memory_file, temporary_directory
+from .core.paths import SOCKET_VARIABLE, daemon_socket, memory_file, temporary_directory
 from .runtime import config_file, metrics_http, tracing
 from .runtime.children_file import ChildrenFile
 from .runtime.fleet import Fleet
 from .runtime.household import Household
-from .runtime.listener import Listener, SocketUnusable, listen
+from .runtime.listener import Listener, SocketUnusable, inherit, listen
 from .runtime.log_lines import Format, Level
 from .runtime.metrics import FleetSample, LoopLag, Metrics
 from .runtime.procfs import read_usage
+from .runtime.service import Service
 from .runtime.status import fleet_sample
 from .runtime.telemetry import Telemetry, configure
 from .runtime.watcher import identity, watch
@@ -33,6 +34,8 @@ from .runtime.watcher import identity, watch
 EXIT_FAILED = 1
 EXIT_CONFIG = 78
 """As in sysexits.h: the unit file tells systemd not to start again on it."""
+STOP_MARGIN = 10.0
+"""Seconds for killing what did not stop, and what that left behind, and for our own end."""
 Logging: TypeAlias = Callable[[LogConfig], None]
 """Has the log be as a config wants it."""
 
@@ -63,8 +66,7 @@ def run(
 
     log_as(loaded.daemon.log)
     try:
-        path_of_socket = socket or daemon_socket(os.environ, os.geteuid(), temporary_directory(os.environ))
-        listener = listen(path_of_socket, shared=_is_shared(loaded.daemon.access))
+        listener = _listener(socket, shared=_is_shared(loaded.daemon.access))
     except SocketUnusable as unusable:
         _complain(str(unusable))
         return EXIT_FAILED
@@ -90,6 +92,14 @@ def _complain(message: str) -> None:
     sys.stderr.write(f"mcp-multi-server: {message}\n")
 
 
+def _listener(named: str | None, *, shared: bool) -> Listener:
+    """The socket that systemd passed, or one that we make. Raises SocketUnusable."""
+    named = named or os.environ.get(SOCKET_VARIABLE)
+    passed = inherit(os.environ, named)
+    path = named or daemon_socket(os.environ, os.geteuid(), temporary_directory(os.environ))
+    return passed or listen(path, shared=shared)
+
+
 class Daemon:
     """A fleet as a process, made on the running loop: its log, metrics, signals and watched config."""
 
@@ -113,11 +123,13 @@ class Daemon:
         self._stopping = False
         self._children = ChildrenFile(socket, lambda doubt: self._observe(DaemonWarning("children", doubt)))
         self._household = Household(observe=lambda event: self._fleet.observe(event), noted=self._children.note)
+        self._service = Service(os.environ, warn=lambda problem: self._observe(DaemonWarning("systemd", problem)))
         self._fleet = Fleet(
             path,
             config,
             observe=self._observe,
             applied=self._applied,
+            reloading=self._service.reloading,
             memory=memory_file(os.environ, os.path.expanduser("~"), path),
             household=self._household,
         )
@@ -154,7 +166,10 @@ class Daemon:
             address = await self._serve_metrics(tasks)
             fleet.observe(DaemonListening(listener.path, fleet.config_path, address))
             tasks.start_soon(watch, fleet.config_path, known, fleet.config_may_have_changed)
+            tasks.start_soon(self._service.run, fleet)
             await self._stop.wait()
+            if listener.is_passed:
+                fleet.gateway.stop_accepting()  # systemd keeps them for the next daemon
             await fleet.drain()
             fleet.gateway.close("the daemon stops")
             await fleet.remember()
@@ -199,6 +214,7 @@ class Daemon:
             self._household.kill()
             os._exit(EXIT_FAILED)  # a second signal is immediate; what it leaves of files the next start sees to
         self._stopping = True
+        self._service.stopping(name, _longest_stop(self._fleet.snapshot.config))
         self._fleet.observe(DaemonStopping(name))
         self._stop.set()
 
@@ -213,11 +229,18 @@ class Daemon:
     def _observe(self, event: Event) -> None:
         self._telemetry(event)
         self._metrics(event)
+        self._service(event)
 
 
 def _is_shared(access: AccessConfig) -> bool:
     """Whether other users than the daemon's own and root may connect."""
     return bool(access.users or access.groups or access.admins)
+
+
+def _longest_stop(config: Config) -> float:
+    """Seconds after which a stop that goes on is no longer what the config asks for."""
+    servers = (server.stop_timeout for server in config.servers.values())
+    return config.daemon.drain + max(servers, default=0.0) + STOP_MARGIN
 
 
 def _waits_for_restart(before: Config, after: Config) -> Iterable[Problem]:

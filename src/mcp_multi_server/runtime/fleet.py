@@ -7,6 +7,7 @@ import random
 import time
 import traceback
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import partial
 from typing import Any
 
@@ -29,7 +30,7 @@ from .link import Flusher
 from .memory import Memory
 from .opener import TransportOpener
 from .router import Router
-from .session import Session
+from .session import FRESH, Session
 from .snapshot import Snapshot
 from .status import Reload, iso, wall
 from .supervisor import SUPERSEDED, Replacement, Supervisor
@@ -42,8 +43,9 @@ class Fleet:
     """Runs the servers of a config for the clients of its gateway; carries out what control methods ask (see Actions).
 
     `config_path` is the file that `reload` reads; "" where the config came from elsewhere. `applied` is told of each
-    config that took the place of another. `memory`: the file in which catalogs outlive the process; "" for none.
-    `household` keeps account of the processes, `clocks` tell of a suspend.
+    config that took the place of another; `reloading` is entered for as long as a reload takes. `memory`: the file in
+    which catalogs outlive the process; "" for none. `household` keeps account of the processes, `clocks` tell of a
+    suspend.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class Fleet:
         *,
         observe: Observer,
         applied: Callable[[Config, Config], None] = lambda before, after: None,
+        reloading: Callable[[], AbstractContextManager[None]] = nullcontext,
         environ: Mapping[str, str] = os.environ,
         memory: str = "",
         household: Household | None = None,
@@ -69,6 +72,7 @@ class Fleet:
         self._is_queued = False
         self._reloads = self._last_told = 0
         """How many reloads were begun, and the number of the one that `last_reload` tells of."""
+        self._around_reload = reloading
         self._tasks: TaskGroup | None = None
         flusher = Flusher()
         opener = TransportOpener(lambda: self.snapshot.config.daemon.limits, flusher, dict(environ), household)
@@ -99,9 +103,14 @@ class Fleet:
             await anyio.sleep_forever()
 
     async def drain(self) -> None:
-        """Let running calls end, for as long as the config says; new ones are still taken and count."""
-        for _ in range(round(self.snapshot.config.daemon.drain / DRAIN_LOOK_EVERY)):
-            if not any(session.waits_for_server for session in self.clients()):
+        """Let running calls end, for as long as the config says, and those who have just come say their first words.
+
+        New calls are still taken and count.
+        """
+        patience = self.snapshot.config.daemon.drain
+        for look in range(round(max(patience, FRESH) / DRAIN_LOOK_EVERY)):
+            has_time = look * DRAIN_LOOK_EVERY < patience
+            if not any(client.is_fresh or (has_time and client.waits_for_server) for client in self.clients()):
                 return
             await anyio.sleep(DRAIN_LOOK_EVERY)
 
@@ -148,22 +157,24 @@ class Fleet:
         """
         self._reloads += 1
         number = self._reloads
-        async with self._reloading:
-            self._is_queued = False
-            before = self.snapshot.config
-            try:
-                config = await anyio.to_thread.run_sync(self._read)
-            except ConfigError as unusable:
-                return self._reloaded(number, "rejected", unusable.problems, Plan())
-            if config.keeping(before) == before:
-                return self._reloaded(number, "unchanged", problems_of(config), Plan(keep=tuple(before.servers)))
-            plan, replacements = self._supervisor.apply(config.keeping(before))
-            self._tell_doubts(*config.notes)
-            self._applied(before, config)
-        for replacement in replacements:
-            await replacement.decided.wait()
-        problems = (*problems_of(config), *_failures_of(replacements))
-        return self._reloaded(number, "partial" if problems else "applied", problems, plan)
+        with ExitStack() as shown:
+            async with self._reloading:
+                self._is_queued = False
+                shown.enter_context(self._around_reload())
+                before = self.snapshot.config
+                try:
+                    config = await anyio.to_thread.run_sync(self._read)
+                except ConfigError as unusable:
+                    return self._reloaded(number, "rejected", unusable.problems, Plan())
+                if config.keeping(before) == before:
+                    return self._reloaded(number, "unchanged", problems_of(config), Plan(keep=tuple(before.servers)))
+                plan, replacements = self._supervisor.apply(config.keeping(before))
+                self._tell_doubts(*config.notes)
+                self._applied(before, config)
+            for replacement in replacements:
+                await replacement.decided.wait()
+            problems = (*problems_of(config), *_failures_of(replacements))
+            return self._reloaded(number, "partial" if problems else "applied", problems, plan)
 
     async def restart(self, server: str) -> tuple[Connection, Failure | None]:
         """See Actions."""
@@ -181,6 +192,10 @@ class Fleet:
             return Plan(), unusable.problems
         before = self.snapshot.config
         return Plan.between(before, after.keeping(before)), problems_of(after)
+
+    async def feel_heartbeat(self) -> None:
+        """Return once the supervisor's own task has answered."""
+        await self._supervisor.heartbeat.feel()
 
     async def config_may_have_changed(self) -> None:
         """Have it read again soon: what is said while one reload waits to begin is said by that one too."""

@@ -73,12 +73,16 @@ class Gateway:
         """Serve a client of this very process over a connected socket."""
         self._welcome(connection, peer_of(connection))
 
-    def close(self, reason: str) -> None:
-        """Accept nobody any more and part with everybody."""
+    def stop_accepting(self) -> None:
+        """Leave whoever connects from now on in the listener's queue."""
         if self._listener is not None:
             self._loop.remove_reader(self._listener)
             self._listener = None
         self._give_up_reserve()
+
+    def close(self, reason: str) -> None:
+        """Accept nobody any more and part with everybody."""
+        self.stop_accepting()
         for session in list(self.sessions.values()):
             session.close(reason)
 

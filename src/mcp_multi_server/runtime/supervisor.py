@@ -19,6 +19,7 @@ from ..core.lifecycle import ROUTED, Failure, Reason, State
 from ..core.plan import Plan, allows_two, change_between
 from .connection import Connection, Opener, Surroundings
 from .gate import Gate
+from .heartbeat import Heartbeat
 from .procfs import read_usage
 from .snapshot import Snapshot
 
@@ -92,6 +93,7 @@ class Supervisor:
         """The last one of each name that is on its way out."""
         self._withdrawals: dict[str, asyncio.TimerHandle] = {}
         self._tasks: anyio.abc.TaskGroup | None = None
+        self.heartbeat = Heartbeat()
         self.listeners: list[Listener] = []
         self.snapshot = Snapshot(0, config, Index.build((), Naming()), {})
 
@@ -101,7 +103,7 @@ class Supervisor:
             config = self.snapshot.config
             self._carry_out(Plan.between(None, config), config, overlapping=())
             task_status.started()
-            await anyio.sleep_forever()
+            await self.heartbeat.beat()
 
     def apply(self, config: Config) -> tuple[Plan, tuple[Replacement, ...]]:
         """Make `config` the one that runs: what is to be done, and the replacements, whose outcome is still open.
