@@ -7,14 +7,14 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Hashable, Iterable
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any
 
 import anyio
 from anyio.abc import TaskGroup
 
-from .core.config import AccessConfig, Config, LogConfig
+from .core.config import AccessConfig, Config
 from .core.errors import ConfigError, Problem
 from .core.events import DaemonFailed, DaemonListening, DaemonStopping, DaemonWarning, Event, InternalError
 from .core.paths import daemon_socket, memory_file, temporary_directory
@@ -24,16 +24,15 @@ from .runtime.fleet import Fleet
 from .runtime.household import Household
 from .runtime.listener import Listener, SocketUnusable, listen
 from .runtime.log_lines import Format, Level
+from .runtime.log_settings import LogSettings
 from .runtime.metrics import FleetSample, LoopLag, Metrics
 from .runtime.status import fleet_sample
-from .runtime.telemetry import Telemetry, configure
+from .runtime.telemetry import Telemetry
 from .runtime.watcher import identity, watch
 
 EXIT_FAILED = 1
 EXIT_CONFIG = 78
 """As in sysexits.h: the unit file tells systemd not to start again on it."""
-Logging: TypeAlias = Callable[[LogConfig], None]
-"""Has the log be as a config wants it."""
 
 
 def run(
@@ -56,11 +55,7 @@ def run(
             _complain(str(problem))
         return EXIT_CONFIG
 
-    def log_as(log: LogConfig) -> None:
-        """The command line is stronger than the config, at a reload too."""
-        configure(log_level or log.level, log_format or log.format)
-
-    log_as(loaded.daemon.log)
+    log = LogSettings(loaded.daemon.log, level=log_level, form=log_format)
     try:
         path_of_socket = socket or daemon_socket(os.environ, os.geteuid(), temporary_directory(os.environ))
         listener = listen(path_of_socket, shared=_is_shared(loaded.daemon.access))
@@ -68,7 +63,7 @@ def run(
         _complain(str(unusable))
         return EXIT_FAILED
     try:
-        return anyio.run(partial(Daemon.main, path, loaded, known=known, listener=listener, log_as=log_as))
+        return anyio.run(partial(Daemon.main, path, loaded, known=known, listener=listener, log=log))
     except Exception as bug:
         last_words = Telemetry()
         last_words(DaemonFailed(_stack(bug)))
@@ -93,9 +88,9 @@ class Daemon:
     """A fleet as a process, made on the running loop: its log, metrics, signals and watched config."""
 
     @classmethod
-    async def main(cls, path: str, config: Config, *, known: Hashable, listener: Listener, log_as: Logging) -> int:
+    async def main(cls, path: str, config: Config, *, known: Hashable, listener: Listener, log: LogSettings) -> int:
         """Run until a signal says stop. `known`: the file's `identity` before it was read."""
-        daemon = cls(path, config, listener.path, log_as)
+        daemon = cls(path, config, listener.path, log)
         await daemon._begin()
         try:
             await daemon._run(listener, known)
@@ -103,8 +98,8 @@ class Daemon:
             await daemon._end()
         return 0
 
-    def __init__(self, path: str, config: Config, socket: str, log_as: Logging) -> None:
-        self._log_as = log_as
+    def __init__(self, path: str, config: Config, socket: str, log: LogSettings) -> None:
+        self._log = log
         self._telemetry = Telemetry()
         self._lag = LoopLag()
         self._metrics = Metrics(self._sample)
@@ -119,6 +114,7 @@ class Daemon:
             applied=self._applied,
             memory=memory_file(os.environ, os.path.expanduser("~"), path),
             household=self._household,
+            log=log,
         )
 
     async def _begin(self) -> None:
@@ -181,7 +177,7 @@ class Daemon:
         return fleet_sample(fleet.snapshot, fleet.last_reload, clients=clients, loop_lag=self._lag.take())
 
     def _applied(self, before: Config, after: Config) -> None:
-        self._log_as(after.daemon.log)
+        self._log.follow(after.daemon.log)
         for problem in _waits_for_restart(before, after):
             self._observe(DaemonWarning("config", str(problem)))
 

@@ -158,6 +158,16 @@ class DaemonStopping:
 
 
 @dataclass(frozen=True, slots=True)
+class LogLevelChanged:
+    """An admin had the daemon log more, or less."""
+
+    level: str
+    was: str
+    client: int
+    uid: int
+
+
+@dataclass(frozen=True, slots=True)
 class DaemonWarning:
     """Something the daemon goes on with or without, and that its owner should know; `subject` is a word."""
 
@@ -227,6 +237,7 @@ Event: TypeAlias = (
     | Rejected
     | DaemonListening
     | DaemonStopping
+    | LogLevelChanged
     | DaemonWarning
     | DaemonFailed
     | ProcessesEnded

@@ -5,6 +5,7 @@ No other module owns a logger; metrics and `daemon/status` use the same words.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from logging import DEBUG, ERROR, INFO, WARNING
@@ -24,6 +25,7 @@ from ..core.events import (
     Event,
     InternalError,
     InvalidLine,
+    LogLevelChanged,
     Probed,
     ProcessesEnded,
     RefreshFailed,
@@ -37,9 +39,7 @@ from ..core.events import (
     Woke,
 )
 from ..core.lifecycle import State
-from .log_lines import LOG, TAIL_LINES, Entry, Limit, configure, console, installed
-
-__all__ = ["Telemetry", "configure", "describe"]
+from .log_lines import LOG, TAIL_LINES, Entry, Limit, console, installed
 
 _LIMITED: dict[type[Event], tuple[float, str]] = {
     Stderr: (20.0, "server.stderr"),
@@ -50,6 +50,8 @@ _LIMITED: dict[type[Event], tuple[float, str]] = {
 }
 """Lines a second of what a server, or all clients together, can cause at will."""
 _STATE_LEVELS = {State.CONNECTING: DEBUG, State.DEGRADED: WARNING, State.BACKOFF: WARNING, State.PARKED: ERROR}
+_GROUP_MARGIN = re.compile(r"^ *\| ")
+_FRAME = re.compile(r' *File "(?P<file>.+)", line (?P<line>\d+), in (?P<function>\S+)')
 _RELOAD_LEVELS = {"partial": WARNING, "rejected": ERROR}
 
 
@@ -97,6 +99,8 @@ def describe(event: Event) -> Entry:
             return _entry(INFO, "daemon.listening", socket=socket, config=config, metrics=metrics)
         case DaemonStopping(why):
             return _entry(INFO, "daemon.stopping", why=why)
+        case LogLevelChanged(level, was, client, uid):
+            return _entry(WARNING, "log.level", to=level, was=was, client=client, uid=uid)
         case DaemonWarning(subject, message):
             return _entry(WARNING, "daemon.warning", subject=subject, message=message)
         case DaemonFailed(trace):
@@ -106,7 +110,8 @@ def describe(event: Event) -> Entry:
         case Woke(seconds):
             return _entry(INFO, "daemon.woke", seconds=round(seconds, 1))
         case InternalError(where, trace):
-            return _entry(ERROR, "internal.error", where=where, trace=trace.splitlines()[-TAIL_LINES:])
+            error, frames = _stack(trace)
+            return _entry(ERROR, "internal.error", where=where, error=error, trace=frames[-TAIL_LINES:])
         case RequestDone():
             return _request_done(event)
 
@@ -143,6 +148,18 @@ def _config_reloaded(event: ConfigReloaded) -> Entry:
         problems=[str(problem) for problem in event.problems],
         **{change: [*servers] for change, servers in event.changed.items()},
     )
+
+
+def _stack(trace: str) -> tuple[str, list[str]]:
+    """The type of an exception and where it came from, without its text: that may quote what somebody sent."""
+    error, frames, ended = "", list[str](), True
+    for line in (_GROUP_MARGIN.sub("", line) for line in trace.splitlines()):
+        if frame := _FRAME.match(line):
+            frames.append(f"{frame['file']}:{frame['line']} in {frame['function']}")
+            ended = True
+        elif ended and (kind := re.match(r"[A-Za-z_][\w.]*(?=:|$)", line)):
+            error, ended = kind[0], False
+    return error, frames
 
 
 def _request_done(event: RequestDone) -> Entry:
