@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from mcp_multi_server.core.errors import Problem
 from mcp_multi_server.core.events import (
     CatalogRead,
+    CatalogWithdrawn,
     ClientConnected,
     ClientGone,
     CollisionChanged,
@@ -116,6 +117,7 @@ DESCRIBED: list[tuple[Event, str, str, dict[str, object]]] = [
         {"server": "git", "tools": 12, "prompts": 0, "resources": 3, "templates": 1, "seconds": 0.25},
     ),
     (RefreshFailed("git", "timed out"), "WARNING", "catalog.refresh_failed", {"server": "git", "message": "timed out"}),
+    (CatalogWithdrawn("git"), "WARNING", "catalog.withdrawn", {"server": "git"}),
     (Probed("git", False), "DEBUG", "server.probed", {"server": "git", "good": False}),
     (
         CollisionChanged("tool", "search", "web", ("files", "mail")),

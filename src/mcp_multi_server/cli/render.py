@@ -32,6 +32,11 @@ def complain(text: str) -> None:
     sys.stderr.write(text if text.endswith("\n") else text + "\n")
 
 
+def remark(text: str) -> None:
+    """A word of ours between lines of somebody else's, apart from them: on stderr."""
+    complain(f"-- {text}")
+
+
 def echo_json(value: Any, *, indent: int | None = 2) -> None:
     """A JSON value to stdout; with `indent=None` on one line, written at once."""
     spells_all = sys.stdout.encoding.lower().replace("-", "") == "utf8"

@@ -87,6 +87,13 @@ class RefreshFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class CatalogWithdrawn:
+    """A server was away for longer than the grace; what it offers is no longer listed."""
+
+    server: str
+
+
+@dataclass(frozen=True, slots=True)
 class Probed:
     """A health probe ended."""
 
@@ -229,6 +236,7 @@ Event: TypeAlias = (
     | InvalidLine
     | CatalogRead
     | RefreshFailed
+    | CatalogWithdrawn
     | Probed
     | CollisionChanged
     | ConfigReloaded

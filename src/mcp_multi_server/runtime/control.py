@@ -14,6 +14,7 @@ from ..core import jsonrpc
 from ..core.errors import INTERNAL_ERROR, INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND, Problem, RpcError
 from ..core.events import (
     CatalogRead,
+    CatalogWithdrawn,
     ClientConnected,
     ClientGone,
     CollisionChanged,
@@ -49,6 +50,7 @@ EVENT_NAMES: dict[type[Event], str] = {
     ServerRemoved: "server_removed",
     CatalogRead: "catalog",
     RefreshFailed: "refresh_failed",
+    CatalogWithdrawn: "withdrawn",
     CollisionChanged: "collision",
     ConfigReloaded: "config",
     ClientConnected: "client_connected",
@@ -204,7 +206,7 @@ class Control:
             case CatalogRead(server):
                 before, self._catalogs[server] = self._catalogs.get(server), event
                 return before is None or replace(before, seconds=event.seconds) != event
-            case RefreshFailed(server) | ServerRemoved(server):
+            case RefreshFailed(server) | CatalogWithdrawn(server) | ServerRemoved(server):
                 self._catalogs.pop(server, None)
         return True
 

@@ -14,6 +14,7 @@ import anyio.to_thread
 
 from ..core.events import (
     CatalogRead,
+    CatalogWithdrawn,
     ClientConnected,
     ClientGone,
     CollisionChanged,
@@ -81,6 +82,8 @@ def describe(event: Event) -> Entry:
             return _catalog_read(event)
         case RefreshFailed(server, message):
             return _entry(WARNING, "catalog.refresh_failed", server=server, message=message)
+        case CatalogWithdrawn(server):
+            return _entry(WARNING, "catalog.withdrawn", server=server)
         case Probed(server, good):
             return _entry(DEBUG, "server.probed", server=server, good=good)
         case CollisionChanged(kind, name, owner, shadowed) if shadowed:
@@ -223,6 +226,8 @@ class Telemetry:
 
     def _quieter(self, event: Event, entry: Entry) -> Entry:
         """Lower a catalog that was read again and found the same to debug: every server does so all day long."""
+        if isinstance(event, CatalogWithdrawn):
+            self._catalogs.pop(event.server, None)
         if not isinstance(event, CatalogRead):
             return entry
         counts = {**entry.fields, "seconds": None}
