@@ -8,6 +8,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Hashable, Iterable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -81,7 +82,8 @@ def _stack(bug: BaseException) -> str:
 
 
 def _complain(message: str) -> None:
-    sys.stderr.write(f"mcp-multi-server: {message}\n")
+    with suppress(OSError):  # a full disk must not change the exit code
+        sys.stderr.write(f"mcp-multi-server: {message}\n")
 
 
 class Daemon:
@@ -140,7 +142,7 @@ class Daemon:
         fleet, loop = self._fleet, asyncio.get_running_loop()
         async with anyio.create_task_group() as tasks:
             loop.add_signal_handler(signal.SIGHUP, tasks.start_soon, fleet.config_may_have_changed)
-            tasks.start_soon(self._telemetry.start)
+            tasks.start_soon(self._telemetry.run)
             tasks.start_soon(self._household.keep)
             await tasks.start(fleet.run)
             fleet.gateway.listen(listener.socket)

@@ -103,7 +103,9 @@ class Terminal:
         """Read what is drawn until the screen is as wanted."""
         deadline = time.monotonic() + DEADLINE
         while not seen(self.screen):
-            assert self._read(deadline - time.monotonic()), f"never came; drawn:\n{self.screen.text}\n{self.drawn!r}"
+            assert self._read(deadline - time.monotonic()), (
+                f"never came; drawn:\n{self.screen.text}\n{self.drawn[-500:]!r}"
+            )
         return self.screen
 
     def end(self) -> int:

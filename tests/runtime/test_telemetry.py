@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Iterator
 from typing import Any, get_args
 
+import anyio
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -347,6 +348,26 @@ def test_any_later_event_tells_what_an_ended_flood_cost(pipe: Log) -> None:
     clock.now += 15.0
     telemetry(Probed("other", True))
     assert pipe.events()[-1] == "log.suppressed"
+
+
+@pytest.mark.anyio
+async def test_what_a_flood_cost_is_told_also_where_nothing_else_happens(
+    pipe: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mcp_multi_server.runtime.telemetry.TELL_SUPPRESSED_EVERY", 0.01)
+    configure("info", "json", fd=pipe.writer)
+    clock = Clock()
+    telemetry = Telemetry(clock=clock)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(telemetry.run)
+        for flood in (60, 1000):
+            for _ in range(flood):
+                telemetry(Stderr("git", 1, "x"))
+            clock.now += 10.0
+            with anyio.fail_after(10):
+                while "log.suppressed" not in pipe.events():
+                    await anyio.sleep(0.005)
+        tasks.cancel_scope.cancel()
 
 
 def test_a_flood_of_one_server_hides_no_line_of_another(pipe: Log) -> None:

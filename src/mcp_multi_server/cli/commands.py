@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Literal
 
 import click
@@ -165,11 +164,11 @@ def serve(
     options: Settings,
     log_level: Literal["debug", "info", "warning", "error"] | None,
     log_format: Literal["auto", "json", "console"] | None,
-) -> None:
+) -> int:
     """Run the daemon in the foreground; it logs to stderr."""
     from ..daemon import run
 
-    sys.exit(run(config=options.config, socket=options.socket, log_level=log_level, log_format=log_format))
+    return run(config=options.config, socket=options.socket, log_level=log_level, log_format=log_format)
 
 
 @cli.command()

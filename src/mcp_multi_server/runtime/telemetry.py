@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from logging import DEBUG, ERROR, INFO, WARNING
 
+import anyio
 import anyio.to_thread
 
 from ..core.events import (
@@ -42,6 +43,7 @@ from ..core.events import (
 from ..core.lifecycle import State
 from .log_lines import LOG, TAIL_LINES, Entry, Limit, console, installed
 
+TELL_SUPPRESSED_EVERY = 1.0
 _LIMITED: dict[type[Event], tuple[float, str]] = {
     Stderr: (20.0, "server.stderr"),
     InvalidLine: (5.0, "server.invalid_line"),
@@ -184,6 +186,7 @@ class Telemetry:
         self._clock = clock
         self._limits: dict[tuple[str, str], Limit] = {}
         self._catalogs: dict[str, dict[str, object]] = {}
+        self._keeps_back = anyio.Event()
 
     def __call__(self, event: Event) -> None:
         """Log the event, unless there was too much of its kind."""
@@ -194,6 +197,16 @@ class Telemetry:
             _log(self._quieter(event, describe(event)))
         if isinstance(event, ServerRemoved):
             self._forget(event.server)
+
+    async def run(self) -> None:
+        """Write what waits for the console; then tell what floods cost also where nothing else happens."""
+        await self.start()
+        while True:
+            await self._keeps_back.wait()
+            await anyio.sleep(TELL_SUPPRESSED_EVERY)
+            self._tell_suppressed()
+            if not any(limit.suppressed for limit in self._limits.values()):
+                self._keeps_back = anyio.Event()
 
     async def start(self) -> None:
         """Import what a console needs, in a thread, and write what waited for it."""
@@ -217,7 +230,10 @@ class Telemetry:
         limit = self._limits.get(key)
         if limit is None:
             limit = self._limits[key] = Limit(rate, self._clock())
-        return limit.admits(self._clock())
+        is_admitted = limit.admits(self._clock())
+        if not is_admitted:
+            self._keeps_back.set()
+        return is_admitted
 
     def _tell_suppressed(self, *, at_once: bool = False) -> None:
         for (word, server), limit in self._limits.items():
