@@ -300,6 +300,7 @@ EVENTS: tuple[Json, ...] = (
     {"event": "stopping", "why": "SIGTERM"},
     {"event": "from a newer daemon", "n": [1, "x"]},
     {"event": "warning", "subject": "its message is missing"},
+    {"event": "server", "server": "git", "old": "ready", "new": "stopping", "failure": None, "retry_in": None},
 )
 EVENT_LINES = [
     "git: ready",
@@ -318,6 +319,7 @@ EVENT_LINES = [
     "the daemon stops (SIGTERM)",
     'from a newer daemon n=[1, "x"]',
     "warning subject=its message is missing",
+    "git: ready → stopping",
 ]
 
 

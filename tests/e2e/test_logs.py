@@ -369,10 +369,11 @@ def test_the_table_follows_crashes_edits_and_a_restart_of_the_daemon() -> None:
 
 
 def test_a_watch_in_a_pipe_tells_of_names_that_were_withdrawn() -> None:
-    with Daemon({"one": fixture("one", "--name", "one", grace=0.3)}) as daemon:
+    patience = {"grace": 0.3, "replace": "stop-first"}
+    with Daemon({"one": fixture(**patience)}) as daemon:
         daemon.await_up("one")
         with following(daemon, "status", "--watch") as lines:
             assert re.search(r" one: ready, \d+ tools", next(lines))
-            daemon.rewrite({"one": fixture(command="/nonexistent", grace=0.3)})
+            daemon.rewrite({"one": fixture(command="/nonexistent", **patience)})
             assert next(line for line in lines if " one: parked (spawn: " in line and " tools" not in line)
         eventually(lambda: logged(daemon, "catalog.withdrawn"), within=WITHIN)

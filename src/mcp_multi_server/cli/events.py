@@ -62,7 +62,7 @@ def _lines(event: JsonObject, now: float) -> Iterator[tuple[str, str]]:
         case "server":
             yield _change(event), STATE_STYLES.get(text(event, "new"), "")
         case "server_replaced":
-            yield clean(f"{text(member(event, 'server'), 'name')}: replaced, the new one serves"), "green"
+            yield clean(f"{_server(event)}: replaced, the new one serves"), "green"
         case "replacement_failed":
             yield _not_replaced(event), "yellow"
         case "collision":
@@ -81,9 +81,14 @@ def _change(event: JsonObject) -> str:
     """A server that went from one state to another."""
     failure, retry_in = member(event, "failure"), number(event, "retry_in")
     why = ": ".join(filter(None, (text(failure, "reason"), text(failure, "message"))))
-    line = f"{text(member(event, 'server'), 'name')}: {text(event, 'old')} → {text(event, 'new')}"
+    line = f"{_server(event)}: {text(event, 'old')} → {text(event, 'new')}"
     line += f" ({why})" if why and text(event, "new") != "ready" else ""
     return clean(line) + (f", next attempt {until(retry_in)}" if retry_in is not None else "")
+
+
+def _server(event: JsonObject) -> str:
+    """The name of an event's server; one that is leaving has no row in the status any more."""
+    return text(member(event, "server"), "name") or text(event, "server")
 
 
 def _not_replaced(event: JsonObject) -> str:

@@ -192,7 +192,7 @@ class Control:
                 case Stderr(line=line):
                     stream.tell(line)
                 case StateChanged(new=new, failure=failure):
-                    stream.tell_state(new.value, failure and f"{failure.reason}: {failure.message}")
+                    stream.tell_state(new.value, f"{failure.reason}: {failure.message}" if failure else None)
                 case ServerReplaced():
                     stream.tell_state(state, "a new one took its place")
                 case ReplacementFailed(failure=failure):
