@@ -369,7 +369,7 @@ def test_the_table_follows_crashes_edits_and_a_restart_of_the_daemon() -> None:
 
 
 def test_a_watch_in_a_pipe_tells_of_names_that_were_withdrawn() -> None:
-    patience = {"grace": 0.3, "replace": "stop-first"}
+    patience: dict[str, Any] = {"grace": 0.3, "replace": "stop-first"}
     with Daemon({"one": fixture(**patience)}) as daemon:
         daemon.await_up("one")
         with following(daemon, "status", "--watch") as lines:

@@ -12,6 +12,8 @@ from .connect import RETRY_EVERY, connect
 from .failures import HungUp, Unreachable
 from .session import DAEMON_TIMEOUT, Session
 
+LOOK_UP_EVERY = 0.5
+"""Seconds after which a read is begun anew: a Ctrl-C in the moment before one is only noticed after it."""
 EVENTS = ("daemon/events", "notifications/daemon/event")
 LOG = ("daemon/logs", "notifications/daemon/log")
 """A method and the notifications that it makes the daemon send."""
@@ -78,9 +80,11 @@ class Following:
                 continue
             if message is not None:
                 self._heard()
-            elif time.monotonic() >= self._due:
+                return message
+            if time.monotonic() >= self._due:
                 self._give_up()
-            return message
+            if time.monotonic() >= until:
+                return None
 
     def ask(self, method: str) -> JsonObject | None:
         """The result of another request on the same connection; None where the daemon went away.
@@ -97,8 +101,8 @@ class Following:
 
     def _receive(self, until: float) -> JsonObject | None:
         opened = self._session or self._open()
-        deadline = min(until, self._due)
-        return opened.next(self._id, self._notification, None if deadline == math.inf else deadline)
+        deadline = min(until, self._due, time.monotonic() + LOOK_UP_EVERY)
+        return opened.next(self._id, self._notification, deadline)
 
     def _open(self) -> Session:
         self._session = Session(connect(self._socket))

@@ -98,7 +98,7 @@ class Session:
         self._send_request(id, method, params)
         return id
 
-    def next(self, id: int, notification: str, deadline: float | None) -> JsonObject | None:
+    def next(self, id: int, notification: str, deadline: float) -> JsonObject | None:
         """The params of a stream's next notification, or None where none came in time. Raises Ended."""
         while (message := self._receive(deadline)) is not None:
             if message.get("method") == notification:
@@ -145,11 +145,11 @@ class Session:
             if time.monotonic() >= deadline:
                 raise Late(f"the daemon does not respond: no answer within {timeout:g} s")
 
-    def _receive(self, deadline: float | None) -> JsonObject | None:
-        """The next message, or None where none came in time. Without a deadline it waits for as long as it takes."""
+    def _receive(self, deadline: float) -> JsonObject | None:
+        """The next message, or None where none came in time."""
         while (line := self._next_line()) is None:
-            remaining = None if deadline is None else deadline - time.monotonic()
-            if remaining is not None and remaining <= 0:
+            remaining = deadline - time.monotonic()
+            if remaining <= 0:
                 return None
             self._connection.settimeout(remaining)
             try:
