@@ -43,9 +43,10 @@ from mcp_multi_server.core.events import (
 from mcp_multi_server.core.lifecycle import Failure, Reason, State
 from mcp_multi_server.runtime import log_lines, telemetry
 from mcp_multi_server.runtime.control import EVENT_NAMES
-from mcp_multi_server.runtime.log_lines import configure, installed
+from mcp_multi_server.runtime.log_lines import configure
 from mcp_multi_server.runtime.streams import BATCH_EVERY, BATCH_LINES
 from mcp_multi_server.runtime.telemetry import Telemetry
+from tests.logs import log_as_it_was
 
 ROOT = Path(__file__).parent.parent
 LOGS = (ROOT / "docs" / "operations.md").read_text().partition("\n## Logs\n")[2].partition("\n## ")[0]
@@ -102,16 +103,14 @@ def words(cell: str) -> set[str]:
 @pytest.fixture
 def written() -> Iterator[list[dict[str, object]]]:
     """Every kind of line that the log can have, as it is written, ours and others'."""
-    ours, root, raising = logging.getLogger("mcp_multi_server"), logging.getLogger(), logging.raiseExceptions
-    levels, now = (ours.level, root.level), [0.0]
     reader, writer = os.pipe()
     os.set_blocking(reader, False)
-    lines = list[str]()
+    now, lines = [0.0], list[str]()
 
     def read() -> None:
         lines.extend(os.read(reader, 1 << 20).decode().splitlines())
 
-    try:
+    with log_as_it_was():
         configure("debug", "json", fd=writer)
         observe = Telemetry(clock=lambda: now[0])
         for event in EVERYTHING:
@@ -130,14 +129,8 @@ def written() -> Iterator[list[dict[str, object]]]:
         observe(Probed("git", True))
         read()
         yield [json.loads(line) for line in lines]
-    finally:
-        for handler in installed():
-            root.removeHandler(handler)
-        ours.setLevel(levels[0])
-        root.setLevel(levels[1])
-        logging.raiseExceptions = raising
-        os.close(reader)
-        os.close(writer)
+    os.close(reader)
+    os.close(writer)
 
 
 def test_the_sample_has_every_event_there_is() -> None:

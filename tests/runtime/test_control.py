@@ -33,9 +33,9 @@ from mcp_multi_server.core.events import (
 from mcp_multi_server.core.lifecycle import Failure, Reason, State
 from mcp_multi_server.core.settings import LogConfig
 from mcp_multi_server.runtime.access import Peer
-from mcp_multi_server.runtime.log_lines import installed
 from mcp_multi_server.runtime.log_settings import LogSettings
 from mcp_multi_server.runtime.streams import BATCH_LINES
+from tests.logs import log_as_it_was
 
 from .fleet import GONE, Client, Fleet, Message, Script, fleet
 
@@ -89,15 +89,9 @@ def named(name: str) -> Callable[[Message], bool]:
 
 @pytest.fixture
 def log() -> Iterator[LogSettings]:
-    """The log of a daemon whose config says `info`; afterwards it is as it was."""
-    ours, root = logging.getLogger("mcp_multi_server"), logging.getLogger()
-    levels, raising = (ours.level, root.level), logging.raiseExceptions
-    yield LogSettings(LogConfig(format="json"))
-    for handler in installed():
-        root.removeHandler(handler)
-    ours.setLevel(levels[0])
-    root.setLevel(levels[1])
-    logging.raiseExceptions = raising
+    """The log of a daemon whose config says `info`."""
+    with log_as_it_was():
+        yield LogSettings(LogConfig(format="json"))
 
 
 @pytest.mark.parametrize(("method", "params"), [*ANSWERED, *OPEN])

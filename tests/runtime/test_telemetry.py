@@ -56,6 +56,7 @@ from mcp_multi_server.runtime.log_lines import (
     printable,
 )
 from mcp_multi_server.runtime.telemetry import Telemetry, describe
+from tests.logs import log_as_it_was
 
 CRASH = StateChanged(
     "git", State.READY, State.BACKOFF, Failure(Reason.EXIT, "exited with code 3"), 2, 1.23456, ("Traceback", "KeyError")
@@ -209,14 +210,8 @@ class Log:
 
 @pytest.fixture(autouse=True)
 def logging_as_it_was() -> Iterator[None]:
-    ours, root, raising = logging.getLogger("mcp_multi_server"), logging.getLogger(), logging.raiseExceptions
-    levels = ours.level, root.level
-    yield
-    for handler in installed():
-        root.removeHandler(handler)
-    ours.setLevel(levels[0])
-    root.setLevel(levels[1])
-    logging.raiseExceptions = raising
+    with log_as_it_was():
+        yield
 
 
 @pytest.fixture
