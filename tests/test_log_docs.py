@@ -23,6 +23,7 @@ from mcp_multi_server.core.events import (
     ClientGone,
     CollisionChanged,
     ConfigReloaded,
+    DaemonFailed,
     DaemonListening,
     DaemonStopping,
     DaemonWarning,
@@ -31,6 +32,7 @@ from mcp_multi_server.core.events import (
     InvalidLine,
     LogLevelChanged,
     Probed,
+    ProcessesEnded,
     RefreshFailed,
     Rejected,
     ReplacementFailed,
@@ -39,6 +41,7 @@ from mcp_multi_server.core.events import (
     ServerReplaced,
     StateChanged,
     Stderr,
+    Woke,
 )
 from mcp_multi_server.core.lifecycle import Failure, Reason, State
 from mcp_multi_server.runtime import log_lines, telemetry
@@ -79,6 +82,9 @@ EVERYTHING: list[Event] = [
     Rejected("access", 1, "why"),
     DaemonListening("/run/s", "/etc/c.json", "off"),
     DaemonStopping("SIGTERM"),
+    DaemonFailed('Traceback:\n  File "a.py", line 3, in f\nKeyError: 1\n'),
+    ProcessesEnded("why", (1, 2)),
+    Woke(60.0),
     LogLevelChanged("debug", "info", 1, 0),
     DaemonWarning("metrics", "in use"),
     InternalError("router", 'Traceback:\n  File "a.py", line 3, in f\nKeyError: 1\n'),
@@ -151,7 +157,7 @@ def test_every_name_that_the_code_has_for_a_line_is_in_the_table() -> None:
     documented = {name.strip("`") for name, *_ in rows("Every event")}
     source = "".join(Path(str(module.__file__)).read_text() for module in (telemetry, log_lines))
     assert set(
-        re.findall(r'"((?:daemon|server|catalog|collision|client|config|request|log|internal)\.\w+)"', source)
+        re.findall(r'"((?:daemon|server|catalog|collision|client|config|request|processes|log|internal)\.\w+)"', source)
     ) <= (documented)
 
 

@@ -152,7 +152,12 @@ DESCRIBED: list[tuple[Event, str, str, dict[str, object]]] = [
         {"socket": "/run/s", "config": "/etc/c.json", "metrics": "off"},
     ),
     (DaemonStopping("SIGTERM"), "INFO", "daemon.stopping", {"why": "SIGTERM"}),
-    (DaemonFailed("Traceback\nBug"), "ERROR", "daemon.failed", {"trace": ["Traceback", "Bug"]}),
+    (
+        DaemonFailed('Traceback:\n  File "a.py", line 3, in f\nBug: 1\n'),
+        "ERROR",
+        "daemon.failed",
+        {"error": "Bug", "trace": ["a.py:3 in f"]},
+    ),
     (ProcessesEnded("left", (4, 9)), "WARNING", "processes.ended", {"why": "left", "pids": [4, 9]}),
     (Woke(3600.04), "INFO", "daemon.woke", {"seconds": 3600.0}),
     (DaemonWarning("metrics", "in use"), "WARNING", "daemon.warning", {"subject": "metrics", "message": "in use"}),

@@ -43,8 +43,8 @@ class Fleet:
 
     `config_path` is the file that `reload` reads; "" where the config came from elsewhere. `applied` is told of each
     config that took the place of another. `memory`: the file in which catalogs outlive the process; "" for none.
-    `household` keeps account of the processes, `clocks` tell of a suspend. `log` is None where the process, and its log,
-    is somebody else's.
+    `household` keeps account of the processes, `clocks` tell of a suspend. `log` is None where the process is
+    somebody else's, and its log too.
     """
 
     def __init__(

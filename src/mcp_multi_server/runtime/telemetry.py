@@ -109,7 +109,8 @@ def describe(event: Event) -> Entry:
         case DaemonWarning(subject, message):
             return _entry(WARNING, "daemon.warning", subject=subject, message=message)
         case DaemonFailed(trace):
-            return _entry(ERROR, "daemon.failed", trace=trace.splitlines())
+            error, frames = _stack(trace)
+            return _entry(ERROR, "daemon.failed", error=error, trace=frames)
         case ProcessesEnded(why, pids):
             return _entry(WARNING, "processes.ended", why=why, pids=[*pids])
         case Woke(seconds):
