@@ -7,14 +7,15 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Hashable, Iterable
+from contextlib import suppress
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any
 
 import anyio
 from anyio.abc import TaskGroup
 
-from .core.config import AccessConfig, Config, LogConfig
+from .core.config import AccessConfig, Config
 from .core.errors import ConfigError, Problem
 from .core.events import DaemonFailed, DaemonListening, DaemonStopping, DaemonWarning, Event, InternalError
 from .core.paths import SOCKET_VARIABLE, daemon_socket, memory_file, temporary_directory
@@ -24,11 +25,12 @@ from .runtime.fleet import Fleet
 from .runtime.household import Household
 from .runtime.listener import Listener, SocketUnusable, inherit, listen
 from .runtime.log_lines import Format, Level
+from .runtime.log_settings import LogSettings
 from .runtime.metrics import FleetSample, LoopLag, Metrics
 from .runtime.procfs import read_usage
 from .runtime.service import Service
 from .runtime.status import fleet_sample
-from .runtime.telemetry import Telemetry, configure
+from .runtime.telemetry import Telemetry
 from .runtime.watcher import identity, watch
 
 EXIT_FAILED = 1
@@ -36,8 +38,6 @@ EXIT_CONFIG = 78
 """As in sysexits.h: the unit file tells systemd not to start again on it."""
 STOP_MARGIN = 10.0
 """Seconds for killing what did not stop, and what that left behind, and for our own end."""
-Logging: TypeAlias = Callable[[LogConfig], None]
-"""Has the log be as a config wants it."""
 
 
 def run(
@@ -60,18 +60,14 @@ def run(
             _complain(str(problem))
         return EXIT_CONFIG
 
-    def log_as(log: LogConfig) -> None:
-        """The command line is stronger than the config, at a reload too."""
-        configure(log_level or log.level, log_format or log.format)
-
-    log_as(loaded.daemon.log)
+    log = LogSettings(loaded.daemon.log, level=log_level, form=log_format)
     try:
         listener = _listener(socket, shared=_is_shared(loaded.daemon.access))
     except SocketUnusable as unusable:
         _complain(str(unusable))
         return EXIT_FAILED
     try:
-        return anyio.run(partial(Daemon.main, path, loaded, known=known, listener=listener, log_as=log_as))
+        return anyio.run(partial(Daemon.main, path, loaded, known=known, listener=listener, log=log))
     except Exception as bug:
         last_words = Telemetry()
         last_words(DaemonFailed(_stack(bug)))
@@ -89,7 +85,8 @@ def _stack(bug: BaseException) -> str:
 
 
 def _complain(message: str) -> None:
-    sys.stderr.write(f"mcp-multi-server: {message}\n")
+    with suppress(OSError):  # a full disk must not change the exit code
+        sys.stderr.write(f"mcp-multi-server: {message}\n")
 
 
 def _listener(named: str | None, *, shared: bool) -> Listener:
@@ -104,9 +101,9 @@ class Daemon:
     """A fleet as a process, made on the running loop: its log, metrics, signals and watched config."""
 
     @classmethod
-    async def main(cls, path: str, config: Config, *, known: Hashable, listener: Listener, log_as: Logging) -> int:
+    async def main(cls, path: str, config: Config, *, known: Hashable, listener: Listener, log: LogSettings) -> int:
         """Run until a signal says stop. `known`: the file's `identity` before it was read."""
-        daemon = cls(path, config, listener.path, log_as)
+        daemon = cls(path, config, listener.path, log)
         await daemon._begin()
         try:
             await daemon._run(listener, known)
@@ -114,8 +111,8 @@ class Daemon:
             await daemon._end()
         return 0
 
-    def __init__(self, path: str, config: Config, socket: str, log_as: Logging) -> None:
-        self._log_as = log_as
+    def __init__(self, path: str, config: Config, socket: str, log: LogSettings) -> None:
+        self._log = log
         self._telemetry = Telemetry()
         self._lag = LoopLag()
         self._metrics = Metrics(self._sample, read_usage)
@@ -132,6 +129,7 @@ class Daemon:
             reloading=self._service.reloading,
             memory=memory_file(os.environ, os.path.expanduser("~"), path),
             household=self._household,
+            log=log,
         )
 
     async def _begin(self) -> None:
@@ -157,7 +155,7 @@ class Daemon:
         fleet, loop = self._fleet, asyncio.get_running_loop()
         async with anyio.create_task_group() as tasks:
             loop.add_signal_handler(signal.SIGHUP, tasks.start_soon, fleet.config_may_have_changed)
-            tasks.start_soon(self._telemetry.start)
+            tasks.start_soon(self._telemetry.run)
             tasks.start_soon(self._household.keep)
             if tracing.wanted(os.environ):
                 tasks.start_soon(self._trace)
@@ -205,7 +203,7 @@ class Daemon:
         return fleet_sample(fleet.snapshot, fleet.last_reload, clients=clients, loop_lag=self._lag.take())
 
     def _applied(self, before: Config, after: Config) -> None:
-        self._log_as(after.daemon.log)
+        self._log.follow(after.daemon.log)
         for problem in _waits_for_restart(before, after):
             self._observe(DaemonWarning("config", str(problem)))
 

@@ -54,7 +54,8 @@ def test_a_bug_in_the_core_ends_the_process_with_one_line_and_leaves_nothing() -
         assert daemon.wait() == 1
         last = daemon.lines()[-1]
         assert (last["event"], last["level"]) == ("daemon.failed", "error")
-        assert f"ZeroDivisionError: {MESSAGE}" in last["trace"]
+        assert last["error"] == "ZeroDivisionError"
+        assert MESSAGE not in daemon.log, "an exception's text may quote what somebody sent"
         assert any("raise_at_an_edit" in frame for frame in last["trace"])
         daemon.assert_nothing_left()
         assert [one for one in below if is_alive(one)] == []
@@ -67,7 +68,8 @@ def test_a_bug_in_one_server_s_task_is_contained_and_told() -> None:
         eventually(lambda: len(daemon.logged("internal.error")) > 1, what="a second attempt")
         told = daemon.logged("internal.error")[0]
         assert told["where"] == "server buggy"
-        assert f"ZeroDivisionError: {MESSAGE}" in told["trace"]
+        assert told["error"] == "ZeroDivisionError"
+        assert MESSAGE not in daemon.log
         row = daemon.server("buggy")
         assert row["reason"].startswith("internal")
         with daemon.legacy() as wire:
@@ -84,7 +86,7 @@ def test_a_bug_in_a_callback_of_the_loop_is_told_and_survived() -> None:
         daemon.rewrite({"one": fixture()}, settings={"hold": 1})
         (told,) = eventually(lambda: daemon.logged("internal.error"))
         assert told["where"] == "event loop"
-        assert "ZeroDivisionError: division by zero" in told["trace"]
+        assert told["error"] == "ZeroDivisionError"
         assert daemon.server("one")["state"] == "ready"
         daemon.signal(15)
         assert daemon.wait() == 0

@@ -28,6 +28,7 @@ from mcp_multi_server.runtime.connection import Connection
 from mcp_multi_server.runtime.control import Control
 from mcp_multi_server.runtime.gateway import CHANGES_TOGETHER, Gateway
 from mcp_multi_server.runtime.link import Flusher
+from mcp_multi_server.runtime.log_settings import LogSettings
 from mcp_multi_server.runtime.router import Router
 from mcp_multi_server.runtime.session import Session
 from mcp_multi_server.runtime.snapshot import Snapshot
@@ -303,6 +304,7 @@ class Desk:
         self.config = fleet.config
         self.trouble: Exception | None = None
         """Raised in place of a reload."""
+        self.log: LogSettings | None = None
         self.proceed: asyncio.Event | None = None
         """Once set, what a reload waits for."""
 
@@ -312,6 +314,9 @@ class Desk:
 
     def clients(self) -> Iterable[Session]:
         return list(self._fleet.gateway.sessions.values())
+
+    def observe(self, event: Event) -> None:
+        self._fleet.observe(event)
 
     def later(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         async def contained() -> None:

@@ -16,7 +16,7 @@ import pytest
 from mcp_multi_server.core import lifecycle
 from mcp_multi_server.core.catalog import Kind
 from mcp_multi_server.core.config import Config, LimitsConfig, ServerConfig, parse
-from mcp_multi_server.core.events import CollisionChanged, InternalError, ServerRemoved
+from mcp_multi_server.core.events import CatalogWithdrawn, CollisionChanged, InternalError, ServerRemoved
 from mcp_multi_server.core.index import STATE_KEY, Collision
 from mcp_multi_server.core.lifecycle import Failure, Lost, Reason, State
 from mcp_multi_server.core.protocol import Era
@@ -234,6 +234,7 @@ async def test_a_blip_changes_no_list() -> None:
         await fleet.log.until(lambda: len(machine["a"].scripts) == 2)
         await fleet.until(a="ready")
         assert fleet.told(before) == []
+        assert fleet.log.of(CatalogWithdrawn) == []
         assert fleet.supervisor._withdrawals == {}
 
 
@@ -250,6 +251,7 @@ async def test_names_outlive_their_server_by_the_grace_and_come_back_with_it(fie
         assert fleet.listed() == ["ta (backoff)", "tb"]
         await fleet.log.until(lambda: fleet.listed() == ["tb"])
         assert fleet.told(before) == [TOOL]
+        assert fleet.log.of(CatalogWithdrawn) == [CatalogWithdrawn("a")]
         fleet["a"].restart()
         await fleet.until(a="ready")
         assert fleet.listed() == ["ta", "tb"]

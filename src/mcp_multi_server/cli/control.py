@@ -74,17 +74,6 @@ def plan(socket: str | None, file: str | None, *, as_json: bool) -> None:
     _show_problems(result)
 
 
-def logs(socket: str | None, server: str, *, lines: int, as_json: bool) -> None:
-    """What a server wrote to its stderr."""
-    with session(socket) as opened:
-        result = opened.control("daemon/logs", {"server": server, "lines": lines})
-    if as_json:
-        echo_json(result)
-        return
-    for line in words(result, "lines"):
-        echo(clean(line))
-
-
 def _outcome(opened: Session, method: str, params: JsonObject, timeout: float) -> JsonObject:
     try:
         return opened.control(method, params, timeout=timeout)

@@ -87,6 +87,13 @@ class RefreshFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class CatalogWithdrawn:
+    """A server was away for longer than the grace; what it offers is no longer listed."""
+
+    server: str
+
+
+@dataclass(frozen=True, slots=True)
 class Probed:
     """A health probe ended."""
 
@@ -158,6 +165,16 @@ class DaemonStopping:
 
 
 @dataclass(frozen=True, slots=True)
+class LogLevelChanged:
+    """An admin had the daemon log more, or less."""
+
+    level: str
+    was: str
+    client: int
+    uid: int
+
+
+@dataclass(frozen=True, slots=True)
 class DaemonWarning:
     """Something the daemon goes on with or without, and that its owner should know; `subject` is a word."""
 
@@ -219,6 +236,7 @@ Event: TypeAlias = (
     | InvalidLine
     | CatalogRead
     | RefreshFailed
+    | CatalogWithdrawn
     | Probed
     | CollisionChanged
     | ConfigReloaded
@@ -227,6 +245,7 @@ Event: TypeAlias = (
     | Rejected
     | DaemonListening
     | DaemonStopping
+    | LogLevelChanged
     | DaemonWarning
     | DaemonFailed
     | ProcessesEnded

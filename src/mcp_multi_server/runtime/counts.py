@@ -17,7 +17,8 @@ METHODS = frozenset(
         "initialize", "ping", "server/discover", "subscriptions/listen", "logging/setLevel", "completion/complete",
         "tools/list", "tools/call", "prompts/list", "prompts/get",
         "resources/list", "resources/templates/list", "resources/read", "resources/subscribe", "resources/unsubscribe",
-        "daemon/status", "daemon/reload", "daemon/plan", "daemon/restart", "daemon/logs", "daemon/events",
+        "daemon/status", "daemon/reload", "daemon/plan", "daemon/restart", "daemon/logs", "daemon/log-level",
+        "daemon/events",
     }
 )  # fmt: skip
 """Methods that may be a label; a client can send any string."""

@@ -27,6 +27,7 @@ from .control import Control
 from .gateway import Gateway
 from .household import Household
 from .link import Flusher
+from .log_settings import LogSettings
 from .memory import Memory
 from .opener import TransportOpener
 from .router import Router
@@ -45,7 +46,7 @@ class Fleet:
     `config_path` is the file that `reload` reads; "" where the config came from elsewhere. `applied` is told of each
     config that took the place of another; `reloading` is entered for as long as a reload takes. `memory`: the file in
     which catalogs outlive the process; "" for none. `household` keeps account of the processes, `clocks` tell of a
-    suspend.
+    suspend. `log` is None where the process is somebody else's, and its log too.
     """
 
     def __init__(
@@ -59,10 +60,12 @@ class Fleet:
         environ: Mapping[str, str] = os.environ,
         memory: str = "",
         household: Household | None = None,
+        log: LogSettings | None = None,
         clocks: Callable[[], Clocks] = suspend.clocks,
     ) -> None:
         self.config_path = config_path
         self.started_at = time.time()
+        self.log = log
         outcome = "partial" if config.broken else "applied"
         self.last_reload = Reload(outcome, self.started_at, self.started_at, problems_of(config))
         self._tell = observe
@@ -129,7 +132,7 @@ class Fleet:
         self._router.tracer = tracer
 
     def observe(self, event: Event) -> None:
-        """Tell the observer, and the clients that follow events."""
+        """See Actions: the observer, and the clients that follow events."""
         self._tell(event)
         self.gateway.spread(event)
 

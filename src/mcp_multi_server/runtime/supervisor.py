@@ -13,7 +13,15 @@ from anyio.abc import TaskStatus
 
 from ..core.catalog import Catalog, Kind
 from ..core.config import Config, ServerConfig
-from ..core.events import CollisionChanged, InternalError, Observer, ReplacementFailed, ServerRemoved, ServerReplaced
+from ..core.events import (
+    CatalogWithdrawn,
+    CollisionChanged,
+    InternalError,
+    Observer,
+    ReplacementFailed,
+    ServerRemoved,
+    ServerReplaced,
+)
 from ..core.index import Collision, Index, Naming, Offer, changed_kinds
 from ..core.lifecycle import ROUTED, Failure, Reason, State
 from ..core.plan import Plan, allows_two, change_between
@@ -308,6 +316,7 @@ class Supervisor:
         if connection.status.state not in ROUTED:
             connection.catalog = None
             self._changed(connection)
+            self._observe(CatalogWithdrawn(connection.name))
 
     def _publish(
         self, config: Config, connections: Mapping[str, Connection], connection: Connection | None = None
