@@ -75,3 +75,32 @@ async def test_a_wait_that_grows_shorter_is_told_again_without_anything_having_h
         told = [int(words[0].rpartition("next ")[2].removesuffix(" s")) for words in manager.hear_all()[1:]]
         assert manager.hear_all()[1] == ("STATUS=0/1 ready, 1 backoff, next 12 s",)
         assert told == sorted(set(told), reverse=True)
+
+
+async def test_a_reload_is_told_only_between_ready_and_stopping() -> None:
+    with Manager() as manager:
+        service = Service({"NOTIFY_SOCKET": manager.address}, warn=lambda problem: None)
+        fleet = Fleet("", NO_SERVERS, observe=lambda event: None)
+        with service.reloading():
+            assert manager.hear_all() == []
+        assert manager.hear_all() == []
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(service.run, fleet)
+            with anyio.fail_after(10):
+                while len(manager.hear_all()) < 2:
+                    await anyio.sleep(0.01)
+            with service.reloading():
+                with service.reloading():
+                    pass
+                assert [words[0] for words in manager.hear_all()[2:]] == ["RELOADING=1", "RELOADING=1"]
+                service.stopping("SIGTERM", 3)
+            tasks.cancel_scope.cancel()
+        assert manager.hear_all()[4:] == [("STOPPING=1", "EXTEND_TIMEOUT_USEC=3000000", "STATUS=stopping (SIGTERM)")]
+
+
+async def test_who_is_told_to_stop_before_it_is_ready_never_says_that_it_is() -> None:
+    with Manager() as manager:
+        service = Service({"NOTIFY_SOCKET": manager.address}, warn=lambda problem: None)
+        service.stopping("SIGTERM", 3)
+        await service.run(Fleet("", NO_SERVERS, observe=lambda event: None))
+        assert [words[0] for words in manager.hear_all()] == ["STOPPING=1"]

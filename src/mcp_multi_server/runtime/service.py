@@ -49,6 +49,7 @@ class Service:
         self._warn: Callable[[str], None] | None = warn
         self._changed = anyio.Event()
         self._reloads = 0
+        self._is_ready = False
         self._stopping = False
 
     def __call__(self, event: Event) -> None:
@@ -58,8 +59,9 @@ class Service:
 
     async def run(self, fleet: Watched) -> None:
         """Say that the daemon is ready, then how it is, until cancelled."""
-        if not self._notifier:
+        if self._stopping or not self._notifier:
             return
+        self._is_ready = True
         self._notifier.send("READY=1")
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._tell_status, fleet)
@@ -73,18 +75,18 @@ class Service:
         Each beginning is told, because newer systemd wants one that is later than its signal.
         """
         self._reloads += 1
-        if not self._stopping:
+        if self._is_ready:
             self._notifier.send("RELOADING=1", monotonic_usec(), _extension(RELOAD_PATIENCE))
         try:
             yield
         finally:
             self._reloads -= 1
-            if not (self._reloads or self._stopping):  # for newer systemd, stopping is final
+            if self._is_ready and not self._reloads:
                 self._notifier.send("READY=1")
 
     def stopping(self, why: str, seconds: float) -> None:
-        """Say that the daemon stops, and how long that may take."""
-        self._stopping = True
+        """Say that the daemon stops, and how long that may take; for newer systemd that is the last word."""
+        self._stopping, self._is_ready = True, False
         self._notifier.send("STOPPING=1", _extension(seconds), f"STATUS=stopping ({why})")
 
     async def _tell_status(self, fleet: Watched) -> None:
