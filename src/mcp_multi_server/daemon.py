@@ -103,22 +103,23 @@ class Daemon:
     @classmethod
     async def main(cls, path: str, config: Config, *, known: Hashable, listener: Listener, log: LogSettings) -> int:
         """Run until a signal says stop. `known`: the file's `identity` before it was read."""
-        daemon = cls(path, config, listener.path, log)
+        daemon = cls(path, config, listener, log)
         await daemon._begin()
         try:
-            await daemon._run(listener, known)
+            await daemon._run(known)
         finally:
             await daemon._end()
         return 0
 
-    def __init__(self, path: str, config: Config, socket: str, log: LogSettings) -> None:
+    def __init__(self, path: str, config: Config, listener: Listener, log: LogSettings) -> None:
+        self._listener = listener
         self._log = log
         self._telemetry = Telemetry()
         self._lag = LoopLag()
         self._metrics = Metrics(self._sample, read_usage)
         self._stop = anyio.Event()
         self._stopping = False
-        self._children = ChildrenFile(socket, lambda doubt: self._observe(DaemonWarning("children", doubt)))
+        self._children = ChildrenFile(listener.path, lambda doubt: self._observe(DaemonWarning("children", doubt)))
         self._household = Household(observe=lambda event: self._fleet.observe(event), noted=self._children.note)
         self._service = Service(os.environ, warn=lambda problem: self._observe(DaemonWarning("systemd", problem)))
         self._fleet = Fleet(
@@ -151,8 +152,8 @@ class Daemon:
         self._children.remove()
         self._telemetry.flush()
 
-    async def _run(self, listener: Listener, known: Hashable) -> None:
-        fleet, loop = self._fleet, asyncio.get_running_loop()
+    async def _run(self, known: Hashable) -> None:
+        fleet, listener, loop = self._fleet, self._listener, asyncio.get_running_loop()
         async with anyio.create_task_group() as tasks:
             loop.add_signal_handler(signal.SIGHUP, tasks.start_soon, fleet.config_may_have_changed)
             tasks.start_soon(self._telemetry.run)
@@ -204,7 +205,7 @@ class Daemon:
 
     def _applied(self, before: Config, after: Config) -> None:
         self._log.follow(after.daemon.log)
-        for problem in _waits_for_restart(before, after):
+        for problem in _waits_for_restart(before, after, passed=self._listener.is_passed):
             self._observe(DaemonWarning("config", str(problem)))
 
     def _told_to_stop(self, name: str) -> None:
@@ -241,10 +242,10 @@ def _longest_stop(config: Config) -> float:
     return config.daemon.drain + max(servers, default=0.0) + STOP_MARGIN
 
 
-def _waits_for_restart(before: Config, after: Config) -> Iterable[Problem]:
-    """What a new config wants that the running process cannot give."""
+def _waits_for_restart(before: Config, after: Config, *, passed: bool) -> Iterable[Problem]:
+    """What a new config wants that the running process cannot give. `passed`: the socket's mode is systemd's."""
     message = "takes effect when the daemon is started again"
     if before.daemon.metrics != after.daemon.metrics:
         yield Problem("daemon.metrics", message)
-    if _is_shared(after.daemon.access) and not _is_shared(before.daemon.access):
+    if _is_shared(after.daemon.access) and not (passed or _is_shared(before.daemon.access)):
         yield Problem("daemon.access", f"for other users, {message}")

@@ -18,7 +18,7 @@ from tests.e2e.entries import fixture
 from tests.e2e.harness import Daemon, eventually
 from tests.e2e.wire import Wire
 from tests.systemd.needs import require
-from tests.test_daemon import EXIT_FAILED, EXIT_OK
+from tests.test_daemon import EXIT_FAILED, EXIT_OK, entries, logged
 
 WITHIN = 20.0
 
@@ -91,6 +91,14 @@ def test_the_socket_is_left_to_systemd_and_the_lock_is_not(daemon: Activated) ->
     assert daemon.socket.is_socket()
     with lock.open("rb") as file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_access_for_others_needs_no_restart_where_the_sockets_mode_is_systemds(daemon: Activated) -> None:
+    daemon.start()
+    daemon.rewrite({}, settings={"access": {"users": [4321]}})
+    daemon.reload()
+    assert logged(daemon, "config.applied")
+    assert not entries(daemon.log, "daemon.warning")
 
 
 def test_who_connects_while_it_stops_waits_for_the_next_daemon(daemon: Activated) -> None:
