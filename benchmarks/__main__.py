@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from typing import cast
 
-from . import calls, lists, memory, start
+from . import calls, lists, memory, scrape, start
 from .fleet import add_daemon_option
 from .measure import Aim, save, surroundings, table
 from .wire import WireError
@@ -82,6 +82,16 @@ def of_lists(command: str) -> list[Aim]:
     ]
 
 
+def of_scrapes(command: str) -> list[Aim]:
+    """Fifty servers with twenty tools each."""
+    results = scrape.measure(command, servers=50, tools=20, scrapes=15)
+    print(scrape.show(results), flush=True)
+    return [
+        Aim("lines of /metrics, 50 servers with 20 tools", max(result.lines for result in results), 5_000),
+        Aim("lag of the event loop by a scrape, ms", max(result.lag_ms.median for result in results), 20),
+    ]
+
+
 class Options(argparse.Namespace):
     """The command line."""
 
@@ -99,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     begin = time.monotonic()
     print(", ".join(f"{name} {value}" for name, value in surroundings().items()), end="\n\n", flush=True)
     try:
-        aims = [aim for part in (of_calls, of_start, of_memory, of_lists) for aim in part(options.daemon)]
+        aims = [aim for part in (of_calls, of_start, of_memory, of_lists, of_scrapes) for aim in part(options.daemon)]
     except WireError as failure:
         sys.exit(f"benchmarks: {failure}")
     print(table(("figure", "measured", "aim", "met"), [aim.cells() for aim in aims]))

@@ -168,6 +168,13 @@ class Daemon:
             time.sleep(0.02)
         return client
 
+    @property
+    def metrics_address(self) -> str:
+        """HOST:PORT of its /metrics, which its log tells."""
+        with open(self._log, "rb") as log:
+            told = [json.loads(line) for line in log if b'"daemon.listening"' in line]
+        return str(told[0]["metrics"])
+
     def last_words(self) -> str:
         """The end of its log."""
         with open(self._log, encoding="utf-8", errors="replace") as file:

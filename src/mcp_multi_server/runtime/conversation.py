@@ -66,8 +66,8 @@ class Conversation:
     """What is said on one transport.
 
     `invalid` is told of each line that is no message, `changed` of each list that the server says has changed,
-    `failed` of each request that was lost while the connection lives, `lost` of its end, before the waiters are, and
-    `told` of every other notification.
+    `failed` of each request that was lost while the connection lives, `late` of each that was not answered by its
+    deadline, `lost` of the connection's end, before the waiters are, and `told` of every other notification.
     """
 
     def __init__(
@@ -77,6 +77,7 @@ class Conversation:
         changed: Callable[[Kind], None],
         failed: Callable[[Failure], None],
         lost: Callable[[Failure], None],
+        late: Callable[[], None] = lambda: None,
         told: Callable[[Message], None] = lambda message: None,
     ) -> None:
         self._invalid = invalid
@@ -86,7 +87,7 @@ class Conversation:
         self._told = told
         self._loop = asyncio.get_running_loop()
         self.transport: Transport | None = None
-        self.pending = Pending(self._tell_cancelled)
+        self.pending = Pending(self._tell_cancelled, late=late)
         self.negotiated: Negotiated | None = None
         self.loss: Failure | None = None
         self.ended = asyncio.Event()

@@ -19,12 +19,14 @@ from ..core.index import Route, Unroutable
 from ..core.jsonrpc import ABSENT, Buffer, Members, Message
 from ..core.lifecycle import ROUTED, Failure, State
 from ..core.links import renamed_links
+from ..core.operation import Operation
 from ..core.protocol import PROGRESS_TOKEN, Era
 from ..core.uri import namespaced
 from .connection import Connection
 from .conversation import Conversation
 from .request import Caller, Request, too_deep
 from .snapshot import Snapshot
+from .tracing import Span, Tracer
 
 METHODS = frozenset({"tools/call", "prompts/get", "resources/read", "completion/complete"})
 """What is forwarded to the server that owns the name or URI."""
@@ -51,6 +53,7 @@ class Call:
         "router",
         "sent_as",
         "server",
+        "span",
         "started",
         "token",
     )
@@ -64,6 +67,7 @@ class Call:
         self.hold: asyncio.TimerHandle | None = None
         self.token = request.meta.get(PROGRESS_TOKEN) if request.meta else None
         self.server = ""
+        self.span: Span | None = None
         self.sent_as = 0
         self.route: Route
         self.connection: Connection
@@ -77,6 +81,8 @@ class Call:
         self.deadline, self.latest = now + timeout, now + LONGEST_FACTOR * timeout
         renamed = _renamed(self.request, route.name)  # may raise, so before anything is noted
         self.sent_as = conversation.pending.add(self)
+        if self.router.tracer is not None:
+            self.span = self._traced(self.router.tracer)
         conversation.send(self.sent_as, self.request.method, self._params(renamed))
 
     def settle(self, message: Message) -> None:
@@ -130,12 +136,22 @@ class Call:
         self.caller.calls.pop(self.request.id, None)
         self.router.done(self, error)
 
+    def _traced(self, tracer: Tracer) -> Span:
+        """The span of this call, which the server gets as its parent."""
+        config, negotiated = self.connection.config, self.conversation.negotiated
+        assert negotiated is not None
+        operation = Operation(
+            self.request.method, self.route.name, self.server, negotiated.version, config.url or "", self.sent_as
+        )
+        return tracer.begin(operation, self.request.meta, seconds_ago=self.router.time() - self.started)
+
     def _params(self, renamed: bool) -> Buffer:
         """The params to forward: the client's own bytes, except for what names and eras make different."""
         request = self.request
         assert self.conversation.negotiated is not None
+        said = request.meta if self.span is None else self.span.meta
         meta = protocol.meta_for_server(
-            request.meta,
+            said,
             client=request.era,
             server=self.conversation.negotiated.era,
             client_info=self.caller.client_info,
@@ -178,6 +194,8 @@ class Router:
         self._wall = wall
         self.time = asyncio.get_running_loop().time
         self._call_at = asyncio.get_running_loop().call_at
+        self.tracer: Tracer | None = None
+        """Where spans are wanted, what makes them."""
         self.held: dict[Call, str] = {}
         """Calls that were not sent yet, with the server that they wait for."""
 
@@ -232,6 +250,8 @@ class Router:
 
     def done(self, call: Call, error: str) -> None:
         """Tell that a call ended."""
+        if call.span is not None:
+            call.span.end(error)
         tool = call.route.name if call.sent_as and call.request.method == "tools/call" else ""
         kind = call.connection.transport_kind if call.sent_as else ""
         seconds = self.time() - call.started
@@ -356,7 +376,7 @@ def _renamed(request: Request, name: str) -> bool:
 
 
 def _starting_owner(snapshot: Snapshot, request: Request) -> Connection | None:
-    """The server that a qualified name or namespaced URI speaks of and whose lists were not read yet."""
+    """The server that a qualified name or namespaced URI speaks of and whose lists were not read of late."""
     if request.method == "completion/complete":
         target = _reference(request)[1]
     else:
@@ -366,7 +386,7 @@ def _starting_owner(snapshot: Snapshot, request: Request) -> Connection | None:
         connection
         for name, connection in snapshot.connections.items()
         if target.startswith((f"{snapshot.config.prefix_of(name)}{separator}", f"{name}:"))
-        and connection.catalog is None
+        and (connection.catalog is None or connection.stale)
         and connection.status.state not in ROUTED
     ]
     return max(meant, key=lambda connection: len(connection.name), default=None)
