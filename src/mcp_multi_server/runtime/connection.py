@@ -281,7 +281,7 @@ class Connection:
             invalid=self._invalid,
             changed=self._list_changed,
             failed=lambda failure: self._health.request_failed(conversation),
-            late=lambda: self._health.request_late(conversation),
+            unanswered=self._health.request_unanswered,
             lost=self._lost,
             told=self._told,
         )

@@ -66,8 +66,8 @@ class Conversation:
     """What is said on one transport.
 
     `invalid` is told of each line that is no message, `changed` of each list that the server says has changed,
-    `failed` of each request that was lost while the connection lives, `late` of each that was not answered by its
-    deadline, `lost` of the connection's end, before the waiters are, and `told` of every other notification.
+    `failed` of each request that was lost while the connection lives, `unanswered` of each that nothing came after
+    until its deadline, `lost` of the connection's end, before the waiters are, and `told` of every other notification.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Conversation:
         changed: Callable[[Kind], None],
         failed: Callable[[Failure], None],
         lost: Callable[[Failure], None],
-        late: Callable[[], None] = lambda: None,
+        unanswered: Callable[[], None] = lambda: None,
         told: Callable[[Message], None] = lambda message: None,
     ) -> None:
         self._invalid = invalid
@@ -85,13 +85,16 @@ class Conversation:
         self._failed_on_the_way = failed
         self._lost = lost
         self._told = told
+        self._unanswered = unanswered
         self._loop = asyncio.get_running_loop()
         self.transport: Transport | None = None
-        self.pending = Pending(self._tell_cancelled, late=late)
+        self.pending = Pending(self._tell_cancelled, late=self._is_late)
         self.negotiated: Negotiated | None = None
         self.loss: Failure | None = None
         self.ended = asyncio.Event()
         self.last_answer = self._loop.time()
+        self._last_answered = 0
+        """The id of the newest request when the server was last heard."""
         self.probing = False
         """Whether the server has been asked what it speaks and has not said."""
         self._flood_since = 0.0
@@ -288,7 +291,7 @@ class Conversation:
             if id is None or not self.pending.was_issued(id):  # else late: cancelled, or answered twice
                 self._count_invalid("an answer to no request")
             return
-        self.last_answer = self._loop.time()
+        self._heard()
         try:
             if (fault := _fault(message)) is None:
                 waiter.settle(message)
@@ -318,8 +321,16 @@ class Conversation:
             return
         id = _number(bytes(params.get("progressToken", b"")))
         if id is not None and (waiter := self.pending.get(id)) is not None:
-            self.last_answer = self._loop.time()
+            self._heard()
             waiter.progress(params)
+
+    def _heard(self) -> None:
+        self.last_answer, self._last_answered = self._loop.time(), self.pending.newest
+
+    def _is_late(self, id: int) -> None:
+        """The deadline of a request has passed; the server may be slow with it alone, or silent altogether."""
+        if id > self._last_answered:
+            self._unanswered()
 
     def _requested(self, message: Message) -> None:
         """Answer what a legacy server may ask of a client; a modern one must not ask (transports/stdio)."""

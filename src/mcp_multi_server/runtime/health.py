@@ -55,13 +55,14 @@ class Health:
         self._request_failed_at = self._loop.time()
         self._happen(lifecycle.TransportFailed())
 
-    def request_late(self, conversation: Conversation) -> None:
-        """A request was not answered in time; where nothing else was, the server may hang."""
-        if self._loop.time() - conversation.last_answer >= PROBE_DEADLINE:
-            self.doubt()
+    def request_unanswered(self) -> None:
+        """A request was not answered by its deadline, nor was anything else since it was sent: as good as a probe."""
+        if self._status().state is State.READY:
+            self._happen(lifecycle.Unanswered())
+        self.doubt()
 
     async def keep(self, conversation: Conversation) -> None:
-        """Probe a server that is silent, degraded or doubted; end the connection of one that hangs."""
+        """Probe a server that is idle, degraded or doubted; end the connection of one that hangs."""
         while True:
             await self._probe_is_due(conversation)
             good = await _probe(conversation)
@@ -73,12 +74,15 @@ class Health:
                 conversation.lose(Failure(Reason.HANG, f"missed {lifecycle.FALL} probes in a row"))
 
     async def _probe_is_due(self, conversation: Conversation) -> None:
-        """Wait for as long as other answers do for a probe's."""
+        """Wait until nothing else tells how the server is: it neither answers nor has been asked.
+
+        One that works on a call may not be able to answer a probe before it is done, and has the call's time for it.
+        """
         if self._status().state is State.DEGRADED:
             await anyio.sleep(PROBE_WHEN_DEGRADED)
             return
         while not await self._is_doubted_within(self._spread(PROBE_EVERY, PROBE_SPREAD)):
-            if self._loop.time() - conversation.last_answer >= PROBE_EVERY:
+            if self._loop.time() - conversation.last_answer >= PROBE_EVERY and not conversation.pending.due:
                 return
 
     async def _is_doubted_within(self, seconds: float) -> bool:

@@ -32,11 +32,11 @@ class Waiter(Protocol):
 class Pending:
     """The table.
 
-    `cancel` is told the id of each request that is given up, so that the server can be told; `late`, that the deadline
-    of one or more has passed.
+    `cancel` is told the id of each request that is given up, so that the server can be told; `late`, the id of the
+    newest one whose deadline has just passed.
     """
 
-    def __init__(self, cancel: Callable[[int, str], None], *, late: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, cancel: Callable[[int, str], None], *, late: Callable[[int], None] = lambda id: None) -> None:
         self._cancel = cancel
         self._late = late
         self._rows: dict[int, Waiter] = {}
@@ -58,6 +58,11 @@ class Pending:
         self._rows[self._last] = waiter
         if self._timer is None or waiter.deadline < self._timer.when():
             self._arm(waiter.deadline)
+        return self._last
+
+    @property
+    def newest(self) -> int:
+        """The id of the last request, 0 before the first."""
         return self._last
 
     def was_issued(self, id: int) -> bool:
@@ -95,6 +100,6 @@ class Pending:
                 self._cancel(id, "deadline exceeded")
                 waiter.expire()
         if overdue:
-            self._late()
+            self._late(max(overdue))
         if self._rows:
             self._arm(min(waiter.deadline for waiter in self._rows.values()))
