@@ -22,6 +22,7 @@ from ..core.jsonrpc import Message
 from ..core.lifecycle import ROUTED, Failure, Happening, Lost, Reason, State, Status
 from ..core.protocol import Era, Negotiated
 from .conversation import Conversation
+from .host import Host
 from .transport import Receiver, Transport
 
 STDERR_LINES = 200
@@ -60,6 +61,7 @@ class Surroundings:
     """Waits until the machine has room for one more server to start."""
     changed: Callable[[Connection], None]
     """Told after the state or the catalog changed."""
+    host: Host
 
 
 class Connection:
@@ -234,12 +236,15 @@ class Connection:
 
     async def _converse(self, kind: str, era: Era | None) -> tuple[Failure | None, Conversation]:
         """One transport from its opening to its end."""
+        host = self._surroundings.host
         conversation = Conversation(
             invalid=self._invalid,
             changed=self._list_changed,
             failed=self._request_failed,
             lost=self._lost,
-            told=self._told,
+            told=lambda message: self._told(conversation, message),
+            asked=lambda message: host.asked(self, conversation, message),
+            capabilities=host.capabilities(self.config),
         )
         failure: Failure | None = None
         receiver = conversation.receiver(self._stderr)
@@ -411,10 +416,12 @@ class Connection:
     def _list_changed(self, kind: Kind) -> None:
         self._nudged.set()
 
-    def _told(self, message: Message) -> None:
+    def _told(self, conversation: Conversation, message: Message) -> None:
         """A subscription begins: what changed since the lists were read was told to nobody."""
         if message.method == "notifications/subscriptions/acknowledged":
             self._nudged.set()
+        else:
+            self._surroundings.host.told(self, conversation, message)
 
     def _request_failed(self, failure: Failure) -> None:
         if self.conversation is None or self.status.state not in ROUTED:

@@ -37,7 +37,7 @@ class Fleet:
     """Runs the servers of a config for the clients of its gateway; carries out what control methods ask (see Actions).
 
     `config_path` is the file that `reload` reads; "" where the config came from elsewhere. `applied` is told of each
-    config that took the place of another.
+    config that took the place of another. `abilities`: see Router.
     """
 
     def __init__(
@@ -48,6 +48,7 @@ class Fleet:
         observe: Observer,
         applied: Callable[[Config, Config], None] = lambda before, after: None,
         environ: Mapping[str, str] = os.environ,
+        abilities: frozenset[str] | None = None,
     ) -> None:
         self.config_path = config_path
         self.started_at = time.time()
@@ -59,8 +60,12 @@ class Fleet:
         self._tasks: TaskGroup | None = None
         flusher = Flusher()
         opener = TransportOpener(lambda: self.snapshot.config.daemon.limits, flusher, dict(environ))
-        self._supervisor = Supervisor(config, open_transport=opener, observe=self.observe, luck=random.random)
-        router = Router(lambda: self.snapshot, observe=self.observe, wall=lambda time: iso(wall(time)))
+        router = Router(
+            lambda: self.snapshot, observe=self.observe, wall=lambda time: iso(wall(time)), abilities=abilities
+        )
+        self._supervisor = Supervisor(
+            config, open_transport=opener, observe=self.observe, luck=random.random, host=router
+        )
         self._supervisor.listeners.append(router.changed)
         self.gateway = Gateway(self._supervisor, router, Control(self), observe=self.observe, flusher=flusher)
 

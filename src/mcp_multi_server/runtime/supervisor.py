@@ -19,6 +19,7 @@ from ..core.lifecycle import ROUTED, State
 from ..core.plan import Plan
 from .connection import Connection, Opener, Surroundings
 from .gate import Gate
+from .host import Host
 from .process import read_usage
 from .snapshot import Snapshot
 
@@ -41,12 +42,14 @@ class _Run:
 class Supervisor:
     """The fleet. `run` is its task tree; `apply` takes a new config."""
 
-    def __init__(self, config: Config, *, open_transport: Opener, observe: Observer, luck: Callable[[], float]) -> None:
+    def __init__(
+        self, config: Config, *, open_transport: Opener, observe: Observer, luck: Callable[[], float], host: Host
+    ) -> None:
         self._observe = observe
         self._loop = asyncio.get_running_loop()
         self._gate = Gate(starting=self._starting_pids, is_burning=_is_burning)
         self._surroundings = Surroundings(
-            open=open_transport, observe=observe, luck=luck, admit=self._admit, changed=self._changed
+            open=open_transport, observe=observe, luck=luck, admit=self._admit, changed=self._changed, host=host
         )
         self._runs: dict[str, _Run] = {}
         self._withdrawals: dict[str, asyncio.TimerHandle] = {}
