@@ -263,6 +263,25 @@ async def test_questions_that_wait_have_a_cap(monkeypatch: pytest.MonkeyPatch) -
         assert [(await client.question())["id"] for _ in range(2)] == [2, 3]
 
 
+async def test_that_a_user_is_done_at_a_url_hears_the_client_that_was_asked() -> None:
+    server = mute()
+    done = '{"elicitationId":"e\u00e9","x":1.0}'
+    async with fleet(server) as running:
+        await running.rested()
+        client, other = await running.legacy(CAN), await running.legacy(CAN)
+        await calling(client, server)
+        server.ask("elicitation/create", '{"mode":"url","url":"https://x","elicitationId":"e\u00e9"}')
+        await client.reply(await client.question(), result='{"action":"accept"}')
+        await server.response()
+        for _ in range(2):
+            server.tell("notifications/elicitation/complete", done)
+        told = await client.settled()
+        assert [(one["method"], one["params"]) for one in told] == [
+            ("notifications/elicitation/complete", json.loads(done))
+        ]
+        assert await other.settled() == []
+
+
 # --- how a question ends ----------------------------------------------------------------------------------------------
 
 
@@ -593,6 +612,24 @@ async def test_a_client_that_left_ends_them_sooner(monkeypatch: pytest.MonkeyPat
         client.close()
         assert params_of(await server.got("notifications/cancelled"))["requestId"] == int(call)
         assert "has ended" in (await refused(server))["message"]
+
+
+async def test_a_client_that_left_stands_in_nobodys_way_for_long() -> None:
+    server = mute()
+    async with fleet(server) as running:
+        gone, here = await running.client(modern=True, capabilities=CAN), await running.legacy(CAN)
+        first = await calling(gone, server)
+        server.ask(SAMPLING, "{}")
+        await asked(gone)
+        gone.close()
+        await running.until(lambda: len(running.gateway.sessions) == 1 or None)
+        await calling(here, server, number=2)
+        server.ask(SAMPLING, "{}", id="2")
+        assert "several clients" in (await refused(server, "2"))["message"], "it may have been asked for either"
+        assert params_of(await server.got("notifications/cancelled"))["requestId"] == int(first)
+        assert "has ended" in (await refused(server))["message"]
+        server.ask(SAMPLING, "{}", id="3")
+        await here.question()
 
 
 async def test_calls_that_wait_for_their_client_have_a_cap(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,6 +36,8 @@ PARKED_MOST = 1024
 PARKED_BY_ONE = 32
 """Calls that wait for their client to come back, in all and of one client."""
 STATE_PREFIX = "mcp-multi-server."
+ELSEWHERE_MOST = 1024
+"""Users who are at a URL; of further ones it is not told that they are done."""
 _ENDED = "the call for which it was asked has ended"
 
 
@@ -190,6 +192,10 @@ class Asking:
         self._abilities = abilities
         self._parked: dict[str, Call] = {}
         """Calls of modern clients that are to come back with answers, by the `requestState` that they were given."""
+        self._orphans: set[str] = set()
+        """The states of those whose client's connection has ended."""
+        self._elsewhere: dict[bytes, Caller] = {}
+        """The legacy clients whose users were sent to a URL, by the id of that elicitation."""
         self._keys = 0
         self._loop = asyncio.get_running_loop()
 
@@ -214,6 +220,12 @@ class Asking:
         question = conversation.questions.get(bytes(params.get("requestId", b"")))
         if question is not None:
             question.withdraw(jsonrpc.text(params.get("reason")) or "cancelled by the server")
+
+    def completed(self, message: Message) -> None:
+        """A server says that what a client was to do at a URL is done (2025-11-25, client/elicitation)."""
+        caller = self._elsewhere.pop(bytes(asking.params_of(message.params).get("elicitationId", b"")), None)
+        if caller is not None:
+            caller.notify(message.method, message.params)
 
     def left(self, call: Call) -> None:
         """A call has ended: what was asked for it is over, as far as that can be told."""
@@ -253,6 +265,7 @@ class Asking:
             raise RpcError(INVALID_PARAMS, "requestState was not given for this request, or is used or expired")
         responses = asking.responses_in(request.params)
         del self._parked[state]
+        self._orphans.discard(state)
         call.unpark(caller, request)
         self._go_on(call, responses)
         return True
@@ -261,8 +274,10 @@ class Asking:
         """A client's connection has ended; its parked calls may be continued over another, for a while."""
         if self.owner is caller:
             self.owner = None
+        self._elsewhere = {id: sent for id, sent in self._elsewhere.items() if sent is not caller}
         for state, call in self._parked.items():
             if call.caller is caller:
+                self._orphans.add(state)
                 self._loop.call_later(COME_BACK_WITHIN, self._drop, state)
 
     # -- how a question finds its client ---------------------------------------------------------------------------
@@ -277,6 +292,7 @@ class Asking:
         if not callers:
             raise RpcError(INTERNAL_ERROR, "no client's call is with this server, so there is nobody to ask")
         if len(callers) > 1:
+            self._drop_orphans(calls)
             raise RpcError(INTERNAL_ERROR, "calls of several clients are with this server: it is not known whom to ask")
         if calls and all(call.request.era is Era.MODERN for call in calls):
             self._park(question, calls)
@@ -287,6 +303,8 @@ class Asking:
         """Ask a legacy client, by a request."""
         _check(question, caller.capabilities)
         id = caller.questions.ask(question.method, question.payload, question)
+        if "elicitationId" in question.params and len(self._elsewhere) < ELSEWHERE_MOST:
+            self._elsewhere[bytes(question.params["elicitationId"])] = caller
         question.open(
             caller, calls, take_back=lambda reason: caller.questions.take_back(id, reason), late=question.late
         )
@@ -345,7 +363,14 @@ class Asking:
         else:
             question.late()
 
+    def _drop_orphans(self, calls: list[Call]) -> None:
+        """Calls that may never be continued make way for those of clients that are there."""
+        for call in calls:
+            if call.is_parked and (state := call.talk().state) in self._orphans:
+                self._drop(state)
+
     def _drop(self, state: str) -> None:
+        self._orphans.discard(state)
         if (call := self._parked.pop(state, None)) is not None:
             call.talk().state = ""
             call.cancel("the client did not come back with what it was asked")

@@ -136,6 +136,8 @@ class Router:
             self.logs.told(connection, conversation, message)
         elif message.method == "notifications/cancelled":
             self.asking.taken_back(conversation, message)
+        elif message.method == "notifications/elicitation/complete":
+            self.asking.completed(message)
 
     def gone(self, caller: Caller) -> None:
         """A client is gone, and its calls with it."""
