@@ -74,6 +74,7 @@ def back(first: Message, response: str = EXACT, **others: Any) -> str:
 async def test_a_question_and_its_answer_are_passed_on_as_they_are(method: str) -> None:
     server = mute()
     async with fleet(server) as running:
+        await running.rested()
         client = await running.legacy(CAN)
         call = await calling(client, server)
         server.ask(method, f'{{"x":{EXACT},"_meta":{{"vendor/y":1.0}}}}', id='"a/\\u00e9"')
@@ -92,6 +93,7 @@ async def test_a_question_and_its_answer_are_passed_on_as_they_are(method: str) 
 async def test_a_question_without_params_still_says_who_asks() -> None:
     server = mute()
     async with fleet(server) as running:
+        await running.rested()
         client = await running.legacy(CAN)
         await calling(client, server)
         server.ask("roots/list")
@@ -101,6 +103,7 @@ async def test_a_question_without_params_still_says_who_asks() -> None:
 async def test_a_clients_error_is_passed_on_as_it_is() -> None:
     server = mute()
     async with fleet(server) as running:
+        await running.rested()
         client = await running.legacy(CAN)
         await calling(client, server)
         server.ask(SAMPLING, "{}")
@@ -113,6 +116,7 @@ async def test_a_clients_error_is_passed_on_as_it_is() -> None:
 async def test_an_answer_that_is_none_becomes_an_error(answer: str) -> None:
     server = mute()
     async with fleet(server) as running:
+        await running.rested()
         client = await running.legacy(CAN)
         await calling(client, server)
         server.ask(SAMPLING, "{}")
@@ -123,6 +127,7 @@ async def test_an_answer_that_is_none_becomes_an_error(answer: str) -> None:
 async def test_questions_of_several_calls_and_servers_are_kept_apart() -> None:
     one, two = mute(), mute("two", tools=["other"])
     async with fleet(one, two) as running:
+        await running.rested()
         client = await running.legacy(CAN)
         await calling(client, one)
         await client.post("tools/call", {"name": "other"}, id=2)
@@ -159,6 +164,7 @@ async def test_a_client_is_asked_only_what_it_declares(
 ) -> None:
     server = mute()
     async with fleet(server) as running:
+        await running.rested()
         client = await running.of_era(era, capabilities)
         call = await calling(client, server)
         server.ask(method, params)
@@ -180,6 +186,7 @@ async def test_a_server_is_told_what_its_entry_lets_it_ask(entry: Message, decla
     server = Script("one", entry=entry)
     server.replies["tools/call"] = None
     async with fleet(server) as running:
+        await running.rested()
         assert params_of(server.of("initialize")[0])["capabilities"] == declared
         client = await running.legacy(CAN)
         await calling(client, server)
@@ -193,6 +200,7 @@ async def test_a_server_is_told_what_its_entry_lets_it_ask(entry: Message, decla
 async def test_with_calls_of_two_clients_nobody_is_asked() -> None:
     server = mute()
     async with fleet(server) as running:
+        await running.rested()
         one, other = await running.legacy(CAN), await running.client(modern=True, capabilities=CAN)
         await calling(one, server)
         call = await calling(other, server, number=2)
@@ -209,6 +217,7 @@ async def test_with_calls_of_two_clients_nobody_is_asked() -> None:
 async def test_without_a_call_nobody_is_asked() -> None:
     server = mute()
     async with fleet(server) as running:
+        await running.rested()
         client = await running.legacy(CAN)
         server.ask(SAMPLING, "{}")
         error = await refused(server)
@@ -219,6 +228,7 @@ async def test_without_a_call_nobody_is_asked() -> None:
 async def test_the_one_client_whose_servers_they_are_is_asked_without_a_call_too() -> None:
     server = mute()
     async with fleet(server) as running:
+        await running.rested()
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         running.gateway.adopt(theirs)
@@ -237,6 +247,7 @@ async def test_the_one_client_whose_servers_they_are_is_asked_without_a_call_too
 async def test_an_id_in_use_is_refused_until_it_is_answered() -> None:
     server = mute()
     async with fleet(server) as running:
+        await running.rested()
         client = await running.legacy(CAN)
         await calling(client, server)
         server.ask(SAMPLING, '{"n":1}')
@@ -252,6 +263,7 @@ async def test_questions_that_wait_have_a_cap(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(questions, "MOST", 2)
     server = mute()
     async with fleet(server) as running:
+        await running.rested()
         client = await running.legacy(CAN)
         await calling(client, server)
         for id in ("1", "2", "3"):
@@ -288,6 +300,7 @@ async def test_that_a_user_is_done_at_a_url_hears_the_client_that_was_asked() ->
 async def test_what_a_server_takes_back_the_client_hears_and_its_late_answer_is_dropped() -> None:
     server = mute()
     async with fleet(server) as running:
+        await running.rested()
         client = await running.legacy(CAN)
         await calling(client, server)
         server.ask(SAMPLING, "{}", id='"q"')
@@ -305,6 +318,7 @@ async def test_what_a_server_takes_back_the_client_hears_and_its_late_answer_is_
 async def test_with_its_call_cancelled_a_question_ends_on_both_sides() -> None:
     server = mute()
     async with fleet(server) as running:
+        await running.rested()
         client = await running.legacy(CAN)
         await calling(client, server)
         server.ask(SAMPLING, "{}")
@@ -317,6 +331,7 @@ async def test_with_its_call_cancelled_a_question_ends_on_both_sides() -> None:
 async def test_with_its_call_answered_a_question_ends_on_both_sides() -> None:
     server = mute()
     async with fleet(server) as running:
+        await running.rested()
         client = await running.legacy(CAN)
         call = await calling(client, server)
         server.ask(SAMPLING, "{}")
@@ -330,6 +345,7 @@ async def test_with_its_call_answered_a_question_ends_on_both_sides() -> None:
 async def test_while_another_call_of_the_client_runs_there_a_question_stays() -> None:
     server = mute()
     async with fleet(server) as running:
+        await running.rested()
         client = await running.legacy(CAN)
         first = await calling(client, server, id=1)
         await calling(client, server, id=2, number=2)
@@ -344,6 +360,7 @@ async def test_while_another_call_of_the_client_runs_there_a_question_stays() ->
 async def test_a_client_that_leaves_answers_nothing_and_its_server_hears_so() -> None:
     server = mute()
     async with fleet(server) as running:
+        await running.rested()
         client = await running.legacy(CAN)
         call = await calling(client, server)
         server.ask(SAMPLING, "{}")
@@ -356,6 +373,7 @@ async def test_a_client_that_leaves_answers_nothing_and_its_server_hears_so() ->
 async def test_a_client_that_has_said_all_cannot_be_asked() -> None:
     server = mute()
     async with fleet(server) as running:
+        await running.rested()
         client = await running.legacy(CAN)
         call = await calling(client, server)
         server.ask(SAMPLING, "{}")
@@ -371,6 +389,7 @@ async def test_a_client_that_has_said_all_cannot_be_asked() -> None:
 async def test_a_server_that_dies_takes_its_questions_back() -> None:
     server = mute()
     async with fleet(server) as running:
+        await running.rested()
         client = await running.legacy(CAN)
         await calling(client, server)
         server.ask(SAMPLING, "{}")
@@ -388,6 +407,7 @@ async def test_a_server_that_dies_takes_its_questions_back() -> None:
 async def test_who_thinks_longer_than_the_call_may_take_is_not_cut_off() -> None:
     server = mute(entry={"timeout": 0.1})
     async with fleet(server) as running:
+        await running.rested()
         client, other = await running.legacy(CAN), await running.legacy()
         call = await calling(client, server)
         server.ask(SAMPLING, "{}")
@@ -403,6 +423,7 @@ async def test_who_thinks_longer_than_the_call_may_take_is_not_cut_off() -> None
 async def test_after_the_answer_the_time_of_the_call_runs_on() -> None:
     server = mute(entry={"timeout": 0.1})
     async with fleet(server) as running:
+        await running.rested()
         client = await running.legacy(CAN)
         await calling(client, server)
         server.ask(SAMPLING, "{}")
@@ -415,6 +436,7 @@ async def test_thinking_too_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(asking, "THINKING", 0.05)
     server = mute()
     async with fleet(server) as running:
+        await running.rested()
         client = await running.legacy(CAN)
         call = await calling(client, server)
         server.ask(SAMPLING, "{}")
@@ -431,6 +453,7 @@ async def test_thinking_too_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_a_modern_client_is_asked_by_the_answer_and_comes_back_with_its_own() -> None:
     server = mute()
     async with fleet(server) as running:
+        await running.rested()
         client = await running.client(modern=True, capabilities=CAN)
         call = await calling(client, server)
         server.ask(SAMPLING, f'{{"x":{EXACT}}}')
@@ -451,6 +474,7 @@ async def test_a_modern_client_is_asked_by_the_answer_and_comes_back_with_its_ow
 async def test_each_question_of_a_call_is_a_round() -> None:
     server = mute()
     async with fleet(server) as running:
+        await running.rested()
         client = await running.client(modern=True, capabilities=CAN)
         call = await calling(client, server, id=0)
         for number in range(1, 4):
@@ -466,6 +490,7 @@ async def test_each_question_of_a_call_is_a_round() -> None:
 async def test_what_is_asked_meanwhile_or_left_unanswered_is_asked_next_time() -> None:
     server = mute()
     async with fleet(server) as running:
+        await running.rested()
         client = await running.client(modern=True, capabilities=CAN)
         await calling(client, server)
         server.ask(SAMPLING, '{"n":1}', id="1")
@@ -491,6 +516,7 @@ async def test_what_is_asked_meanwhile_or_left_unanswered_is_asked_next_time() -
 async def test_a_state_goes_on_with_nothing_but_its_own_call(changed: Message) -> None:
     server = mute(tools=["echo", "other"])
     async with fleet(server) as running:
+        await running.rested()
         client = await running.client(modern=True, capabilities=CAN)
         await calling(client, server)
         server.ask(SAMPLING, "{}")
@@ -505,6 +531,7 @@ async def test_a_state_goes_on_with_nothing_but_its_own_call(changed: Message) -
 async def test_a_state_is_good_for_one_time() -> None:
     server = mute()
     async with fleet(server) as running:
+        await running.rested()
         client = await running.client(modern=True, capabilities=CAN)
         call = await calling(client, server)
         server.ask(SAMPLING, "{}")
@@ -522,6 +549,7 @@ async def test_a_state_is_good_for_one_time() -> None:
 async def test_responses_that_cannot_be_read_are_refused_and_may_be_given_again(responses: str) -> None:
     server = mute()
     async with fleet(server) as running:
+        await running.rested()
         client = await running.client(modern=True, capabilities=CAN)
         await calling(client, server)
         server.ask(SAMPLING, "{}")
@@ -535,6 +563,7 @@ async def test_responses_that_cannot_be_read_are_refused_and_may_be_given_again(
 async def test_a_modern_client_may_come_back_over_another_connection() -> None:
     server = mute()
     async with fleet(server) as running:
+        await running.rested()
         client = await running.client(modern=True, capabilities=CAN)
         call = await calling(client, server)
         server.ask(SAMPLING, "{}")
@@ -551,6 +580,7 @@ async def test_a_modern_client_may_come_back_over_another_connection() -> None:
 async def test_the_end_of_a_call_that_came_meanwhile_is_told_on_return() -> None:
     server = mute()
     async with fleet(server) as running:
+        await running.rested()
         client = await running.client(modern=True, capabilities=CAN)
         call = await calling(client, server)
         server.ask(SAMPLING, "{}")
@@ -563,6 +593,7 @@ async def test_the_end_of_a_call_that_came_meanwhile_is_told_on_return() -> None
 async def test_a_server_that_died_meanwhile_is_told_on_return() -> None:
     server = mute()
     async with fleet(server) as running:
+        await running.rested()
         client = await running.client(modern=True, capabilities=CAN)
         await calling(client, server)
         server.ask(SAMPLING, "{}")
@@ -576,6 +607,7 @@ async def test_a_server_that_died_meanwhile_is_told_on_return() -> None:
 async def test_what_the_server_took_back_meanwhile_is_not_asked_again() -> None:
     server = mute()
     async with fleet(server) as running:
+        await running.rested()
         client = await running.client(modern=True, capabilities=CAN)
         call = await calling(client, server)
         server.ask(SAMPLING, "{}")
@@ -592,6 +624,7 @@ async def test_a_client_that_never_comes_back_ends_call_and_question(monkeypatch
     monkeypatch.setattr(asking, "THINKING", 0.05)
     server = mute()
     async with fleet(server) as running:
+        await running.rested()
         client = await running.client(modern=True, capabilities=CAN)
         call = await calling(client, server)
         server.ask(SAMPLING, "{}")
@@ -605,6 +638,7 @@ async def test_a_client_that_left_ends_them_sooner(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(asking, "COME_BACK_WITHIN", 0.05)
     server = mute()
     async with fleet(server) as running:
+        await running.rested()
         client = await running.client(modern=True, capabilities=CAN)
         call = await calling(client, server)
         server.ask(SAMPLING, "{}")
@@ -617,6 +651,7 @@ async def test_a_client_that_left_ends_them_sooner(monkeypatch: pytest.MonkeyPat
 async def test_a_client_that_left_stands_in_nobodys_way_for_long() -> None:
     server = mute()
     async with fleet(server) as running:
+        await running.rested()
         gone, here = await running.client(modern=True, capabilities=CAN), await running.legacy(CAN)
         first = await calling(gone, server)
         server.ask(SAMPLING, "{}")
@@ -636,6 +671,7 @@ async def test_calls_that_wait_for_their_client_have_a_cap(monkeypatch: pytest.M
     monkeypatch.setattr(asking, "PARKED_BY_ONE", 1)
     server, other = mute(), mute("two", tools=["other"])
     async with fleet(server, other) as running:
+        await running.rested()
         client = await running.client(modern=True, capabilities=CAN)
         await calling(client, server)
         server.ask(SAMPLING, "{}")
@@ -654,6 +690,7 @@ async def test_the_id_of_a_call_that_waits_for_its_client_is_free(monkeypatch: p
     monkeypatch.setattr(asking, "THINKING", 0.05)
     server = mute(tools=["echo"])
     async with fleet(server) as running:
+        await running.rested()
         client = await running.client(modern=True, capabilities=CAN)
         await calling(client, server, id="same")
         server.ask(SAMPLING, "{}")
@@ -667,6 +704,7 @@ async def test_the_id_of_a_call_that_waits_for_its_client_is_free(monkeypatch: p
 async def test_progress_is_told_only_while_the_client_waits_for_an_answer() -> None:
     server = mute()
     async with fleet(server) as running:
+        await running.rested()
         client = await running.client(modern=True, capabilities=CAN)
         await client.post("tools/call", CALL | {"_meta": {"progressToken": "p"}})
         token = member(await server.got("tools/call"), "id")
@@ -684,6 +722,7 @@ async def test_progress_is_told_only_while_the_client_waits_for_an_answer() -> N
 async def test_a_call_is_counted_once_for_its_server_and_each_round_for_the_client() -> None:
     server = mute()
     async with fleet(server) as running:
+        await running.rested()
         client = await running.client(modern=True, capabilities=CAN)
         call = await calling(client, server)
         server.ask(SAMPLING, "{}")
@@ -706,6 +745,7 @@ def needing(state: str | None = '"s \\u00e9\\/"') -> str:
 async def test_a_legacy_client_is_asked_by_requests_and_the_call_made_once_more() -> None:
     server = mute(era="modern")
     async with fleet(server) as running:
+        await running.rested()
         client = await running.legacy(CAN)
         await client.post("tools/call", CALL | {"arguments": {"a": 1}, "_meta": {"progressToken": "p"}})
         first = await server.got("tools/call")
@@ -730,6 +770,7 @@ async def test_all_of_a_round_is_asked_at_once_and_answered_together() -> None:
     server = mute(era="modern")
     requests = {name: {"method": SAMPLING, "params": {"of": name}} for name in ("a", "b")}
     async with fleet(server) as running:
+        await running.rested()
         client = await running.legacy(CAN)
         call = await calling(client, server)
         server.answer(call, result=json.dumps({"resultType": "input_required", "inputRequests": requests}))
@@ -744,6 +785,7 @@ async def test_all_of_a_round_is_asked_at_once_and_answered_together() -> None:
 async def test_a_server_may_ask_several_times_but_not_without_end() -> None:
     server = mute(era="modern")
     async with fleet(server) as running:
+        await running.rested()
         client = await running.legacy(CAN)
         call = await calling(client, server)
         for number in range(asking.ROUNDS):
@@ -761,6 +803,7 @@ async def test_a_server_that_asks_for_time_is_called_again(monkeypatch: pytest.M
     monkeypatch.setattr(asking, "POLL", 0.01)
     server = mute(era="modern")
     async with fleet(server) as running:
+        await running.rested()
         client = await running.legacy()
         call = await calling(client, server)
         server.answer(call, result='{"resultType":"input_required","requestState":"later"}')
@@ -787,6 +830,7 @@ async def test_what_cannot_be_asked_fails_the_call_with_the_reason(
 ) -> None:
     server = mute(era="modern")
     async with fleet(server) as running:
+        await running.rested()
         client = await running.legacy(capabilities)
         server.answer(await calling(client, server), result=result)
         error = json.loads(await client.answer_line())["error"]
@@ -797,6 +841,7 @@ async def test_what_cannot_be_asked_fails_the_call_with_the_reason(
 async def test_words_in_a_result_ask_for_nothing() -> None:
     server = mute(era="modern")
     async with fleet(server) as running:
+        await running.rested()
         client = await running.legacy(CAN)
         call = await calling(client, server)
         server.answer(call, result='{"resultType":"complete","x":"input_required"}')
@@ -807,6 +852,7 @@ async def test_a_client_that_refuses_ends_the_call_and_what_else_was_asked() -> 
     server = mute(era="modern")
     requests = {name: {"method": SAMPLING} for name in ("a", "b")}
     async with fleet(server) as running:
+        await running.rested()
         client = await running.legacy(CAN)
         call = await calling(client, server)
         server.answer(call, result=json.dumps({"resultType": "input_required", "inputRequests": requests}))
@@ -823,6 +869,7 @@ async def test_a_client_that_refuses_ends_the_call_and_what_else_was_asked() -> 
 async def test_a_call_cancelled_while_its_client_is_asked_is_not_made_again() -> None:
     server = mute(era="modern")
     async with fleet(server) as running:
+        await running.rested()
         client = await running.legacy(CAN)
         server.answer(await calling(client, server), result=needing())
         question = await client.question()
@@ -838,6 +885,7 @@ async def test_a_call_cancelled_while_its_client_is_asked_is_not_made_again() ->
 async def test_a_client_that_leaves_while_it_is_asked_leaves_nothing() -> None:
     server = mute(era="modern")
     async with fleet(server) as running:
+        await running.rested()
         client = await running.legacy(CAN)
         server.answer(await calling(client, server), result=needing())
         await client.question()
@@ -851,6 +899,7 @@ async def test_thinking_for_a_modern_server_has_an_end_too(monkeypatch: pytest.M
     monkeypatch.setattr(asking, "THINKING", 0.05)
     server = mute(era="modern")
     async with fleet(server) as running:
+        await running.rested()
         client = await running.legacy(CAN)
         server.answer(await calling(client, server), result=needing())
         question = await client.question()
@@ -861,6 +910,7 @@ async def test_thinking_for_a_modern_server_has_an_end_too(monkeypatch: pytest.M
 async def test_a_server_that_went_away_while_the_client_was_asked_is_named() -> None:
     server = mute(era="modern")
     async with fleet(server) as running:
+        await running.rested()
         client = await running.legacy(CAN)
         server.answer(await calling(client, server), result=needing())
         question = await client.question()
@@ -879,6 +929,7 @@ async def test_a_server_that_went_away_while_the_client_was_asked_is_named() -> 
 async def test_between_modern_ones_all_of_it_passes_untouched() -> None:
     server = mute(era="modern")
     async with fleet(server) as running:
+        await running.rested()
         client = await running.client(modern=True, capabilities=CAN)
         call = await calling(client, server)
         server.answer(call, result=needing())
@@ -892,6 +943,7 @@ async def test_between_modern_ones_all_of_it_passes_untouched() -> None:
 async def test_a_modern_server_may_ask_nothing_by_requests() -> None:
     server = mute(era="modern")
     async with fleet(server) as running:
+        await running.rested()
         client = await running.client(modern=True, capabilities=CAN)
         call = await calling(client, server)
         server.ask(SAMPLING, "{}")
@@ -907,6 +959,7 @@ def all_parked(running: Fleet) -> int:
 async def test_nothing_is_left_of_a_question_that_was_answered() -> None:
     server = mute()
     async with fleet(server) as running:
+        await running.rested()
         modern, legacy = await running.client(modern=True, capabilities=CAN), await running.legacy(CAN)
         call = await calling(modern, server)
         server.ask(SAMPLING, "{}")
