@@ -1,4 +1,4 @@
-# Everything is installed into .venv; nothing outside this directory is changed.
+# Everything is installed into .venv; nothing outside this directory is changed, but by install-system and install-user.
 PYTHON ?= python3
 CONFIG ?= config/mcp_servers.json
 VENV := .venv
@@ -6,15 +6,23 @@ BIN := $(VENV)/bin
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: run install test lint check bench lock schema clean
+.PHONY: run install install-system install-user test lint check bench lock schema clean
 
 run: $(VENV)/.run  ## start the daemon on $(CONFIG)
 	$(BIN)/mcp-multi-server serve --config $(CONFIG)
 
 install: $(VENV)/.run  ## what `make run` needs, without starting it
 
-test: $(VENV)/.dev tests/node_modules/.installed  ## run all tests
-	$(BIN)/python -m pytest -n 3 --dist loadfile $(PYTEST)
+install-system:  ## as root: install or upgrade the daemon as a system service, see docs/operations.md
+	systemd/install.sh system
+
+install-user:  ## install or upgrade it as a service of your own
+	systemd/install.sh user
+
+# A directory of its own, so that nothing is left behind and no other run on the machine is disturbed.
+test: $(VENV)/.dev tests/node_modules/.installed tests/wheels/.downloaded  ## run all tests
+	base=$$(mktemp -d) && trap 'rm -rf "$$base"' EXIT && \
+		$(BIN)/python -m pytest -n 3 --dist loadfile --basetemp="$$base/t" $(PYTEST)
 
 lint: $(VENV)/.dev  ## style, types, import rules
 	$(BIN)/ruff check
@@ -26,6 +34,7 @@ check: lint test  ## what continuous integration runs
 
 bench: $(VENV)/.dev  ## a short run of every benchmark
 	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks.faults --repeat 2 --fault kill-9 garbage-flood http-session-lost client-vanishes 100-reloads
 
 schema: $(VENV)/.run  ## write the config's JSON Schema anew
 	$(BIN)/python -m mcp_multi_server.core.schema > config/mcp_servers.schema.json
@@ -37,7 +46,7 @@ lock: $(VENV)/.dev  ## pin the newest versions that pyproject.toml allows
 		pyproject.toml --group dev -c requirements.lock -o requirements-dev.lock
 
 clean:
-	rm -rf $(VENV) tests/node_modules
+	rm -rf $(VENV) tests/node_modules tests/wheels
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'Python 3.11 or newer is needed: make PYTHON=python3.11 ...' >&2; exit 1; }
@@ -58,3 +67,10 @@ tests/node_modules/.installed: tests/package-lock.json $(VENV)/.dev
 		$$node/bin/node $$node/lib/node_modules/npm/bin/npm-cli.js \
 		--prefix tests ci --silent --ignore-scripts --no-audit --no-fund
 	touch $@
+
+# What the tests of the system service install, for the system's own Python: a service sees none in a home directory.
+tests/wheels/.downloaded: requirements.lock $(VENV)/.dev
+	rm -rf tests/wheels && mkdir tests/wheels
+	if [ "$$(id -u)" = 0 ] && command -v systemd-nspawn >/dev/null && [ -x /usr/bin/python3 ]; then \
+		$(BIN)/python -m pip --python /usr/bin/python3 download -q --disable-pip-version-check --require-hashes \
+			-r requirements.lock -d tests/wheels && touch $@; fi

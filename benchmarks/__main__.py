@@ -10,31 +10,16 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import cast
 
-from . import calls, lists, memory, start
+from . import calls, lists, memory, scrape, start
 from .fleet import add_daemon_option
-from .measure import save, surroundings, table
+from .measure import Aim, save, surroundings, table
 from .wire import WireError
 
 MIB = 1024 * 1024
 FEW, MANY = 4, 30
 DELAY = 0.5
-
-
-@dataclass(frozen=True)
-class Aim:
-    """A figure, and the most that it should be."""
-
-    what: str
-    measured: float
-    at_most: float
-
-    def cells(self) -> tuple[str, str, str, str]:
-        """One row of the table."""
-        met = "yes" if self.measured <= self.at_most else "no"
-        return (self.what, f"{self.measured:.3g}", f"≤ {self.at_most:g}", met)
 
 
 def of_calls(command: str) -> list[Aim]:
@@ -97,6 +82,16 @@ def of_lists(command: str) -> list[Aim]:
     ]
 
 
+def of_scrapes(command: str) -> list[Aim]:
+    """Fifty servers with twenty tools each."""
+    results = scrape.measure(command, servers=50, tools=20, scrapes=15)
+    print(scrape.show(results), flush=True)
+    return [
+        Aim("lines of /metrics, 50 servers with 20 tools", max(result.lines for result in results), 5_000),
+        Aim("lag of the event loop by a scrape, ms", max(result.lag_ms.median for result in results), 20),
+    ]
+
+
 class Options(argparse.Namespace):
     """The command line."""
 
@@ -114,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     begin = time.monotonic()
     print(", ".join(f"{name} {value}" for name, value in surroundings().items()), end="\n\n", flush=True)
     try:
-        aims = [aim for part in (of_calls, of_start, of_memory, of_lists) for aim in part(options.daemon)]
+        aims = [aim for part in (of_calls, of_start, of_memory, of_lists, of_scrapes) for aim in part(options.daemon)]
     except WireError as failure:
         sys.exit(f"benchmarks: {failure}")
     print(table(("figure", "measured", "aim", "met"), [aim.cells() for aim in aims]))

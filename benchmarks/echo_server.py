@@ -118,7 +118,9 @@ class EchoServer:
             due = time.monotonic() + float(arguments.get("ms", 0)) / 1000
             heapq.heappush(self.sleeping, (due, self.slept, result(id, text)))
             return b""
-        return error(id, -32602, f"Unknown tool: {name}")
+        if str(name).startswith("lookup_") and arguments.get("query"):
+            return result(id, {"content": [{"type": "text", "text": arguments["query"]}]})
+        return error(id, -32602, f"Unknown tool, or nothing to look up: {name}")
 
 
 def result(id: object, value: object) -> bytes:

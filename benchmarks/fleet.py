@@ -14,6 +14,7 @@ from argparse import ArgumentParser
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 from . import processes
 from .wire import Wire, WireError
@@ -58,36 +59,59 @@ class Daemon:
     def __init__(self, command: str, servers: Mapping[str, Sequence[str]], *, metrics: bool = False) -> None:
         self.servers = tuple(servers)
         self._directory = tempfile.TemporaryDirectory(prefix="mcp-bench-")
+        self.config = os.path.join(self._directory.name, "mcp_servers.json")
         self._socket = os.path.join(self._directory.name, "mcp.sock")
         self._log = os.path.join(self._directory.name, "log")
         self._child: subprocess.Popen[bytes]
-        self._command = [
-            *shlex.split(command),
-            "--config",
-            self._write_config(servers, metrics),
-            "--socket",
-            self._socket,
-        ]
+        self._command = [*shlex.split(command), "--config", self.config, "--socket", self._socket]
+        listen = "127.0.0.1:0" if metrics else "off"
+        self.configure({name: {"command": argv[0], "args": list(argv[1:])} for name, argv in servers.items()}, listen)
 
-    def _write_config(self, servers: Mapping[str, Sequence[str]], metrics: bool) -> str:
-        entries = {name: {"command": argv[0], "args": list(argv[1:])} for name, argv in servers.items()}
-        settings = {"naming": "qualified", "metrics": {"listen": "127.0.0.1:0" if metrics else "off"}}
-        path = os.path.join(self._directory.name, "mcp_servers.json")
-        with open(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "w", encoding="utf-8") as file:
-            json.dump({"mcpServers": entries, "daemon": settings}, file)
-        return path
+    def configure(self, entries: Mapping[str, Mapping[str, object]], metrics: str = "off") -> None:
+        """Have these servers from the next start or reload on."""
+        self.write(self.config_text(entries, metrics))
 
-    def __enter__(self) -> Daemon:
-        self.started = time.perf_counter()
-        with open(self._log, "wb") as log:
-            self._child = processes.spawn(self._command, errors=log, env=self._environment())
+    def config_text(self, entries: Mapping[str, Mapping[str, object]], metrics: str = "off") -> str:
+        """A config with these servers."""
+        settings = {"naming": "qualified", "metrics": {"listen": metrics}}
+        return json.dumps({"mcpServers": entries, "daemon": settings})
+
+    def write(self, config: str) -> None:
+        """Put another config in the place of the present one, in one step."""
+        draft = f"{self.config}.new"
+        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+            file.write(config)
+        os.replace(draft, self.config)
+
+    def __enter__(self) -> Self:
+        self.start()
         return self
+
+    def start(self, wrapper: Sequence[str] = ()) -> None:
+        """Start the process, as the last arguments of `wrapper`; the log goes on where an earlier one's ended."""
+        self.started = time.perf_counter()
+        with open(self._log, "ab") as log:
+            self._child = processes.spawn([*wrapper, *self._command], errors=log, env=self._environment())
+
+    def kill(self) -> None:
+        """End the process as the kernel would, short of memory."""
+        self._child.kill()
+        self._child.wait()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the process, whatever it started, and what it left on the disk."""
         processes.stop(self._child)
         self._directory.cleanup()
+
+    def stop(self) -> None:
+        """Ask the process to end and wait; what it leaves behind is not touched."""
+        self._child.terminate()
+        self._child.wait(processes.STOP_TIMEOUT)
 
     def _environment(self) -> dict[str, str]:
         """Ours, without what would lead the daemon to another socket, state or supervisor."""
@@ -101,6 +125,16 @@ class Daemon:
     def pid(self) -> int:
         """The daemon itself, none of its servers."""
         return self._child.pid
+
+    @property
+    def lives(self) -> bool:
+        """Whether the process has not ended."""
+        return self._child.poll() is None
+
+    @property
+    def directory(self) -> str:
+        """Where all its files are."""
+        return self._directory.name
 
     @property
     def socket(self) -> str:
@@ -133,6 +167,13 @@ class Daemon:
                 raise WireError(f"never listed: {', '.join(sorted(missing))}: {self.last_words()}")
             time.sleep(0.02)
         return client
+
+    @property
+    def metrics_address(self) -> str:
+        """HOST:PORT of its /metrics, which its log tells."""
+        with open(self._log, "rb") as log:
+            told = [json.loads(line) for line in log if b'"daemon.listening"' in line]
+        return str(told[0]["metrics"])
 
     def last_words(self) -> str:
         """The end of its log."""

@@ -37,6 +37,20 @@ class Spread:
         return f"{self.median:.3g} ({self.low:.3g}-{self.high:.3g})"
 
 
+@dataclass(frozen=True)
+class Aim:
+    """A figure, and the most that it should be."""
+
+    what: str
+    measured: float
+    at_most: float
+
+    def cells(self) -> tuple[str, str, str, str]:
+        """One row of the table."""
+        met = "yes" if self.measured <= self.at_most else "no"
+        return (self.what, f"{self.measured:.3g}", f"≤ {self.at_most:g}", met)
+
+
 def ratios(values: Sequence[float], base: Sequence[float]) -> Spread:
     """`values` over `base`, round by round: what slows a whole round down cancels out."""
     return Spread.of([value / other for value, other in zip(values, base, strict=True)])

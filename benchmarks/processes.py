@@ -79,6 +79,16 @@ def descendants(pid: int) -> list[Process]:
     return family
 
 
+def mentioning(text: str) -> list[int]:
+    """The processes with `text` in their command line, whoever their parent is by now."""
+    found = []
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError), open(f"/proc/{name}/cmdline", "rb") as file:
+            if text.encode() in file.read() and _read(int(name)):
+                found.append(int(name))
+    return found
+
+
 def _read(pid: int, started: int | None = None) -> Process | None:
     """The process `pid` unless it is gone, a zombie, or another than the one that `started` then."""
     try:
@@ -101,6 +111,26 @@ def pin(pids: Iterable[int], cpus: Collection[int]) -> None:
 def cpu_ns(pid: int) -> int:
     """CPU time that the process has used, all threads, without the processes it started."""
     return time.clock_gettime_ns((~pid << 3) | 2)  # clock_getcpuclockid(3), which Python does not have
+
+
+def resident_kib(pid: int) -> int:
+    """Memory that the process has in use, shared pages included."""
+    return _status(pid, "VmRSS")
+
+
+def threads(pid: int) -> int:
+    """Threads of the process."""
+    return _status(pid, "Threads")
+
+
+def _status(pid: int, field: str) -> int:
+    with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith(f"{field}:"))
+
+
+def descriptors(pid: int) -> int:
+    """Open files of the process, sockets and pipes included."""
+    return len(os.listdir(f"/proc/{pid}/fd"))
 
 
 def private_kib(pid: int) -> int:

@@ -407,3 +407,13 @@ async def test_clients_of_one_daemon_share_its_servers() -> None:
             MultiServerClient.connect(str(daemon.socket)) as other,
         ):
             assert await pid_of(client, "one") == await pid_of(other, "one") != os.getpid()
+
+
+async def test_a_client_with_servers_of_its_own_keeps_nothing_on_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path))
+    async with MultiServerClient.from_dict({"mcpServers": ONE}) as client:
+        assert client.list_tools().tools
+    assert list(tmp_path.iterdir()) == []

@@ -6,31 +6,38 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Callable, Hashable, Iterable
+import traceback
+from collections.abc import Hashable, Iterable
+from contextlib import suppress
 from functools import partial
-from typing import TypeAlias
+from typing import Any
 
 import anyio
 from anyio.abc import TaskGroup
 
-from .core.config import AccessConfig, Config, LogConfig
+from .core.config import AccessConfig, Config
 from .core.errors import ConfigError, Problem
-from .core.events import DaemonListening, DaemonStopping, DaemonWarning, Event
-from .core.paths import daemon_socket, temporary_directory
-from .runtime import config_file, metrics_http
+from .core.events import DaemonFailed, DaemonListening, DaemonStopping, DaemonWarning, Event, InternalError
+from .core.paths import SOCKET_VARIABLE, daemon_socket, memory_file, temporary_directory
+from .runtime import config_file, metrics_http, tracing
+from .runtime.children_file import ChildrenFile
 from .runtime.fleet import Fleet
-from .runtime.listener import Listener, SocketUnusable, listen
+from .runtime.household import Household
+from .runtime.listener import Listener, SocketUnusable, inherit, listen
 from .runtime.log_lines import Format, Level
+from .runtime.log_settings import LogSettings
 from .runtime.metrics import FleetSample, LoopLag, Metrics
+from .runtime.procfs import read_usage
+from .runtime.service import Service
 from .runtime.status import fleet_sample
-from .runtime.telemetry import Telemetry, configure
+from .runtime.telemetry import Telemetry
 from .runtime.watcher import identity, watch
 
 EXIT_FAILED = 1
 EXIT_CONFIG = 78
 """As in sysexits.h: the unit file tells systemd not to start again on it."""
-Logging: TypeAlias = Callable[[LogConfig], None]
-"""Has the log be as a config wants it."""
+STOP_MARGIN = 10.0
+"""Seconds for killing what did not stop, and what that left behind, and for our own end."""
 
 
 def run(
@@ -53,62 +60,118 @@ def run(
             _complain(str(problem))
         return EXIT_CONFIG
 
-    def log_as(log: LogConfig) -> None:
-        """The command line is stronger than the config, at a reload too."""
-        configure(log_level or log.level, log_format or log.format)
-
-    log_as(loaded.daemon.log)
+    log = LogSettings(loaded.daemon.log, level=log_level, form=log_format)
     try:
-        path_of_socket = socket or daemon_socket(os.environ, os.geteuid(), temporary_directory(os.environ))
-        listener = listen(path_of_socket, shared=_is_shared(loaded.daemon.access))
+        listener = _listener(socket, shared=_is_shared(loaded.daemon.access))
     except SocketUnusable as unusable:
         _complain(str(unusable))
         return EXIT_FAILED
     try:
-        return anyio.run(partial(Daemon.main, path, loaded, known=known, listener=listener, log_as=log_as))
+        return anyio.run(partial(Daemon.main, path, loaded, known=known, listener=listener, log=log))
+    except Exception as bug:
+        last_words = Telemetry()
+        last_words(DaemonFailed(_stack(bug)))
+        last_words.flush()
+        return EXIT_FAILED
     finally:
         listener.close()
 
 
+def _stack(bug: BaseException) -> str:
+    """The stack of a bug; of several at once, those of each, without the task groups that they came through."""
+    if isinstance(bug, BaseExceptionGroup):
+        return "".join(map(_stack, bug.exceptions))
+    return "".join(traceback.format_exception(bug))
+
+
 def _complain(message: str) -> None:
-    sys.stderr.write(f"mcp-multi-server: {message}\n")
+    with suppress(OSError):  # a full disk must not change the exit code
+        sys.stderr.write(f"mcp-multi-server: {message}\n")
+
+
+def _listener(named: str | None, *, shared: bool) -> Listener:
+    """The socket that systemd passed, or one that we make. Raises SocketUnusable."""
+    named = named or os.environ.get(SOCKET_VARIABLE)
+    passed = inherit(os.environ, named)
+    path = named or daemon_socket(os.environ, os.geteuid(), temporary_directory(os.environ))
+    return passed or listen(path, shared=shared)
 
 
 class Daemon:
     """A fleet as a process, made on the running loop: its log, metrics, signals and watched config."""
 
     @classmethod
-    async def main(cls, path: str, config: Config, *, known: Hashable, listener: Listener, log_as: Logging) -> int:
+    async def main(cls, path: str, config: Config, *, known: Hashable, listener: Listener, log: LogSettings) -> int:
         """Run until a signal says stop. `known`: the file's `identity` before it was read."""
-        return await cls(path, config, log_as)._run(listener, known)
+        daemon = cls(path, config, listener.path, log)
+        await daemon._begin()
+        try:
+            await daemon._run(listener, known)
+        finally:
+            await daemon._end()
+        return 0
 
-    def __init__(self, path: str, config: Config, log_as: Logging) -> None:
-        self._log_as = log_as
+    def __init__(self, path: str, config: Config, socket: str, log: LogSettings) -> None:
+        self._log = log
         self._telemetry = Telemetry()
         self._lag = LoopLag()
-        self._metrics = Metrics(self._sample)
+        self._metrics = Metrics(self._sample, read_usage)
         self._stop = anyio.Event()
         self._stopping = False
-        self._fleet = Fleet(path, config, observe=self._observe, applied=self._applied)
+        self._children = ChildrenFile(socket, lambda doubt: self._observe(DaemonWarning("children", doubt)))
+        self._household = Household(observe=lambda event: self._fleet.observe(event), noted=self._children.note)
+        self._service = Service(os.environ, warn=lambda problem: self._observe(DaemonWarning("systemd", problem)))
+        self._fleet = Fleet(
+            path,
+            config,
+            observe=self._observe,
+            applied=self._applied,
+            reloading=self._service.reloading,
+            memory=memory_file(os.environ, os.path.expanduser("~"), path),
+            household=self._household,
+            log=log,
+        )
 
-    async def _run(self, listener: Listener, known: Hashable) -> int:
+    async def _begin(self) -> None:
+        """Listen to signals, and end what a daemon before us left: no server starts beside its own predecessor."""
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(self._callback_failed)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._told_to_stop, signal.Signals(number).name)
+        self._household.adopt()
+        left = self._children.take_over(self._household.run)
+        if left is not None:
+            await self._household.sweep(left)
+        self._children.note(())
+
+    async def _end(self) -> None:
+        """Leave nothing, in whatever way the daemon came to its end."""
+        with anyio.CancelScope(shield=True):
+            await self._household.end_abandoned()
+        self._children.remove()
+        self._telemetry.flush()
+
+    async def _run(self, listener: Listener, known: Hashable) -> None:
         fleet, loop = self._fleet, asyncio.get_running_loop()
         async with anyio.create_task_group() as tasks:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.add_signal_handler(number, self._told_to_stop, signal.Signals(number).name)
             loop.add_signal_handler(signal.SIGHUP, tasks.start_soon, fleet.config_may_have_changed)
-            tasks.start_soon(self._telemetry.start)
+            tasks.start_soon(self._telemetry.run)
+            tasks.start_soon(self._household.keep)
+            if tracing.wanted(os.environ):
+                tasks.start_soon(self._trace)
             await tasks.start(fleet.run)
             fleet.gateway.listen(listener.socket)
             address = await self._serve_metrics(tasks)
             fleet.observe(DaemonListening(listener.path, fleet.config_path, address))
             tasks.start_soon(watch, fleet.config_path, known, fleet.config_may_have_changed)
+            tasks.start_soon(self._service.run, fleet)
             await self._stop.wait()
+            if listener.is_passed:
+                fleet.gateway.stop_accepting()  # systemd keeps them for the next daemon
             await fleet.drain()
             fleet.gateway.close("the daemon stops")
+            await fleet.remember()
             tasks.cancel_scope.cancel()
-        self._telemetry.flush()
-        return 0
 
     async def _serve_metrics(self, tasks: TaskGroup) -> str:
         """Serve /metrics where the config wants it; where that cannot be had, the daemon does without."""
@@ -128,31 +191,54 @@ class Daemon:
             self._observe(DaemonWarning("metrics", str(unusable)))
             return "off"
 
+    async def _trace(self) -> None:
+        """Send spans of forwarded requests until cancelled."""
+        async with tracing.tracer(os.environ, observe=self._observe) as tracer:
+            self._fleet.trace(tracer)
+            await anyio.sleep_forever()
+
     def _sample(self) -> FleetSample:
         fleet = self._fleet
         clients = len(fleet.gateway.sessions)
         return fleet_sample(fleet.snapshot, fleet.last_reload, clients=clients, loop_lag=self._lag.take())
 
     def _applied(self, before: Config, after: Config) -> None:
-        self._log_as(after.daemon.log)
+        self._log.follow(after.daemon.log)
         for problem in _waits_for_restart(before, after):
             self._observe(DaemonWarning("config", str(problem)))
 
     def _told_to_stop(self, name: str) -> None:
         if self._stopping:
-            os._exit(EXIT_FAILED)  # a second signal is immediate; the kernel ends the children with us
+            self._household.kill()
+            os._exit(EXIT_FAILED)  # a second signal is immediate; what it leaves of files the next start sees to
         self._stopping = True
+        self._service.stopping(name, _longest_stop(self._fleet.snapshot.config))
         self._fleet.observe(DaemonStopping(name))
         self._stop.set()
+
+    def _callback_failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Something that no task waits for has raised. What the system refused is no bug of ours."""
+        bug = context.get("exception")
+        if isinstance(bug, Exception) and not isinstance(bug, OSError):
+            self._observe(InternalError("event loop", _stack(bug)))
+        else:
+            loop.default_exception_handler(context)
 
     def _observe(self, event: Event) -> None:
         self._telemetry(event)
         self._metrics(event)
+        self._service(event)
 
 
 def _is_shared(access: AccessConfig) -> bool:
     """Whether other users than the daemon's own and root may connect."""
     return bool(access.users or access.groups or access.admins)
+
+
+def _longest_stop(config: Config) -> float:
+    """Seconds after which a stop that goes on is no longer what the config asks for."""
+    servers = (server.stop_timeout for server in config.servers.values())
+    return config.daemon.drain + max(servers, default=0.0) + STOP_MARGIN
 
 
 def _waits_for_restart(before: Config, after: Config) -> Iterable[Problem]:

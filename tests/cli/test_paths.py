@@ -71,3 +71,29 @@ def test_the_config_is_looked_for_in_this_order(environ: Mapping[str, str], expe
 )
 def test_a_socket_address_holds_107_bytes(path: str, fits: bool) -> None:
     assert paths.fits_socket_address(path) is fits
+
+
+@pytest.mark.parametrize(
+    ("environ", "home", "directory"),
+    [
+        ({}, "/home/me", "/home/me/.local/state/mcp-multi-server"),
+        ({"XDG_STATE_HOME": "/x"}, "/home/me", "/x/mcp-multi-server"),
+        ({"XDG_STATE_HOME": "x"}, "/home/me", "/home/me/.local/state/mcp-multi-server"),
+        ({"STATE_DIRECTORY": "/var/lib/a:/var/lib/b", "XDG_STATE_HOME": "/x"}, "/home/me", "/var/lib/a"),
+        ({"STATE_DIRECTORY": ""}, "/home/me", "/home/me/.local/state/mcp-multi-server"),
+    ],
+)
+def test_catalogs_are_kept_in_the_first_state_directory(environ: Mapping[str, str], home: str, directory: str) -> None:
+    found = paths.memory_file(environ, home, "/etc/c.json")
+    assert found.rpartition("/")[0] == directory
+    assert found.rpartition("/")[2].startswith("catalogs-")
+
+
+def test_every_config_has_its_own_catalogs() -> None:
+    one, other, odd = (paths.memory_file({}, "/home/me", config) for config in ("/a.json", "/b.json", "/\udcff.json"))
+    assert len({one, other, odd}) == 3
+    assert one == paths.memory_file({}, "/home/me", "/a.json")
+
+
+def test_without_a_home_no_catalogs_are_kept() -> None:
+    assert paths.memory_file({}, "~", "/a.json") == ""

@@ -58,9 +58,11 @@ class ScriptedDaemon:
     path: str
     script: Mapping[str, Answer]
     received: Queue[Json] = field(default_factory=Queue)
+    lines: list[Line] = field(default_factory=list)
 
     def serve(self, connection: socket.socket) -> None:
         line = Line(connection)
+        self.lines.append(line)
         with connection, suppress(OSError), connection.makefile("rb") as lines:
             for written in lines:
                 message = json.loads(written)
@@ -76,6 +78,11 @@ class ScriptedDaemon:
             line.send({"id": request["id"], "error": {"code": -32601, "message": "Method not found"}})
         else:
             line.send({"id": request["id"], "result": answer})
+
+    def hang_up(self) -> None:
+        """Part with everyone who is connected."""
+        for line in self.lines:
+            line.hang_up()
 
     def next(self) -> Json:
         """What came next."""

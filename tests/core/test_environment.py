@@ -58,6 +58,10 @@ def test_a_child_inherits_the_allow_list_and_what_its_entry_names(
         "INVOCATION_ID",
         "JOURNAL_STREAM",
         "MEMORY_PRESSURE_WRITE",
+        "SYSTEMD_EXEC_PID",
+        "MANAGERPID",
+        "RUNTIME_DIRECTORY",
+        "STATE_DIRECTORY",
     ],
 )
 def test_what_systemd_says_to_the_daemon_reaches_a_child_only_through_its_entry(name: str) -> None:

@@ -147,6 +147,11 @@ class Daemon:
         assert self.process is not None
         return self.process.pid
 
+    def children(self) -> list[Process]:
+        """The living processes that the daemon started itself."""
+        self._remember()
+        return [one for one in descendants(self.pid) if one.parent == self.pid and one.state not in "ZX"]
+
     def stop(self) -> None:
         """SIGTERM, then everything that a stopped daemon promises."""
         self._remember()

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +144,62 @@ def test_stop_first_never_runs_two_at_once(daemon: Daemon, tmp_path: Path) -> No
         assert old is not None
         assert not is_alive(old)
         assert wire.call("two__echo")["structuredContent"]["server"] == "two"
+
+
+def test_a_replacement_under_load_fails_no_call(daemon: Daemon) -> None:
+    """The old process answers what it was asked; the new one gets all that comes after it is ready."""
+    versions: set[str] = set()
+    failures: list[AssertionError] = []
+    stop = threading.Event()
+
+    def call_on() -> None:
+        with daemon.legacy() as wire:
+            while not stop.is_set():
+                try:
+                    versions.add(_version(wire))
+                    wire.call("two__slow", {"seconds": 0.05})
+                except AssertionError as failure:
+                    failures.append(failure)
+
+    callers = [threading.Thread(target=call_on) for _ in range(4)]
+    for caller in callers:
+        caller.start()
+    try:
+        eventually(lambda: "1" in versions, what="the first version")
+        for number in ("2", "3", "4"):
+            daemon.rewrite(servers(two=fixture("two", "--version", number)))
+            assert daemon.reload()["outcome"] in ("applied", "unchanged")
+            eventually(partial(versions.__contains__, number), what=f"version {number}")
+    finally:
+        stop.set()
+        for caller in callers:
+            caller.join(20)
+    assert failures == []
+
+
+def test_a_replacement_that_does_not_start_leaves_the_old_process_serving(daemon: Daemon) -> None:
+    before = pids(daemon)
+    with daemon.legacy() as wire:
+        daemon.rewrite(servers(two=fixture("two", "--mute", startTimeout=1)))
+        found = daemon.reload()
+        assert found["outcome"] == "partial"
+        (problem,) = found["problems"]
+        assert (problem["server"], problem["field"]) == ("two", "mcpServers.two")
+        assert "not ready within 1 s; the old server goes on" in problem["message"]
+        assert pids(daemon) == before
+        assert wire.call("two__echo")["structuredContent"]["server"] == "two"
+        eventually(lambda: last_reload(daemon)["outcome"] == "partial", what="the outcome in the status")
+        daemon.rewrite(servers(two=fixture("two", "--version", "2")))
+        assert daemon.reload()["outcome"] in ("applied", "unchanged")
+        eventually(lambda: _version(wire) == "2", what="the version that works")
+
+
+def test_an_edit_does_not_wait_for_a_replacement_that_never_gets_ready(daemon: Daemon) -> None:
+    daemon.rewrite(servers(two=fixture("two", "--mute", startTimeout=60)))
+    eventually(lambda: len(daemon.children()) == 3, what="the process that says nothing")
+    daemon.rewrite(servers(three=fixture("three")))
+    daemon.await_up("three")
+    eventually(lambda: len(daemon.children()) == 3, what="the end of the process that says nothing")
 
 
 def _starts(journal: Path) -> list[str]:
@@ -317,6 +376,10 @@ def test_events_begin_with_the_present_state_and_go_on(daemon: Daemon) -> None:
         assert first["event"] == "status"
         assert {server["name"] for server in first["status"]["servers"]} == {"one", "two"}
         daemon.control("restart", {"server": "two"})
+        while (params := wire.notification("notifications/daemon/event")["params"])["event"] != "server_replaced":
+            assert params["event"] != "server", "nobody but the log need know of the servers that came and went"
+        assert (params["server"]["name"], params["server"]["pid"]) == ("two", pids(daemon)["two"])
+        os.kill(pids(daemon)["two"], signal.SIGKILL)
         seen: list[str] = []
         while seen[-1:] != ["ready"]:
             params = wire.notification("notifications/daemon/event")["params"]

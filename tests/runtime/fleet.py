@@ -28,6 +28,7 @@ from mcp_multi_server.runtime.connection import Connection
 from mcp_multi_server.runtime.control import Control
 from mcp_multi_server.runtime.gateway import CHANGES_TOGETHER, Gateway
 from mcp_multi_server.runtime.link import Flusher
+from mcp_multi_server.runtime.log_settings import LogSettings
 from mcp_multi_server.runtime.router import Router
 from mcp_multi_server.runtime.session import Session
 from mcp_multi_server.runtime.snapshot import Snapshot
@@ -102,7 +103,8 @@ class Script:
         try:
             yield self
         finally:
-            self._receiver = None
+            if self._receiver is receiver:
+                self._receiver = None
             if self.leaving is not None:
                 with anyio.CancelScope(shield=True):
                     await self.leaving.wait()
@@ -342,6 +344,7 @@ class Desk:
         self.config = fleet.config
         self.trouble: Exception | None = None
         """Raised in place of a reload."""
+        self.log: LogSettings | None = None
         self.proceed: asyncio.Event | None = None
         """Once set, what a reload waits for."""
 
@@ -351,6 +354,9 @@ class Desk:
 
     def clients(self) -> Iterable[Session]:
         return list(self._fleet.gateway.sessions.values())
+
+    def observe(self, event: Event) -> None:
+        self._fleet.observe(event)
 
     def later(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         async def contained() -> None:
@@ -366,14 +372,15 @@ class Desk:
             await self.proceed.wait()
         if self.trouble is not None:
             raise self.trouble
-        outcome, plan = await self._fleet.supervisor.apply(self.config)
-        return Reload(outcome, 2.0, 2.0), plan
+        plan, replacements = self._fleet.supervisor.apply(self.config)
+        for replacement in replacements:
+            await replacement.decided.wait()
+        return Reload("partial" if self.config.broken else "applied", 2.0, 2.0), plan
 
-    async def restart(self, server: str) -> Connection:
-        connection = self.snapshot.connections[server]
-        connection.restart()
-        await connection.attempted.wait()
-        return connection
+    async def restart(self, server: str) -> tuple[Connection, Failure | None]:
+        replacement = self._fleet.supervisor.renew(server)
+        await replacement.decided.wait()
+        return self.snapshot.connections[server], replacement.failure
 
     async def plan(self, config: bytes | None) -> tuple[Plan, tuple[Problem, ...]]:
         after = self.config if config is None else parse(config, _nothing)

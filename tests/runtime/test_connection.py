@@ -121,6 +121,8 @@ class Scripted:
         self.at: list[float] = []
         self.scripts: list[Script] = []
         self.open = 0
+        self.at_most = 1
+        """How many transports there may be at a time."""
         self.may_leave = anyio.Event()
         self.may_leave.set()
         self.failing_to_leave: Exception | None = None
@@ -141,13 +143,14 @@ class Scripted:
         script.kind = kind
         self.scripts.append(script)
         self.open += 1
-        assert self.open == 1, "two transports of one server at a time"
+        assert self.open <= self.at_most, "too many transports of one server at a time"
         try:
             yield script
         finally:
             with anyio.move_on_after(SOON, shield=True):
                 await self.may_leave.wait()
             self.open -= 1
+            self.news()
             if self.failing_to_leave is not None:
                 raise self.failing_to_leave
 
@@ -785,6 +788,32 @@ async def test_a_server_that_answers_is_not_probed() -> None:
             with anyio.fail_after(SOON):
                 await call.done.wait()
         assert one.log.of(Probed) == []
+
+
+async def test_after_a_suspend_a_server_is_probed_at_once_however_lately_it_answered() -> None:
+    opener = Scripted(legacy())
+    async with running(opener) as one:
+        await one.until(State.READY)
+        one.connection.doubt()
+        await one.log.until(lambda: one.log.of(Probed), within=5)
+        assert one.log.of(Probed) == [Probed("one", True)]
+        opener.server.answers["ping"] = silence
+        one.connection.doubt()
+        await opener.server.request("ping", nth=2)
+
+
+@pytest.mark.usefixtures("long_backoff")
+@pytest.mark.parametrize("permanent", [False, True])
+async def test_after_a_suspend_a_planned_attempt_is_made_at_once_and_others_stay_as_they_are(permanent: bool) -> None:
+    opener = Scripted(Lost(Failure(Reason.UNREACHABLE, "refused", permanent)), Lost(Failure(Reason.CONFIG, "", True)))
+    async with running(opener) as one:
+        await one.ended()
+        assert one.connection.status.next_attempt is not None
+        one.connection.doubt()
+        await one.ended(2)
+        one.connection.doubt()
+        assert one.connection._kick_at == math.inf
+        assert one.state is State.PARKED
 
 
 @pytest.mark.usefixtures("quick_probes")

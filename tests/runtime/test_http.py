@@ -571,6 +571,27 @@ async def test_a_cancelled_request_is_not_asked_for_again(bad: BadHttp) -> None:
             await bad.until(lambda: bad.count("GET") > asked + 1, seconds=0.3)
 
 
+@pytest.mark.parametrize("path", ["hang", "mute-stream"])
+async def test_a_cancelled_request_keeps_no_connection(bad: BadHttp, path: str) -> None:
+    async with connected(bad.url(path)) as client:
+        ids = [client.send("ping") for _ in range(3)]
+        await bad.until(lambda: bad.count("POST") == 3)
+        for id in ids[:2]:
+            client.notify("notifications/cancelled", {"requestId": id})
+        await bad.until(lambda: bad.gone == 2)
+    await bad.until(lambda: bad.gone >= 3)
+    assert not client.heard.failures
+
+
+async def test_a_cancelled_request_keeps_no_connection_to_an_sse_server(bad: BadHttp) -> None:
+    async with connected(bad.url("sse/hang"), sse=True) as client:
+        id = client.send("ping")
+        await bad.until(lambda: bad.count("POST") == 1)
+        client.notify("notifications/cancelled", {"requestId": id})
+        await bad.until(lambda: bad.gone == 1)
+        assert not client.heard.failures
+
+
 async def test_a_standalone_stream_that_never_lasts_is_asked_for_less_and_less(
     bad: BadHttp, monkeypatch: pytest.MonkeyPatch
 ) -> None:

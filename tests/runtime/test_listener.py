@@ -4,6 +4,7 @@ import os
 import socket
 import stat
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -40,6 +41,16 @@ def test_the_socket_is_private_in_a_private_directory_whatever_the_umask(path: s
     assert is_alive(path)
     listener.close()
     assert not os.path.exists(path)
+
+
+def test_a_crowd_gets_a_place_before_anyone_is_accepted(path: str) -> None:
+    listener = listen(path)
+    most = int(Path("/proc/sys/net/core/somaxconn").read_text())
+    with ExitStack() as stack:
+        for _ in range(min(512, most)):
+            client = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK))
+            assert client.connect_ex(path) == 0
+    listener.close()
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o077])

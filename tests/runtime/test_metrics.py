@@ -1,7 +1,9 @@
 """What Prometheus reads: read back with the official parsers, of both formats, and judged by promtool."""
 
 import asyncio
+import importlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -9,6 +11,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -32,10 +35,11 @@ from mcp_multi_server.core.events import (
 )
 from mcp_multi_server.core.lifecycle import Failure, Reason, State
 from mcp_multi_server.runtime import metrics as metrics_module
-from mcp_multi_server.runtime.counts import BOUNDS, METHODS
+from mcp_multi_server.runtime.counts import BOUNDS, METHODS, REJECTIONS, RESTART_REASONS
 from mcp_multi_server.runtime.metrics import (
     ERRORS_PER_SERVER,
     OTHER,
+    REASONS_IN_ALL,
     ROWS_CAP,
     TOOLS_IN_ALL,
     TOOLS_PER_SERVER,
@@ -44,6 +48,7 @@ from mcp_multi_server.runtime.metrics import (
     Metrics,
     ServerSample,
 )
+from mcp_multi_server.runtime.procfs import Usage
 
 READY = ServerSample(
     name="git",
@@ -57,8 +62,6 @@ READY = ServerSample(
     in_flight=3,
     entries={"tools": 12, "prompts": 1, "resources": 2, "templates": 0},
     refreshed=1_790_000_001.5,
-    resident_bytes=50_000_000,
-    cpu_seconds=1.25,
 )
 AWAY = replace(
     READY,
@@ -69,10 +72,10 @@ AWAY = replace(
     transport="http",
     pid=None,
     refreshed=None,
-    resident_bytes=None,
-    cpu_seconds=None,
 )
 OFF = replace(AWAY, name="off", state="disabled", failures=0, next_attempt=None)
+
+USED = {READY.pid: Usage(resident_bytes=50_000_000, cpu_seconds=1.25, runnable=False)}
 
 Labels = dict[str, str]
 
@@ -108,7 +111,7 @@ def fleet(*servers: ServerSample, **changes: Any) -> FleetSample:
 
 
 def metrics_of(*servers: ServerSample, events: Iterable[Event] = ()) -> Metrics:
-    metrics = Metrics(lambda: fleet(*servers))
+    metrics = Metrics(lambda: fleet(*servers), USED.get)
     for event in events:
         metrics(event)
     return metrics
@@ -198,6 +201,22 @@ def test_both_formats_hold_every_series_of_the_contract(openmetrics: bool) -> No
     assert ("process_cpu_seconds_total",) in shapes
 
 
+def test_the_operators_page_explains_every_metric_with_its_labels() -> None:
+    told = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+    rows = re.findall(r"^\| `(mcp_\w+)` \| (\w+)[^|]*\| ([^|]*)\|", told, re.MULTILINE)
+    page = scrape(metrics_of(READY, AWAY, events=LIVELY))
+    exposed = set[tuple[str, ...]]()
+    for family in page.families:
+        if family.name.startswith("mcp_"):
+            name = {"counter": "_total", "info": "_info"}.get(family.type, "")
+            labels = {label for sample in family.samples for label in sample.labels} - {"server", "le"}
+            exposed.add((family.name + name, "gauge" if family.type == "info" else family.type, *sorted(labels)))
+    assert {row[:2] for row in rows} == {row[:2] for row in exposed}
+    for name, _, *needed in exposed:
+        (row,) = (labelled for documented_name, _, labelled in rows if documented_name == name)
+        assert [label for label in needed if f"`{label}`" not in row] == [], f"labels of {name}"
+
+
 def test_state_is_what_the_sample_says() -> None:
     page = scrape(metrics_of(READY, AWAY, OFF))
     prefix = "mcp_multi_server_"
@@ -230,8 +249,9 @@ def test_known_labels_are_zero_before_anything_happened() -> None:
         *page.all("mcp_multi_server_health_checks_total", server="git"),
         *page.all("mcp_multi_server_config_reloads_total"),
         *page.all("mcp_multi_server_client_requests_total"),
+        *page.all("mcp_multi_server_rejected_total"),
     ]
-    assert len(counted) == len(Reason) + 2 + 2 + 4 + 2 * len(METHODS)
+    assert len(counted) == len(RESTART_REASONS) + 2 + 2 + 4 + 2 * len(METHODS) + len(REJECTIONS)
     assert {value for _, value in counted} == {0.0}
 
 
@@ -303,9 +323,34 @@ def test_the_network_is_told_in_opentelemetrys_words(transport: str, network: st
     }
 
 
+def test_a_process_that_is_gone_has_no_series() -> None:
+    page = scrape(Metrics(lambda: fleet(READY), lambda pid: None))
+    assert page.all("mcp_multi_server_process_resident_memory_bytes") == []
+    assert page.all("mcp_multi_server_process_cpu_seconds_total") == []
+
+
+def test_every_reason_is_counted_that_ends_a_connection() -> None:
+    events = [changed(State.READY, State.BACKOFF, reason) for reason in Reason]
+    restarts = scrape(metrics_of(READY, events=events)).all("mcp_multi_server_restarts_total")
+    assert {labels["reason"]: n for labels, n in restarts} == dict.fromkeys(map(str, Reason), 1.0)
+
+
+def source_of(*modules: str) -> str:
+    return "".join(
+        Path(importlib.import_module(f"mcp_multi_server.{name}").__file__ or "").read_text() for name in modules
+    )
+
+
+def test_every_word_that_the_daemon_counts_is_zero_at_the_start() -> None:
+    clients = source_of("runtime.gateway", "runtime.session")
+    assert set(re.findall(r'(?:_reject|Rejected|_turn_away)\((?:connection, )?"(\w+)"', clients)) == set(REJECTIONS)
+    control = set(re.findall(r'case "(daemon/[\w-]+)"', source_of("runtime.control")))
+    assert control == {method for method in METHODS if method.startswith("daemon/")}
+
+
 def test_a_removed_server_vanishes() -> None:
     servers = [READY, AWAY]
-    metrics = Metrics(lambda: fleet(*servers))
+    metrics = Metrics(lambda: fleet(*servers), USED.get)
     for event in LIVELY:
         metrics(event)
     assert '"git"' in scrape(metrics).text
@@ -316,7 +361,7 @@ def test_a_removed_server_vanishes() -> None:
 
 def test_a_late_answer_brings_no_removed_server_back_and_counts_anew_when_it_returns() -> None:
     servers = [READY]
-    metrics = Metrics(lambda: fleet(*servers))
+    metrics = Metrics(lambda: fleet(*servers), USED.get)
     for _ in range(3):
         metrics(done())
     servers.clear()
@@ -364,7 +409,7 @@ def test_methods_and_reasons_of_strangers_make_no_series_of_their_own() -> None:
     page = scrape(metrics_of(READY, events=[*strange, *rejected]))
     assert page.value("mcp_multi_server_client_requests_total", method=OTHER, outcome="ok") == 500
     assert "evil" not in page.text
-    assert page.value("mcp_multi_server_rejected_total", reason=OTHER) == 68
+    assert page.value("mcp_multi_server_rejected_total", reason=OTHER) == 100 - (REASONS_IN_ALL - len(REJECTIONS))
 
 
 @pytest.mark.parametrize("openmetrics", [False, True])
@@ -398,27 +443,32 @@ def test_a_page_does_not_change_after_it_was_made() -> None:
     for event in LIVELY:
         metrics(event)
     assert page.servers["git"].tools == {"log": [1, 0]}
-    assert page.daemon.rejected == {"uid": 1}
+    assert page.daemon.rejected == {"uid": 1} | dict.fromkeys(REJECTIONS, 0)
     assert page.daemon.requests["tools/call"] == [1, 0]
     assert sum(page.servers["git"].restarts.values()) == 0
 
 
-def test_the_sample_is_taken_on_the_loop() -> None:
+def test_the_sample_is_taken_on_the_loop_and_processes_are_looked_at_in_a_thread() -> None:
     threads: list[int] = []
 
     def sample() -> FleetSample:
         threads.append(threading.get_ident())
         return fleet(READY)
 
-    asyncio.run(Metrics(sample).render(True))
-    assert threads == [threading.get_ident()]
+    def usage(pid: int) -> Usage:
+        threads.append(threading.get_ident())
+        return USED[pid]
+
+    asyncio.run(Metrics(sample, usage).render(True))
+    assert threads[0] == threading.get_ident() != threads[1]
+    assert len(threads) == 2
 
 
 def test_prometheus_client_is_imported_by_the_first_scrape_only() -> None:
     script = (
         "import asyncio, sys\n"
         "from mcp_multi_server.runtime.metrics import FleetSample, Metrics\n"
-        "m = Metrics(lambda: FleetSample((), {}, 0, 0.0, True, 0.0, ''))\n"
+        "m = Metrics(lambda: FleetSample((), {}, 0, 0.0, True, 0.0, ''), lambda pid: None)\n"
         "assert 'prometheus_client' not in sys.modules\n"
         "asyncio.run(m.render(False)); assert 'prometheus_client' in sys.modules\n"
     )

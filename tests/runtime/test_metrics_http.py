@@ -69,7 +69,7 @@ async def running(
     async def run(task_status: Any) -> None:
         await serve(
             listen,
-            metrics or Metrics(lambda: FLEET),
+            metrics or Metrics(lambda: FLEET, lambda pid: None),
             ready=lambda: endpoint.is_ready,
             allowed_hosts=allowed_hosts,
             observe=endpoint.events.append,
@@ -257,7 +257,7 @@ async def test_a_page_that_fails_is_our_bug_and_tells_strangers_nothing() -> Non
     def sample() -> FleetSample:
         raise KeyError("hunter2")
 
-    async with running(metrics=Metrics(sample)) as endpoint:
+    async with running(metrics=Metrics(sample, lambda pid: None)) as endpoint:
         status, _, body = await endpoint.get("/metrics")
         assert (status, b"hunter2" in body) == ("500 Internal Server Error", False)
         assert (await endpoint.get("/healthz"))[0] == "200 OK"
@@ -277,7 +277,10 @@ async def test_an_accept_that_fails_is_tried_again(monkeypatch: pytest.MonkeyPat
         endpoint.address = f"127.0.0.1:{listener.getsockname()[1]}"
         async with anyio.create_task_group() as tasks:
             answers = Endpoint(
-                Metrics(lambda: FLEET), ready=lambda: True, hosts={"localhost"}, observe=endpoint.events.append
+                Metrics(lambda: FLEET, lambda pid: None),
+                ready=lambda: True,
+                hosts={"localhost"},
+                observe=endpoint.events.append,
             )
             tasks.start_soon(answers.serve, listener)
             await anyio.wait_all_tasks_blocked()
@@ -289,7 +292,12 @@ async def test_an_accept_that_fails_is_tried_again(monkeypatch: pytest.MonkeyPat
 async def test_a_port_in_use_is_said_in_one_sentence() -> None:
     async with running() as first, anyio.create_task_group() as tasks:
         second = partial(
-            serve, first.address, Metrics(lambda: FLEET), ready=lambda: True, allowed_hosts=(), observe=print
+            serve,
+            first.address,
+            Metrics(lambda: FLEET, lambda pid: None),
+            ready=lambda: True,
+            allowed_hosts=(),
+            observe=print,
         )
         with pytest.raises(CannotListen, match=rf"metrics\.listen: 127\.0\.0\.1:{first.port}: Address already in use"):
             await tasks.start(second)
@@ -319,7 +327,11 @@ async def test_an_address_of_the_network_is_warned_of() -> None:
     events: list[Event] = []
     with pytest.raises(CannotListen, match="Cannot assign requested address"):
         await serve(
-            "192.0.2.1:9464", Metrics(lambda: FLEET), ready=lambda: True, allowed_hosts=(), observe=events.append
+            "192.0.2.1:9464",
+            Metrics(lambda: FLEET, lambda pid: None),
+            ready=lambda: True,
+            allowed_hosts=(),
+            observe=events.append,
         )
     (event,) = events
     assert isinstance(event, DaemonWarning)

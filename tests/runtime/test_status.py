@@ -12,7 +12,7 @@ import pytest
 
 from mcp_multi_server import __version__
 from mcp_multi_server.core.config import parse
-from mcp_multi_server.core.events import StateChanged
+from mcp_multi_server.core.events import ServerRemoved
 from mcp_multi_server.core.lifecycle import Failure, Reason, State
 from mcp_multi_server.runtime.status import Reload, fleet_sample, fleet_status
 
@@ -130,12 +130,11 @@ async def test_a_server_that_is_being_stopped() -> None:
     one, two = Script("one"), Script("two", tools=["other"])
     async with fleet(one, two) as running:
         one.leaving = asyncio.Event()
-        client = await running.client()
-        await client.post("daemon/restart", {"server": "one"}, id="restart")
+        (await running.state("one", State.READY)).restart()
         await running.state("one", State.STOPPING)
         subset(await status_of(running), state="stopping", inFlight=0)
         one.leaving.set()
-        await client.answer_line("restart")
+        await running.state("one", State.READY)
         subset(await status_of(running), state="ready", inFlight=0)
 
 
@@ -145,12 +144,11 @@ async def test_a_server_that_is_removed_has_no_row_however_long_its_end_takes() 
         one.leaving = asyncio.Event()
         running.desk.config = configured([two])
         client = await running.client()
-        await client.post("daemon/reload", id="reload")
-        await running.event(StateChanged, lambda event: event.new is State.STOPPING)
+        await client.result("daemon/reload")
+        await running.event(ServerRemoved)
         rows = (await client.result("daemon/status"))["servers"]
         assert [row["name"] for row in rows] == ["two"]
         one.leaving.set()
-        await client.answer_line("reload")
 
 
 @pytest.mark.parametrize(

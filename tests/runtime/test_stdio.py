@@ -19,10 +19,12 @@ import anyio
 import pytest
 
 from mcp_multi_server.core.jsonrpc import Oversize
+from mcp_multi_server.core.kinship import MARK
 from mcp_multi_server.core.lifecycle import Failure, Lost, Reason
 from mcp_multi_server.runtime import process
+from mcp_multi_server.runtime.household import Household
 from mcp_multi_server.runtime.link import Flusher
-from mcp_multi_server.runtime.process import read_usage
+from mcp_multi_server.runtime.procfs import read_usage
 from mcp_multi_server.runtime.transport import Receiver
 from mcp_multi_server.runtime.transport.stdio import CUT, STDERR_LINE, StdioSpec, StdioTransport, open_stdio
 
@@ -138,7 +140,15 @@ def opened(
     """The transport to `bad_stdio.py` in a mode, or to what `spec` says."""
     spec = spec or StdioSpec(sys.executable, ("-IS", PROGRAM, *mode), stop_timeout=stop_timeout)
     flusher = Flusher()
-    return open_stdio(spec, recorder.receiver, flusher=flusher, line_cap=line_cap, out_cap=out_cap, environ=environ)
+    return open_stdio(
+        spec,
+        recorder.receiver,
+        flusher=flusher,
+        line_cap=line_cap,
+        out_cap=out_cap,
+        environ=environ,
+        household=Household(),
+    )
 
 
 async def ending(*mode: str, **options: int) -> tuple[Recorder, Failure]:
@@ -416,16 +426,48 @@ async def test_what_a_polite_child_leaves_in_its_group_is_killed_if_it_does_not_
     assert 0.5 <= time.monotonic() - began < 10
 
 
-async def test_a_process_that_left_the_group_does_not_delay_the_stop() -> None:
+@pytest.mark.parametrize("mode", ["grandchild_detached", "grandchild_orphaned", "grandchild_without_environment"])
+async def test_a_process_that_left_the_group_is_told_to_go_as_well(mode: str) -> None:
     recorder = Recorder()
-    async with opened(recorder, "grandchild_detached", stop_timeout=20):
+    async with opened(recorder, mode, stop_timeout=20):
+        detached = int(await recorder.line())
+        assert lives(detached)
+        began = time.monotonic()
+    assert not lives(detached)
+    assert time.monotonic() - began < 10
+
+
+async def test_a_process_that_left_the_group_and_ignores_sigterm_is_killed() -> None:
+    recorder = Recorder()
+    async with opened(recorder, "grandchild_orphaned", "stubborn", stop_timeout=20):
         detached = int(await recorder.line())
         began = time.monotonic()
-    seconds = time.monotonic() - began
-    assert lives(detached)
-    os.kill(detached, signal.SIGKILL)
-    os.waitpid(detached, 0)
-    assert seconds < 10
+    assert not lives(detached)
+    assert 0.5 <= time.monotonic() - began < 10
+
+
+async def test_what_a_crashed_child_left_outside_of_its_group_is_ended() -> None:
+    recorder = Recorder()
+    async with opened(recorder, "grandchild_outlives", stop_timeout=20):
+        failure = await recorder.loss()
+        detached = int(await recorder.line())
+        assert lives(detached)
+    assert failure == Failure(Reason.SIGNAL, "killed by signal 9 (SIGKILL)")
+    assert not lives(detached)
+
+
+async def test_children_of_the_program_itself_are_left_alone_and_unreaped() -> None:
+    """A library stops its servers beside whatever else its program runs."""
+    nothing = subprocess.DEVNULL
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=nothing) as own:
+        ended = subprocess.Popen(["sh", "-c", "exit 7"])
+        os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)
+        recorder = Recorder()
+        async with opened(recorder, "grandchild_orphaned"):
+            await recorder.line()
+        assert own.poll() is None
+    assert ended.wait() == 7
+    assert own.returncode == 0
 
 
 async def test_a_cancelled_owner_still_ends_its_child_gently() -> None:
@@ -566,6 +608,7 @@ async def test_the_environment_is_the_allow_list_what_is_asked_for_and_the_entry
     async with opened(recorder, spec=spec, environ=daemon):
         found = json.loads(await recorder.line())
     found.pop("LC_CTYPE", None)  # set by Python itself in the C locale
+    assert found.pop(MARK).endswith(".1")
     assert found == {"HOME": "/h", "PATH": os.environ["PATH"], "TOKEN": "t", "MINE": "é"}
 
 
@@ -681,6 +724,29 @@ async def test_a_shortage_of_descriptors_is_transient_at_whatever_step_it_shows(
     assert len(failures) > 5
     assert set(failures) == {Failure(Reason.SPAWN, "command '/bin/cat' could not be started: Too many open files")}
     assert descriptors() == before
+
+
+async def test_a_shortage_of_processes_is_transient() -> None:
+    """A user may run only so many; root may always run more, so that this is tried as nobody."""
+    script = """
+import asyncio, ctypes, os, resource  # all that nobody may not be able to read afterwards
+from mcp_multi_server.core.lifecycle import Lost
+from mcp_multi_server.runtime.process import spawn
+async def main():
+    resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
+    if os.geteuid() == 0:
+        os.setgroups([])
+        os.setgid(65534)
+        os.setuid(65534)
+    before = os.listdir("/proc/self/fd")
+    try:
+        spawn("/bin/cat", [], cwd="/", env={})
+    except Lost as lost:
+        print(lost.failure.permanent, lost.failure.message, os.listdir("/proc/self/fd") == before)
+asyncio.run(main())
+"""
+    done = await anyio.run_process([sys.executable, "-c", script], cwd="/")
+    assert done.stdout == b"False command '/bin/cat' could not be started: Resource temporarily unavailable True\n"
 
 
 async def test_a_child_that_cannot_be_watched_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Literal
 
@@ -16,7 +16,7 @@ import pytest
 from mcp_multi_server.core import lifecycle
 from mcp_multi_server.core.catalog import Kind
 from mcp_multi_server.core.config import Config, LimitsConfig, ServerConfig, parse
-from mcp_multi_server.core.events import CollisionChanged, InternalError, ServerRemoved
+from mcp_multi_server.core.events import CatalogWithdrawn, CollisionChanged, InternalError, ServerRemoved
 from mcp_multi_server.core.index import STATE_KEY, Collision
 from mcp_multi_server.core.lifecycle import Failure, Lost, Reason, State
 from mcp_multi_server.core.protocol import Era
@@ -70,13 +70,19 @@ class Change:
 class Fleet:
     """A supervisor that runs, and all that is told about it."""
 
-    def __init__(self, opener: Opener, config: Config) -> None:
+    def __init__(
+        self,
+        opener: Opener,
+        config: Config,
+        luck: Callable[[], float] = lambda: 0.0,
+        recall: Callable[[Connection], None] | None = None,
+    ) -> None:
         self.log = Log()
         if isinstance(opener, Machine):
             for scripted in opener.servers.values():
                 scripted.news = self.log.wake
         self.supervisor = Supervisor(
-            config, open_transport=opener, observe=self.log, luck=lambda: 0.0, host=nobody(self.log)
+            config, open_transport=opener, observe=self.log, luck=luck, host=nobody(self.log), recall=recall
         )
         self.supervisor.listeners.append(self._changed)
         self.changes: list[Change] = []
@@ -111,17 +117,21 @@ class Fleet:
         return [change.kinds for change in self.changes if change.kinds and change.snapshot.generation > since]
 
     async def apply(self, config: Config) -> dict[str, list[str]]:
-        """The steps that were not empty."""
+        """The steps that were not empty; returns when what is replaced is ready or has failed."""
+        plan, replacements = self.supervisor.apply(config)
         with anyio.fail_after(SOON):
-            _, plan = await self.supervisor.apply(config)
+            for replacement in replacements:
+                await replacement.decided.wait()
         return {step: names for step, names in plan.to_dict().items() if names}
 
 
 @asynccontextmanager
-async def running(opener: Opener, config: Config, *, trouble: bool = False) -> AsyncIterator[Fleet]:
+async def running(
+    opener: Opener, config: Config, *, trouble: bool = False, luck: Callable[[], float] = lambda: 0.0
+) -> AsyncIterator[Fleet]:
     """Run a fleet; at the end it is stopped and nothing of it is left. `trouble`: internal errors are expected."""
     tasks_before, timers_before = asyncio.all_tasks(), timers()
-    fleet = Fleet(opener, config)
+    fleet = Fleet(opener, config, luck)
     async with anyio.create_task_group() as tasks:
         await tasks.start(fleet.supervisor.run)
         yield fleet
@@ -132,7 +142,7 @@ async def running(opener: Opener, config: Config, *, trouble: bool = False) -> A
     assert asyncio.all_tasks() <= tasks_before
     soon = asyncio.get_running_loop().time() + 0.3
     assert all(timer.when() <= soon for timer in timers() - timers_before)
-    assert not (fleet.supervisor._runs or fleet.supervisor._withdrawals)
+    assert not (fleet.supervisor._runs or fleet.supervisor._leaving or fleet.supervisor._withdrawals)
     if isinstance(opener, Machine):
         assert not any(scripted.open for scripted in opener.servers.values())
     assert bool(fleet.log.of(InternalError)) is trouble, fleet.log.of(InternalError)
@@ -227,6 +237,7 @@ async def test_a_blip_changes_no_list() -> None:
         await fleet.log.until(lambda: len(machine["a"].scripts) == 2)
         await fleet.until(a="ready")
         assert fleet.told(before) == []
+        assert fleet.log.of(CatalogWithdrawn) == []
         assert fleet.supervisor._withdrawals == {}
 
 
@@ -243,6 +254,7 @@ async def test_names_outlive_their_server_by_the_grace_and_come_back_with_it(fie
         assert fleet.listed() == ["ta (backoff)", "tb"]
         await fleet.log.until(lambda: fleet.listed() == ["tb"])
         assert fleet.told(before) == [TOOL]
+        assert fleet.log.of(CatalogWithdrawn) == [CatalogWithdrawn("a")]
         fleet["a"].restart()
         await fleet.until(a="ready")
         assert fleet.listed() == ["ta", "tb"]
@@ -370,12 +382,11 @@ async def test_an_entry_that_is_disabled_stops_and_one_that_is_broken_goes_on_as
         await fleet.until(a="ready", b="ready")
         old = fleet["b"]
         broken = config_of({"a": entry("a", disabled=True), "b": entry("b", timeout="soon")})
-        outcome, _ = await fleet.supervisor.apply(broken.keeping(fleet.snapshot.config))
-        assert outcome == "partial"
+        await fleet.apply(broken.keeping(fleet.snapshot.config))
         assert list(fleet.snapshot.connections) == ["b"]
         assert fleet["b"] is old
         assert fleet.listed() == ["tb"]
-        assert not machine["a"].open
+        await fleet.log.until(lambda: not machine["a"].open)
 
 
 @pytest.mark.parametrize("opening", [None, legacy(server_discover=silence), Lost(GONE)])
@@ -406,7 +417,7 @@ async def test_two_reloads_at_once_are_carried_out_one_after_the_other() -> None
             tasks.start_soon(fleet.apply, config_of({"a": entry("a"), "b": entry("e")}))
             tasks.start_soon(fleet.apply, config_of({"a": entry("a"), "b": entry("f")}))
         await fleet.until(a="ready", b="ready")
-        await fleet.log.until(lambda: not machine["e"].open)
+        await fleet.log.until(lambda: not (machine["b"].open or machine["e"].open))
         assert fleet.listed() == ["ta", "tf"]
         assert [scripted.open for scripted in machine.servers.values()] == [1, 0, 0, 0, 0, 1]
 

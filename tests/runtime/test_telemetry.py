@@ -7,9 +7,11 @@ import os
 import pty
 import subprocess
 import sys
+import traceback
 from collections.abc import Iterator
 from typing import Any, get_args
 
+import anyio
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,27 +19,44 @@ from hypothesis import strategies as st
 from mcp_multi_server.core.errors import Problem
 from mcp_multi_server.core.events import (
     CatalogRead,
+    CatalogWithdrawn,
     ClientConnected,
     ClientGone,
     CollisionChanged,
     ConfigReloaded,
+    DaemonFailed,
     DaemonListening,
     DaemonStopping,
     DaemonWarning,
     Event,
     InternalError,
     InvalidLine,
+    LogLevelChanged,
     Probed,
+    ProcessesEnded,
     RefreshFailed,
     Rejected,
+    ReplacementFailed,
     RequestDone,
     ServerRemoved,
+    ServerReplaced,
     StateChanged,
     Stderr,
+    Woke,
 )
 from mcp_multi_server.core.lifecycle import Failure, Reason, State
-from mcp_multi_server.runtime.log_lines import LINE_CAP, Limit, LineHandler, fit, installed, json_line, printable
-from mcp_multi_server.runtime.telemetry import Telemetry, configure, describe
+from mcp_multi_server.runtime.log_lines import (
+    LINE_CAP,
+    Limit,
+    LineHandler,
+    configure,
+    fit,
+    installed,
+    json_line,
+    printable,
+)
+from mcp_multi_server.runtime.telemetry import Telemetry, describe
+from tests.logs import log_as_it_was
 
 CRASH = StateChanged(
     "git", State.READY, State.BACKOFF, Failure(Reason.EXIT, "exited with code 3"), 2, 1.23456, ("Traceback", "KeyError")
@@ -85,6 +104,13 @@ DESCRIBED: list[tuple[Event, str, str, dict[str, object]]] = [
     ),
     (ServerRemoved("git"), "INFO", "server.removed", {"server": "git"}),
     (Stderr("git", 7, "hello"), "INFO", "server.stderr", {"server": "git", "pid": 7, "line": "hello"}),
+    (ServerReplaced("git"), "INFO", "server.replaced", {"server": "git"}),
+    (
+        ReplacementFailed("git", Failure(Reason.EXIT, "exited with code 3"), ("why",)),
+        "WARNING",
+        "server.replacement_failed",
+        {"server": "git", "reason": "exit", "message": "exited with code 3", "stderr": ["why"]},
+    ),
     (InvalidLine("git", "not JSON"), "WARNING", "server.invalid_line", {"server": "git", "problem": "not JSON"}),
     (
         CatalogRead("git", 12, 0, 3, 1, 0.25),
@@ -93,6 +119,7 @@ DESCRIBED: list[tuple[Event, str, str, dict[str, object]]] = [
         {"server": "git", "tools": 12, "prompts": 0, "resources": 3, "templates": 1, "seconds": 0.25},
     ),
     (RefreshFailed("git", "timed out"), "WARNING", "catalog.refresh_failed", {"server": "git", "message": "timed out"}),
+    (CatalogWithdrawn("git"), "WARNING", "catalog.withdrawn", {"server": "git"}),
     (Probed("git", False), "DEBUG", "server.probed", {"server": "git", "good": False}),
     (
         CollisionChanged("tool", "search", "web", ("files", "mail")),
@@ -125,12 +152,26 @@ DESCRIBED: list[tuple[Event, str, str, dict[str, object]]] = [
         {"socket": "/run/s", "config": "/etc/c.json", "metrics": "off"},
     ),
     (DaemonStopping("SIGTERM"), "INFO", "daemon.stopping", {"why": "SIGTERM"}),
+    (
+        DaemonFailed('Traceback:\n  File "a.py", line 3, in f\nBug: 1\n'),
+        "ERROR",
+        "daemon.failed",
+        {"error": "Bug", "trace": ["a.py:3 in f"]},
+    ),
+    (ProcessesEnded("left", (4, 9)), "WARNING", "processes.ended", {"why": "left", "pids": [4, 9]}),
+    (Woke(3600.04), "INFO", "daemon.woke", {"seconds": 3600.0}),
     (DaemonWarning("metrics", "in use"), "WARNING", "daemon.warning", {"subject": "metrics", "message": "in use"}),
     (
-        InternalError("router", "one\ntwo"),
+        InternalError("router", 'Traceback:\n  File "a b.py", line 3, in f\n    f(x)\n    ~^^^\nKeyError: 1\n'),
         "ERROR",
         "internal.error",
-        {"where": "router", "trace": ["one", "two"]},
+        {"where": "router", "error": "KeyError", "trace": ["a b.py:3 in f"]},
+    ),
+    (
+        LogLevelChanged("debug", "info", 3, 1000),
+        "WARNING",
+        "log.level",
+        {"to": "debug", "was": "info", "client": 3, "uid": 1000},
     ),
     (
         RequestDone("tools/call", "git", "log", "stdio", 0.5, "tool_error"),
@@ -174,14 +215,8 @@ class Log:
 
 @pytest.fixture(autouse=True)
 def logging_as_it_was() -> Iterator[None]:
-    ours, root, raising = logging.getLogger("mcp_multi_server"), logging.getLogger(), logging.raiseExceptions
-    levels = ours.level, root.level
-    yield
-    for handler in installed():
-        root.removeHandler(handler)
-    ours.setLevel(levels[0])
-    root.setLevel(levels[1])
-    logging.raiseExceptions = raising
+    with log_as_it_was():
+        yield
 
 
 @pytest.fixture
@@ -315,6 +350,26 @@ def test_any_later_event_tells_what_an_ended_flood_cost(pipe: Log) -> None:
     assert pipe.events()[-1] == "log.suppressed"
 
 
+@pytest.mark.anyio
+async def test_what_a_flood_cost_is_told_also_where_nothing_else_happens(
+    pipe: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mcp_multi_server.runtime.telemetry.TELL_SUPPRESSED_EVERY", 0.01)
+    configure("info", "json", fd=pipe.writer)
+    clock = Clock()
+    telemetry = Telemetry(clock=clock)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(telemetry.run)
+        for flood in (60, 1000):
+            for _ in range(flood):
+                telemetry(Stderr("git", 1, "x"))
+            clock.now += 10.0
+            with anyio.fail_after(10):
+                while "log.suppressed" not in pipe.events():
+                    await anyio.sleep(0.005)
+        tasks.cancel_scope.cancel()
+
+
 def test_a_flood_of_one_server_hides_no_line_of_another(pipe: Log) -> None:
     configure("info", "json", fd=pipe.writer)
     telemetry = Telemetry(clock=Clock())
@@ -414,6 +469,16 @@ def test_lines_for_a_terminal_wait_for_the_console_and_come_in_order(
     assert "\x1b[" in text
 
 
+@pytest.mark.parametrize("before", ["console", "json"])
+def test_a_console_is_drawn_on_at_once_after_a_reload(terminal: Log, before: Any) -> None:
+    configure("info", before, fd=terminal.writer)
+    telemetry = Telemetry()
+    asyncio.run(telemetry.start())
+    configure("info", "console", fd=terminal.writer)
+    telemetry(ServerRemoved("later"))
+    assert "later" in terminal.text()
+
+
 def test_a_console_without_colours_shows_none(terminal: Log, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
     configure("info", "auto", fd=terminal.writer)
@@ -509,6 +574,32 @@ def test_an_exception_of_another_library_is_told_without_its_text(pipe: Log) -> 
     assert token not in text
 
 
+def raise_with(text: str) -> None:
+    raise ValueError(text)
+
+
+def test_a_bug_of_ours_is_told_by_its_place_and_type_alone(pipe: Log) -> None:
+    configure("info", "json", fd=pipe.writer)
+    token = "hunter2"
+    try:
+        try:
+            raise_with(f"first {token}")
+        except ValueError:
+            raise ExceptionGroup(f"{token}:\n{token}", [KeyError(token), OSError(5, token)]) from None
+    except ExceptionGroup:
+        Telemetry()(InternalError("x", traceback.format_exc()))
+    try:
+        raise_with(f"{token}: a\n{token}:\nFile: {token}")
+    except ValueError:
+        Telemetry()(InternalError("x", traceback.format_exc()))
+    text = pipe.text()
+    assert token not in text
+    group, single = (json.loads(line) for line in text.splitlines())
+    assert group["error"] in ("ExceptionGroup", "OSError")
+    assert single["error"] == "ValueError"
+    assert single["trace"][-1].endswith(" in raise_with")
+
+
 def test_the_sdk_is_not_trusted_with_a_message(pipe: Log) -> None:
     configure("info", "json", fd=pipe.writer)
     logging.getLogger("mcp.client.stdio").warning("Failed to parse: hunter2")
@@ -542,7 +633,8 @@ def test_in_a_library_events_are_readable_without_our_handler(caplog: pytest.Log
 def test_only_a_console_costs_the_import_of_structlog(form: str, imported: bool) -> None:
     script = (
         "import sys\n"
-        "from mcp_multi_server.runtime.telemetry import Telemetry, configure\n"
+        "from mcp_multi_server.runtime.log_lines import configure\n"
+        "from mcp_multi_server.runtime.telemetry import Telemetry\n"
         "from mcp_multi_server.core.events import ServerRemoved\n"
         f"configure('info', {form!r}); t = Telemetry(); t(ServerRemoved('x'))\n"
         "assert 'structlog' not in sys.modules; t.flush(); print('structlog' in sys.modules)\n"

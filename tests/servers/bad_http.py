@@ -109,7 +109,10 @@ class BadHttp:
             writer.write(say(""))
             return True
         name = asked.path.partition("?")[0].strip("/").partition("/")[0]
-        if name == "hang" or (name == "hang-later" and not asked.opens):
+        if name == "mute-stream" and "id" in asked.message:
+            writer.write(events())
+            await writer.drain()
+        if name in ("hang", "mute-stream") or (name == "hang-later" and not asked.opens):
             await reader.read()
             self.gone += 1
             self.changed.set()
@@ -127,7 +130,13 @@ class BadHttp:
             writer.write(events(f"event: endpoint\ndata: {asked.path}"))
             await reader.read()
             return False
-        status = int(asked.path.rpartition("/")[2])
+        last = asked.path.rpartition("/")[2]
+        if last == "hang":
+            await reader.read()
+            self.gone += "id" in asked.message
+            self.changed.set()
+            return False
+        status = int(last)
         writer.write(say("", status=status))
         if status == 202 and self.stream is not None:
             pretty = json.dumps(json.loads(EXACT % asked.message["id"]), indent=2)

@@ -129,6 +129,42 @@ def grandchild_detached() -> None:
     echo()
 
 
+def grandchild_orphaned(how: str = "") -> None:
+    """Leave politely; a process of a session of its own stays, whose parent is gone already."""
+    say(b"%d\n" % start_orphan(how))
+    echo()
+
+
+def grandchild_without_environment() -> None:
+    """Leave politely; a process in a session of its own stays, in which nothing tells where it comes from."""
+    nothing = subprocess.DEVNULL
+    alien = subprocess.Popen(SLEEPER, stdin=nothing, stdout=nothing, stderr=nothing, start_new_session=True, env={})
+    say(b"%d\n" % alien.pid)
+    echo()
+
+
+def grandchild_outlives() -> None:
+    """Die of SIGKILL; a process in a session of its own stays, whose parent is gone already."""
+    say(b"%d\n" % start_orphan(""))
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def start_orphan(how: str) -> int:
+    """The daemons' way: fork, setsid, fork; only the last one stays. It holds on to what it is given."""
+    reader, writer = os.pipe()
+    if middle := os.fork():
+        os.close(writer)
+        os.waitpid(middle, 0)
+        return int(os.read(reader, 32))
+    os.setsid()
+    if os.fork():
+        os._exit(0)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN if how == "stubborn" else signal.SIG_DFL)
+    os.write(writer, b"%d" % os.getpid())
+    wait_forever()
+    return 0
+
+
 def start_aside(new_session: bool = False) -> "subprocess.Popen[bytes]":
     nothing = subprocess.DEVNULL
     return subprocess.Popen(SLEEPER, stdin=nothing, stdout=nothing, stderr=nothing, start_new_session=new_session)

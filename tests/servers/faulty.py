@@ -10,7 +10,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 TYPE_CHECKING = False  # importing `typing` would double the time this server takes to start
 if TYPE_CHECKING:
@@ -115,6 +115,26 @@ def silence(id: str) -> None:
     time.sleep(3600)
 
 
+ORPHAN = ["sh", "-c", "trap '' TERM; echo orphan $$ >&2; while :; do sleep 60; done"]
+"""Ignores SIGTERM, holds on to the pipes, and says who it is."""
+
+
+def leave_orphan(argv: list[str], environ: Mapping[str, str]) -> None:
+    """As daemons start: fork, setsid, fork. Only the last one stays; nobody below this server is its parent."""
+    if middle := os.fork():
+        os.waitpid(middle, 0)
+        return
+    os.setsid()
+    if not os.fork():
+        os.execve(f"/bin/{argv[0]}", argv, environ)
+    os._exit(0)
+
+
+def leave_zombies() -> None:
+    for _ in range(20):
+        leave_orphan(["true"], os.environ)
+
+
 TRIGGERS: dict[str, Callable[[str], None]] = {
     "long-line": lambda id: answer(id, '{"content":[{"type":"text","text":"%s"}]}' % ("x" * 20 * 1024 * 1024)),
     "array-instead": lambda id: line(f"[{id}]"),
@@ -149,6 +169,9 @@ BEFORE: dict[str, Callable[[str], None]] = {
 """Modes where `trigger` does something and then answers."""
 TWICE = "twice"
 AT_START: dict[str, Callable[[], None]] = {
+    "leaves-stubborn": lambda: leave_orphan(ORPHAN, os.environ),
+    "leaves-nameless": lambda: leave_orphan(ORPHAN, {}),
+    "leaves-zombies": leave_zombies,
     "junk-first": junk,
     "mute": lambda: time.sleep(3600),
     "stderr-first": lambda: write_stderr(2 * 1024 * 1024),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from io import TextIOWrapper
 from typing import NoReturn
 
@@ -19,11 +20,14 @@ from .failures import INTERRUPTED, OPERATION_FAILED, Failed
 
 def main() -> NoReturn:
     """Run the command that argv names, and exit as sysexits(3) and the README say."""
+    _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             # Half a surrogate pair is valid in JSON, and no reason to fail.
             stream.reconfigure(errors="backslashreplace")
-    sys.exit(_run())
+    code = _run()
+    _drop_unwritable()
+    sys.exit(code)
 
 
 def _run() -> int:
@@ -33,14 +37,17 @@ def _run() -> int:
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
     except click.ClickException as refusal:
-        refusal.show()
+        with suppress(OSError):
+            refusal.show()
         return refusal.exit_code
     except Failed as failure:
         return _explain(failure)
     except BrokenPipeError:
-        # The reader of stdout left, as `head` does; the interpreter must not try to flush into it once more.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return OPERATION_FAILED
+        return OPERATION_FAILED  # the reader of stdout left, as `head` does
+    except OSError as failure:
+        if failure.filename is not None:
+            raise
+        return _explain(Failed(f"cannot write the output: {failure.strerror}"))
     return code if isinstance(code, int) else 0
 
 
@@ -50,3 +57,22 @@ def _explain(failure: Failed) -> int:
 
     complain(explanation(failure))
     return failure.exit_code
+
+
+def _open_closed_streams() -> None:
+    """Have the three standard descriptors lead somewhere: else the next socket gets such a number, and our output."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, mode))
+
+
+def _drop_unwritable() -> None:
+    """Give up what a full disk or a reader that left did not take: the interpreter would try again, and exit 120."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Literal
 
 import click
 
 from .. import __version__
-from .options import Settings, as_json, on_socket, settings, timeout, with_config
+from .options import Settings, as_json, on_socket, settings, timeout, while_away, with_config
 
 CALL_TIMEOUT = 65.0
 """A little more than the daemon gives a server by default, so that its answer, which says more, comes first."""
 CHANGE_TIMEOUT = 120.0
 """For reload and restart, which wait for servers to start."""
 WAIT_FOR_DAEMON = 10.0
+LEVELS = ("debug", "info", "warning", "error")
 _CALL_HELP = "Give up when nothing, not even progress, came for so long."
 
 one_server = click.option("--server", metavar="NAME", help="Ask this server, whoever owns the name.")
@@ -155,7 +155,7 @@ def stdio(options: Settings, wait: float) -> None:
 
 
 @cli.command()
-@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="How much it logs.")
+@click.option("--log-level", type=click.Choice(LEVELS), help="How much it logs.")
 @click.option("--log-format", type=click.Choice(["auto", "json", "console"]), help="How a log line looks.")
 @with_config
 @on_socket
@@ -164,22 +164,28 @@ def serve(
     options: Settings,
     log_level: Literal["debug", "info", "warning", "error"] | None,
     log_format: Literal["auto", "json", "console"] | None,
-) -> None:
+) -> int:
     """Run the daemon in the foreground; it logs to stderr."""
     from ..daemon import run
 
-    sys.exit(run(config=options.config, socket=options.socket, log_level=log_level, log_format=log_format))
+    return run(config=options.config, socket=options.socket, log_level=log_level, log_format=log_format)
 
 
 @cli.command()
+@click.option("--watch", "-w", "is_live", is_flag=True, help="Go on showing it as it changes, until Ctrl-C.")
+@while_away
 @on_socket
 @as_json
 @settings
-def status(options: Settings, as_json: bool) -> None:
+def status(options: Settings, *, is_live: bool, wait: float, as_json: bool) -> None:
     """Show every server's state and what the daemon knows about it."""
+    if is_live:
+        from .watch import watch
+
+        return watch(options.socket, wait=wait, as_json=as_json)
     from .control import status
 
-    status(options.socket, as_json=as_json)
+    return status(options.socket, as_json=as_json)
 
 
 @cli.command()
@@ -233,26 +239,44 @@ def check(options: Settings, file: str | None, *, as_json: bool) -> int:
 
 @cli.command()
 @click.argument("server")
-@click.option("--lines", type=click.IntRange(min=1), default=50, metavar="N", show_default=True, help="How many.")
+@click.option("--lines", "-n", type=click.IntRange(min=0), default=50, metavar="N", show_default=True, help="How many.")
+@click.option("--follow", "-f", is_flag=True, help="Go on with what it writes from now on, until Ctrl-C.")
+@while_away
 @on_socket
 @as_json
 @settings
-def logs(options: Settings, server: str, *, lines: int, as_json: bool) -> None:
+def logs(options: Settings, server: str, *, lines: int, follow: bool, wait: float, as_json: bool) -> None:
     """Print the last lines that a server wrote to its stderr."""
-    from .control import logs
+    from .logs import follow_log, logs
 
-    logs(options.socket, server, lines=lines, as_json=as_json)
+    if follow:
+        follow_log(options.socket, server, lines=lines, wait=wait, as_json=as_json)
+    else:
+        logs(options.socket, server, lines=lines, as_json=as_json)
+
+
+@cli.command("log-level")
+@click.argument("level", required=False, type=click.Choice(LEVELS, case_sensitive=False))
+@on_socket
+@as_json
+@settings
+def log_level(options: Settings, level: str | None, *, as_json: bool) -> None:
+    """Show how much the daemon logs; with LEVEL, change it until it ends or its config says another one."""
+    from .logs import log_level
+
+    log_level(options.socket, level, as_json=as_json)
 
 
 @cli.command()
+@while_away
 @on_socket
 @as_json
 @settings
-def events(options: Settings, as_json: bool) -> None:
+def events(options: Settings, *, wait: float, as_json: bool) -> None:
     """Print what happens, as it happens, until Ctrl-C."""
     from .events import events
 
-    events(options.socket, as_json=as_json)
+    events(options.socket, wait=wait, as_json=as_json)
 
 
 def _show(options: Settings, method: str, member_name: str, *, key: str, as_json: bool) -> None:

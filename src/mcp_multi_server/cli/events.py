@@ -9,24 +9,42 @@ from collections.abc import Iterator
 
 from .answer import JsonObject, member, moment, number, objects, optional_objects, text, words
 from .failures import Failed
+from .following import EVENTS, Following
+from .logs import notice
 from .render import clean, echo_json, echo_styled, until
-from .session import session
+from .session import Ended
 from .status import STATE_STYLES, describe_collision, describe_problem, describe_server
 
+_OUTCOME_STYLES = {"applied": "green", "unchanged": "dim", "partial": "yellow", "rejected": "red"}
+_SENTENCES = {
+    "server_removed": "{server}: removed",
+    "catalog": "{server}: offers {tools} tools, {prompts} prompts, {resources} resources, {templates} templates",
+    "refresh_failed": "{server}: its lists could not be read again: {message}",
+    "withdrawn": "{server}: away for too long, its names are no longer listed",
+    "client_connected": "client {client} connected (pid {pid}, uid {uid})",
+    "client_gone": "client {client} left ({reason})",
+    "log_level": "the log's level is {level} (was {was}), as client {client} (uid {uid}) wants it",
+    "warning": "warning: {subject}: {message}",
+    "stopping": "the daemon stops ({why})",
+}
 
-def events(socket: str | None, *, as_json: bool) -> None:
+
+def events(socket: str | None, *, wait: float, as_json: bool) -> None:
     """Print what happens. Ctrl-C is how it is meant to end."""
-    with session(socket) as opened:
-        try:
-            for event in opened.stream("daemon/events", "notifications/daemon/event"):
+    try:
+        with Following(socket, EVENTS, {}, wait=wait, notice=notice) as following:
+            while True:
+                if (event := following.next()) is None:
+                    continue
                 if as_json:
                     echo_json(event, indent=None)
                 else:
                     _show(event)
                 sys.stdout.flush()
-        except KeyboardInterrupt:
-            return
-    raise Failed("the daemon ended the stream of events")
+    except Ended:
+        raise Failed("the daemon ended the stream of events") from None
+    except KeyboardInterrupt:
+        return
 
 
 def _show(event: JsonObject) -> None:
@@ -43,21 +61,40 @@ def _lines(event: JsonObject, now: float) -> Iterator[tuple[str, str]]:
                 yield describe_server(server, now), STATE_STYLES.get(text(server, "state"), "")
         case "server":
             yield _change(event), STATE_STYLES.get(text(event, "new"), "")
+        case "server_replaced":
+            yield clean(f"{_server(event)}: replaced, the new one serves"), "green"
+        case "replacement_failed":
+            yield _not_replaced(event), "yellow"
         case "collision":
             yield describe_collision(event), "yellow"
         case "config":
-            yield _config(event), ""
+            yield _config(event), _OUTCOME_STYLES.get(text(event, "outcome"), "")
+        case "refresh_failed" | "warning":
+            yield _sentence(event), "yellow"
+        case "client_connected" | "client_gone":
+            yield _sentence(event), "dim"
         case _:
-            yield _anything(event), ""
+            yield _sentence(event), ""
 
 
 def _change(event: JsonObject) -> str:
     """A server that went from one state to another."""
     failure, retry_in = member(event, "failure"), number(event, "retry_in")
     why = ": ".join(filter(None, (text(failure, "reason"), text(failure, "message"))))
-    line = f"{text(member(event, 'server'), 'name')}: {text(event, 'old')} → {text(event, 'new')}"
+    line = f"{_server(event)}: {text(event, 'old')} → {text(event, 'new')}"
     line += f" ({why})" if why and text(event, "new") != "ready" else ""
     return clean(line) + (f", next attempt {until(retry_in)}" if retry_in is not None else "")
+
+
+def _server(event: JsonObject) -> str:
+    """The name of an event's server; one that is leaving has no row in the status any more."""
+    return text(member(event, "server"), "name") or text(event, "server")
+
+
+def _not_replaced(event: JsonObject) -> str:
+    """A server whose successor did not get ready."""
+    why = text(member(event, "failure"), "message")
+    return clean(f"{text(event, 'server')}: not replaced, the old one goes on ({why})")
 
 
 def _config(event: JsonObject) -> str:
@@ -69,9 +106,14 @@ def _config(event: JsonObject) -> str:
     return clean(f"{outcome}: {'; '.join(parts)}" if parts else outcome)
 
 
-def _anything(event: JsonObject) -> str:
-    details = (f"{key}={_brief(value)}" for key, value in event.items() if key not in ("event", "at"))
-    return clean(" ".join([text(event, "event") or "event", *details]))
+def _sentence(event: JsonObject) -> str:
+    """An event in words; one that is not known here, from a newer daemon, with all that it says."""
+    found = {key: clean(_brief(value)) for key, value in event.items()}
+    try:
+        return _SENTENCES[found["event"]].format_map(found)
+    except KeyError:
+        details = (f"{key}={value}" for key, value in found.items() if key not in ("event", "at"))
+        return " ".join([found.get("event", "event"), *details])
 
 
 def _brief(value: object) -> str:

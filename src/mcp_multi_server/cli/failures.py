@@ -25,6 +25,13 @@ class NotThere(Unreachable):
     """Nothing listens. A daemon that is only starting will, in a moment."""
 
 
+class HungUp(Failed):
+    """The daemon closed the connection."""
+
+    def __init__(self) -> None:
+        super().__init__("the daemon closed the connection")
+
+
 class Garbled(Failed):
     """The other end of the socket sent what no daemon sends."""
 

@@ -39,6 +39,14 @@ with_config = click.option(
     "--config", metavar="PATH", callback=_keep, expose_value=False, help="The config file, if not a usual place."
 )
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+while_away = click.option(
+    "--wait",
+    type=click.FloatRange(min=0),
+    default=60.0,
+    metavar="SECONDS",
+    show_default=True,
+    help="While following: how long the daemon may be away, as when it is restarted.",
+)
 settings = click.make_pass_decorator(Settings, ensure=True)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from contextlib import suppress
 from typing import Any
 
 _CONTROL_SEQUENCE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\^_])")
@@ -27,9 +28,16 @@ def echo(text: str) -> None:
 
 
 def complain(text: str) -> None:
-    """One line, or several, to stderr."""
-    sys.stdout.flush()
-    sys.stderr.write(text if text.endswith("\n") else text + "\n")
+    """One line, or several, to stderr, after all that stdout got. What cannot be written is lost."""
+    with suppress(OSError):
+        sys.stdout.flush()
+    with suppress(OSError):
+        sys.stderr.write(text if text.endswith("\n") else text + "\n")
+
+
+def remark(text: str) -> None:
+    """A word of ours between lines of somebody else's, apart from them: on stderr."""
+    complain(f"-- {text}")
 
 
 def echo_json(value: Any, *, indent: int | None = 2) -> None:

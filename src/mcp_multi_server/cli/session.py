@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from .. import __version__
 from .answer import JsonObject, member, objects, text
 from .connect import connect
-from .failures import Failed, Garbled, Unreachable
+from .failures import Failed, Garbled, HungUp, Unreachable
 
 if TYPE_CHECKING:
     from .waiting import Watcher
@@ -39,6 +39,14 @@ class RpcFailed(Failed):
 
 class Late(Unreachable):
     """No answer within the time given."""
+
+
+class Ended(Failed):
+    """The daemon answered a request for a stream, which ends it."""
+
+    def __init__(self, result: JsonObject) -> None:
+        super().__init__("the daemon ended the stream")
+        self.result = result
 
 
 class Session:
@@ -84,21 +92,20 @@ class Session:
         whole.pop("nextCursor", None)
         return whole
 
-    def stream(self, method: str, notification: str, *, first_within: float = DAEMON_TIMEOUT) -> Iterator[JsonObject]:
-        """The params of a stream's notifications, for as long as the daemon sends them."""
+    def begin(self, method: str, params: JsonObject) -> int:
+        """Ask for a stream; `next` reads it by the number that is returned."""
         id = self._new_id()
-        self._send_request(id, method, {})
-        deadline: float | None = time.monotonic() + first_within
-        while True:
-            message = self._receive(deadline)
-            if message is None:
-                raise Late(f"the daemon does not respond: no answer to {method} within {first_within:g} s")
+        self._send_request(id, method, params)
+        return id
+
+    def next(self, id: int, notification: str, deadline: float) -> JsonObject | None:
+        """The params of a stream's next notification, or None where none came in time. Raises Ended."""
+        while (message := self._receive(deadline)) is not None:
             if message.get("method") == notification:
-                deadline = None
-                yield member(message, "params")
-            elif _answers(message, id):
-                _result(message)
-                return
+                return member(message, "params")
+            if _answers(message, id):
+                raise Ended(_result(message))
+        return None
 
     def close(self) -> None:
         """End the session; the daemon then forgets what still runs for it."""
@@ -138,11 +145,11 @@ class Session:
             if time.monotonic() >= deadline:
                 raise Late(f"the daemon does not respond: no answer within {timeout:g} s")
 
-    def _receive(self, deadline: float | None) -> JsonObject | None:
-        """The next message, or None where none came in time. Without a deadline it waits for as long as it takes."""
+    def _receive(self, deadline: float) -> JsonObject | None:
+        """The next message, or None where none came in time."""
         while (line := self._next_line()) is None:
-            remaining = None if deadline is None else deadline - time.monotonic()
-            if remaining is not None and remaining <= 0:
+            remaining = deadline - time.monotonic()
+            if remaining <= 0:
                 return None
             self._connection.settimeout(remaining)
             try:
@@ -167,7 +174,7 @@ class Session:
         except ConnectionResetError:
             data = b""
         if not data:
-            raise Failed("the daemon closed the connection")
+            raise HungUp
         self._received += data
         if len(self._received) > ANSWER_CAP:
             raise Garbled(f"a line of more than {ANSWER_CAP >> 20} MiB")

@@ -21,7 +21,7 @@ FIRST_MODERN_VERSION = "2026-07-28"
 _AWAY = ("backoff", "parked", "stopping")
 _SAYS_WHY = ("exit", "signal", "closed", "hang", "protocol", "start_timeout", "flapping")
 """Reasons for which a server's own words may hold the explanation."""
-_COLUMNS = (
+COLUMNS = (
     Column("SERVER"),
     Column("STATE"),
     Column("FOR", right=True),
@@ -40,15 +40,19 @@ _COLUMNS = (
 
 def show_status(status: JsonObject, now: float) -> None:
     """The whole of it. `now` is seconds since 1970, as the times in `status` are."""
-    echo(_headline(status, now))
+    echo(headline(status, now))
     echo("")
-    servers = objects(status, "servers")
-    echo_table(_COLUMNS, [_row(server, now) for server in servers])
-    remarks = [*_problems(status), *_stale(servers), *_collisions(status), *_refused(status), *_advice(servers)]
-    if remarks:
+    echo_table(COLUMNS, [row(server, now) for server in objects(status, "servers")])
+    if said := remarks(status):
         echo("")
-    for line, style in remarks:
-        echo_styled(line, style)
+        for line, style in said:
+            echo_styled(line, style)
+
+
+def remarks(status: JsonObject) -> list[tuple[str, str]]:
+    """What is to be said below the table, and in which colour."""
+    servers = objects(status, "servers")
+    return [*_problems(status), *_stale(servers), *_collisions(status), *_refused(status), *_advice(servers)]
 
 
 def describe_server(server: JsonObject, now: float) -> str:
@@ -59,7 +63,8 @@ def describe_server(server: JsonObject, now: float) -> str:
     return line + (f", next attempt {until(due - now)}" if due is not None else "")
 
 
-def _headline(status: JsonObject, now: float) -> str:
+def headline(status: JsonObject, now: float) -> str:
+    """The daemon itself on one line."""
     config, started = member(status, "config"), moment(status, "startedAt")
     reload, clients = member(config, "lastReload"), optional_objects(status, "clients")
     parts = [f"mcp-multi-server {clean(text(status, 'version'))}", f"pid {text(status, 'pid') or '?'}"]
@@ -73,7 +78,8 @@ def _headline(status: JsonObject, now: float) -> str:
     return " · ".join(parts)
 
 
-def _row(server: JsonObject, now: float) -> list[Cell]:
+def row(server: JsonObject, now: float) -> list[Cell]:
+    """One server's line of the table."""
     state, since, due = text(server, "state"), moment(server, "since"), moment(server, "nextAttemptAt")
     return [
         Cell(clean(text(server, "name"))),

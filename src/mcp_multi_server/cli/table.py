@@ -5,8 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from .render import echo
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 _GAP = 2
 _NARROWEST = 24
@@ -34,7 +38,11 @@ class Column:
 def echo_table(columns: Sequence[Column], rows: Sequence[Sequence[Cell]]) -> None:
     """A table to stdout. Into a pipe every column is there, for whoever cuts columns, and `-` is an empty cell."""
     if sys.stdout.isatty():
-        _draw(columns, rows)
+        from shutil import get_terminal_size
+
+        from rich.console import Console
+
+        Console(highlight=False).print(drawing(columns, rows, get_terminal_size().columns))
         return
     texts = [[column.title for column in columns], *([cell.text or "-" for cell in row] for row in rows)]
     widths = [max(map(len, strip)) for strip in zip(*texts, strict=True)]
@@ -47,14 +55,12 @@ def _pad(text: str, width: int, right: bool) -> str:
     return text.rjust(width) if right else text.ljust(width)
 
 
-def _draw(columns: Sequence[Column], rows: Sequence[Sequence[Cell]]) -> None:
-    from shutil import get_terminal_size
-
-    from rich.console import Console
+def drawing(columns: Sequence[Column], rows: Sequence[Sequence[Cell]], width: int) -> Table:
+    """A table for rich to draw in so many columns of a terminal."""
     from rich.table import Table
     from rich.text import Text
 
-    kept = _fitting(columns, rows, get_terminal_size().columns)
+    kept = _fitting(columns, rows, width)
     table = Table(box=None, padding=(0, _GAP, 0, 0), header_style="bold", pad_edge=False)
     for column in (columns[index] for index in kept):
         table.add_column(
@@ -65,7 +71,7 @@ def _draw(columns: Sequence[Column], rows: Sequence[Sequence[Cell]]) -> None:
         )
     for row in rows:
         table.add_row(*(Text(row[index].text, row[index].style) for index in kept))
-    Console(highlight=False).print(table)
+    return table
 
 
 def _fitting(columns: Sequence[Column], rows: Sequence[Sequence[Cell]], terminal_width: int) -> list[int]:

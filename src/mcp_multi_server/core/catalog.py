@@ -88,7 +88,7 @@ def read_page(kind: Kind, result: Buffer) -> Page:
     except msgspec.DecodeError:
         raise CatalogError(f"the result of {kind.list_method} is no object") from None
     raws = _list(kind, body)
-    named = [Item(name, bytes(raw)) for raw in raws if (name := _name(kind, raw))]
+    named = [item for raw in raws if (item := read_item(kind, raw)) is not None]
     problems = (_unnamed(kind, len(raws) - len(named)),) if len(named) < len(raws) else ()
     private = text(body.get("cacheScope")) != "public"
     return Page(tuple(named), _cursor(kind, body), _ttl(body), private=private, problems=problems)
@@ -101,11 +101,13 @@ def _list(kind: Kind, body: Members) -> list[Raw]:
         raise CatalogError(f"{kind.member} in the result of {kind.list_method} is no list") from None
 
 
-def _name(kind: Kind, raw: Raw) -> str | None:
+def read_item(kind: Kind, raw: Buffer) -> Item | None:
+    """The item in its JSON; None where it has no usable name."""
     try:
-        return text(members(raw).get(kind.key))
+        name = text(members(raw).get(kind.key))
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
+    return Item(name, bytes(raw)) if name else None
 
 
 def _cursor(kind: Kind, body: Members) -> str | None:

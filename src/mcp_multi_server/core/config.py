@@ -59,8 +59,11 @@ class Config:
         """
         if previous is None:
             return self
-        kept = {name: previous.servers[name] for name in self.broken if name in previous.servers}
-        return replace(self, servers=MappingProxyType({**self.servers, **kept}))
+        return self.having({name: previous.servers[name] for name in self.broken if name in previous.servers})
+
+    def having(self, entries: Mapping[str, ServerConfig]) -> Config:
+        """The same, with these entries in the place of its own."""
+        return replace(self, servers=MappingProxyType({**self.servers, **entries})) if entries else self
 
 
 def default_prefix(server: str) -> str:

@@ -9,6 +9,8 @@ from typing import Literal
 ALWAYS = ("HOME", "LANG", "LC_*", "LOGNAME", "PATH", "SHELL", "TERM", "TMPDIR", "TZ", "USER")
 """Inherited without being asked for: what programs need to run at all, and nothing that is likely to be secret."""
 NEVER = (
+    "CACHE_DIRECTORY",
+    "CONFIGURATION_DIRECTORY",
     "CREDENTIALS_DIRECTORY",
     "FDSTORE",
     "INVOCATION_ID",
@@ -17,8 +19,15 @@ NEVER = (
     "LISTEN_FDS",
     "LISTEN_PID",
     "LISTEN_PIDFDID",
+    "LOGS_DIRECTORY",
+    "MAINPID",
+    "MANAGERPID",
+    "MANAGERPIDFDID",
     "MEMORY_PRESSURE_*",
     "NOTIFY_SOCKET",
+    "RUNTIME_DIRECTORY",
+    "STATE_DIRECTORY",
+    "SYSTEMD_EXEC_PID",
     "WATCHDOG_PID",
     "WATCHDOG_USEC",
 )

@@ -27,6 +27,22 @@ class StateChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class ServerReplaced:
+    """A new connection, which was ready before, took the place of one that served."""
+
+    server: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReplacementFailed:
+    """A connection that should have taken the place of one that serves did not become ready; the old one goes on."""
+
+    server: str
+    failure: Failure
+    stderr_tail: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class ServerRemoved:
     """A server is no longer configured."""
 
@@ -68,6 +84,13 @@ class RefreshFailed:
 
     server: str
     message: str
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogWithdrawn:
+    """A server was away for longer than the grace; what it offers is no longer listed."""
+
+    server: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,11 +165,43 @@ class DaemonStopping:
 
 
 @dataclass(frozen=True, slots=True)
+class LogLevelChanged:
+    """An admin had the daemon log more, or less."""
+
+    level: str
+    was: str
+    client: int
+    uid: int
+
+
+@dataclass(frozen=True, slots=True)
 class DaemonWarning:
     """Something the daemon goes on with or without, and that its owner should know; `subject` is a word."""
 
     subject: str
     message: str
+
+
+@dataclass(frozen=True, slots=True)
+class DaemonFailed:
+    """A bug of ours that the daemon does not survive; `trace` is its stack. The last thing that happens."""
+
+    trace: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessesEnded:
+    """Processes that nobody wanted any more were made to end; `why` says whose they had been."""
+
+    why: str
+    pids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Woke:
+    """The machine was suspended for so many seconds, and runs again."""
+
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,11 +229,14 @@ class RequestDone(msgspec.Struct, frozen=True, gc=False):
 
 Event: TypeAlias = (
     StateChanged
+    | ServerReplaced
+    | ReplacementFailed
     | ServerRemoved
     | Stderr
     | InvalidLine
     | CatalogRead
     | RefreshFailed
+    | CatalogWithdrawn
     | Probed
     | CollisionChanged
     | ConfigReloaded
@@ -187,7 +245,11 @@ Event: TypeAlias = (
     | Rejected
     | DaemonListening
     | DaemonStopping
+    | LogLevelChanged
     | DaemonWarning
+    | DaemonFailed
+    | ProcessesEnded
+    | Woke
     | InternalError
     | RequestDone
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Mapping
+from hashlib import sha256
 
 APPLICATION = "mcp-multi-server"
 SOCKET_NAME = "mcp.sock"
@@ -44,6 +45,14 @@ def config_candidates(environ: Mapping[str, str], cwd: str, home: str) -> tuple[
         return (posixpath.join(cwd, named),)
     own = posixpath.join(_xdg(environ, "XDG_CONFIG_HOME") or posixpath.join(home, ".config"), APPLICATION, CONFIG_NAME)
     return _unique((posixpath.join(cwd, CONFIG_NAME), own, SYSTEM_CONFIG))
+
+
+def memory_file(environ: Mapping[str, str], home: str, config: str) -> str:
+    """Where a daemon keeps its servers' catalogs, each config in a file of its own; "" where there is no place."""
+    user = posixpath.join(_xdg(environ, "XDG_STATE_HOME") or posixpath.join(home, ".local/state"), APPLICATION)
+    directory = _first_directory(environ, "STATE_DIRECTORY") or user
+    key = sha256(config.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    return posixpath.join(directory, f"catalogs-{key}") if directory.startswith("/") else ""
 
 
 def fits_socket_address(path: str) -> bool:

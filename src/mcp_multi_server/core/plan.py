@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Literal, TypeAlias
 
 from .config import Config, ServerConfig
 
@@ -25,6 +26,8 @@ APPLIES_AT_ONCE = frozenset(
     }
 )
 """Fields that change what we do with it."""
+Change: TypeAlias = Literal["replace", "update", "keep"]
+"""What a changed entry asks of the server that runs."""
 assert DEFINES_THE_SERVER | APPLIES_AT_ONCE | {"disabled"} == set(ServerConfig.model_fields), "a field without its step"
 
 
@@ -65,10 +68,20 @@ def _step(old: Config | None, new: Config, name: str) -> str:
         return "keep"
     if after is None:
         return "stop"
+    return change_between(before, after)
+
+
+def change_between(before: ServerConfig, after: ServerConfig) -> Change:
+    """What it takes to get from one entry of a server that runs to another."""
     changed = {key for key in ServerConfig.model_fields if getattr(before, key) != getattr(after, key)}
     if changed & DEFINES_THE_SERVER:
         return "replace"
     return "update" if changed else "keep"
+
+
+def allows_two(before: ServerConfig, after: ServerConfig) -> bool:
+    """Whether the new server may run beside the old one: neither entry says that it holds a lock or a port."""
+    return "stop-first" not in (before.replace, after.replace)
 
 
 def _running(config: Config | None, name: str) -> ServerConfig | None:

@@ -364,7 +364,10 @@ class DaemonConfig(DaemonSettings):
     )
     hold: Patience = Field(default=5.0, description="Seconds that a call waits for a server that is away.")
     grace: Patience = Field(default=60.0, description="Seconds that the names of a server that is away stay listed.")
-    drain: Patience = Field(default=5.0, description="Seconds that running calls get when the daemon stops.")
+    drain: Patience = Field(
+        default=5.0,
+        description="Seconds that running calls get when the daemon stops, or their server is replaced or removed.",
+    )
     metrics: MetricsConfig = Field(default=MetricsConfig(), description="Metrics and health for Prometheus, over HTTP.")
     access: AccessConfig = Field(
         default=AccessConfig(), description="Who may connect, besides the daemon's own user and root."

@@ -225,4 +225,4 @@ def _is_starting(row: Mapping[str, Any]) -> bool:
     return row["state"] == State.CONNECTING and not row["consecutiveFailures"] and row["refreshedAt"] is None
 
 
-_OF_SERVERS = frozenset({"server", "server_removed", "config", "collision"})
+_OF_SERVERS = frozenset({"server", "server_replaced", "server_removed", "config", "collision"})

@@ -16,10 +16,12 @@ from ..core.index import Route
 from ..core.jsonrpc import ABSENT, Buffer, Members, Message
 from ..core.lifecycle import Failure
 from ..core.links import renamed_links
+from ..core.operation import Operation
 from ..core.protocol import PROGRESS_TOKEN, Era
 from .connection import Connection
 from .conversation import Conversation
 from .request import Caller, Request
+from .tracing import Span, Tracer
 
 if TYPE_CHECKING:
     from .asking import Asking
@@ -37,6 +39,8 @@ class Dispatcher(Protocol):
     held: dict[Call, str]
     """Calls that were not sent yet, with the server that they wait for."""
     time: Callable[[], float]
+    tracer: Tracer | None
+    """Where spans are wanted, what makes them."""
 
     def rename(self, route: Route, method: str) -> Callable[[str], str]:
         """How URIs in that server's results are made to lead back to it."""
@@ -91,6 +95,7 @@ class Call:
         "router",
         "sent_as",
         "server",
+        "span",
         "started",
         "token",
     )
@@ -104,6 +109,7 @@ class Call:
         self.hold: asyncio.TimerHandle | None = None
         self.token = request.meta.get(PROGRESS_TOKEN) if request.meta else None
         self.server = ""
+        self.span: Span | None = None
         self.sent_as = 0
         self.dialogue: Dialogue | None = None
         self.route: Route
@@ -123,6 +129,8 @@ class Call:
         self.deadline, self.latest = now + timeout, now + LONGEST_FACTOR * timeout
         renamed = _renamed(self.request, route.name)  # may raise, so before anything is noted
         self.sent_as = conversation.pending.add(self)
+        if self.router.tracer is not None:
+            self.span = self._traced(self.router.tracer)
         conversation.send(self.sent_as, self.request.method, self._params(renamed))
 
     def settle(self, message: Message) -> None:
@@ -252,12 +260,24 @@ class Call:
             self.router.asking.left(self)
         self.router.done(self, error)
 
+    def _traced(self, tracer: Tracer) -> Span:
+        """The span of this call, which the server gets as its parent; each round of it has one."""
+        config, negotiated = self.connection.config, self.conversation.negotiated
+        assert negotiated is not None
+        if self.span is not None:
+            self.span.end("")
+        operation = Operation(
+            self.request.method, self.route.name, self.server, negotiated.version, config.url or "", self.sent_as
+        )
+        return tracer.begin(operation, self.request.meta, seconds_ago=self.router.time() - self.started)
+
     def _params(self, renamed: bool) -> Buffer:
         """The params to forward: the client's own bytes, except for what names and eras make different."""
         request = self.request
         assert self.conversation.negotiated is not None
+        said = request.meta if self.span is None else self.span.meta
         meta = protocol.meta_for_server(
-            request.meta,
+            said,
             client=request.era,
             server=self.conversation.negotiated.era,
             introduction=self.caller,

@@ -75,7 +75,7 @@ class Connection:
         self.refreshed_at: float | None = None
         """Loop time of the last successful reading of all lists."""
         self.stale = False
-        """Whether the last refresh failed; the catalog is the one before."""
+        """Whether the last refresh failed, or none was tried yet; the catalog is the one before."""
         self.conversation: Conversation | None = None
         self.negotiated: Negotiated | None = None
         """What the server said of itself when it was last ready."""
@@ -83,6 +83,9 @@ class Connection:
         self.restarts = 0
         self.attempted = asyncio.Event()
         """Set once an attempt to connect has succeeded or failed."""
+        self.standing = True
+        """Whether this is the server's connection, and not one that is to become it or was: those make one attempt,
+        and what becomes of them is told by who made them."""
         self._surroundings = surroundings
         self._loop = asyncio.get_running_loop()
         self._era: Era | None = None
@@ -94,6 +97,7 @@ class Connection:
         """Of the transport that is open, or being opened or left."""
         self._request_failed_at = -math.inf
         self._nudged = asyncio.Event()
+        self._doubted = asyncio.Event()
 
     def __repr__(self) -> str:
         return f"<Connection {self.name} {self.status.state}>"
@@ -117,11 +121,16 @@ class Connection:
         transport = self.conversation.transport if self.conversation else None
         return transport.pid if transport else None
 
+    @property
+    def in_flight(self) -> int:
+        """Requests sent and not answered."""
+        return self.conversation.pending.due if self.conversation else 0
+
     def happen(self, happening: Happening) -> None:
         """The one door through which the state changes."""
         old, now = self.status, self._loop.time()
         self.status = new = lifecycle.step(old, happening, now=now, luck=self._surroundings.luck())
-        if new.state is old.state:
+        if new.state is old.state or not self.standing:
             return
         if old.state in ROUTED and new.state not in ROUTED:
             self.restarts += 1
@@ -134,22 +143,53 @@ class Connection:
                 failure=new.failure if failed else None,
                 failures=new.failures,
                 retry_in=None if new.next_attempt is None else new.next_attempt - now,
-                stderr_tail=tuple(self.stderr)[-TAIL_LINES:] if failed else (),
+                stderr_tail=self.stderr_tail if failed else (),
             )
         )
         self._surroundings.changed(self)
 
+    @property
+    def stderr_tail(self) -> tuple[str, ...]:
+        """The last lines that the server wrote."""
+        return tuple(self.stderr)[-TAIL_LINES:]
+
     def succeed(self, predecessor: Connection | None) -> None:
         """Offer what the one before offered until our own lists are read, so that its names outlive the change."""
-        if predecessor is not None:
-            self.catalog, self.negotiated = predecessor.catalog, predecessor.negotiated
-            self.refreshed_at = predecessor.refreshed_at
+        if predecessor is None:
+            return
+        self.catalog, self.negotiated = predecessor.catalog, predecessor.negotiated
+        self.refreshed_at, self.restarts = predecessor.refreshed_at, predecessor.restarts
+        if predecessor.config == self.config:
+            self._era, self._kind = predecessor._era, predecessor._kind
+
+    def stand_in_for(self, predecessor: Connection) -> None:
+        """Become the server's connection, which knows all that the one before knew."""
+        self.standing = True
+        self.restarts = predecessor.restarts
+        self.stderr = deque([*predecessor.stderr, *self.stderr], maxlen=STDERR_LINES)
+
+    def retire(self) -> None:
+        """Make no further attempt, and say nothing more: somebody else is the server's connection, or it has none."""
+        self.standing = False
+        self._wake.set()
+
+    def recall(self, negotiated: Negotiated, catalog: Catalog, *, age: float) -> None:
+        """Offer what an earlier daemon read `age` seconds ago, until our own lists are read."""
+        self.catalog, self.negotiated, self.stale = catalog, negotiated, True
+        self.refreshed_at = self._loop.time() - age
 
     def kick(self) -> None:
         """A call needs this server: have the next attempt as soon as calls may cause one."""
         due = lifecycle.kick_due(self.status, self._loop.time())
         if due is not None and due < self._kick_at:
             self._kick_at = due
+            self._wake.set()
+
+    def doubt(self) -> None:
+        """The machine slept: probe the server now, or try again now; what was planned was for another time."""
+        self._doubted.set()
+        if self.status.next_attempt is not None:
+            self._kick_at = self._loop.time()
             self._wake.set()
 
     def restart(self) -> None:
@@ -180,7 +220,9 @@ class Connection:
                     self.happen(lifecycle.Stop() if failure is None else lifecycle.Failed(failure))
                 if not self._restarting:
                     self.attempted.set()
-                    await self._wait_for_next()
+                if not self.standing:
+                    return
+                await self._wait_for_next()
         finally:
             if self.status.state is not State.STOPPING:
                 self.happen(lifecycle.Stop())
@@ -189,8 +231,8 @@ class Connection:
     # -- one attempt ---------------------------------------------------------------------------------------------
 
     async def _wait_for_next(self) -> None:
-        """Wait for the next attempt's time, a call that brings it forward, or `restart`."""
-        while not self._restarting:
+        """Wait for the next attempt's time, a call that brings it forward, `restart` or `retire`."""
+        while self.standing and not self._restarting:
             self._wake.clear()
             due = min(self.status.next_attempt or math.inf, self._kick_at)
             with anyio.move_on_after(due - self._loop.time()):
@@ -356,8 +398,8 @@ class Connection:
             if self.status.state is State.DEGRADED:
                 await anyio.sleep(PROBE_WHEN_DEGRADED)
             else:
-                await anyio.sleep(self._spread(PROBE_EVERY, PROBE_SPREAD))
-                if self._loop.time() - conversation.last_answer < PROBE_EVERY:
+                doubted = await self._is_doubted_within(self._spread(PROBE_EVERY, PROBE_SPREAD))
+                if not doubted and self._loop.time() - conversation.last_answer < PROBE_EVERY:
                     continue
             good = await self._probe(conversation)
             if conversation.loss is not None:
@@ -366,6 +408,13 @@ class Connection:
             self.happen(lifecycle.Answered(probe=True) if good else lifecycle.Unanswered())
             if lifecycle.is_hung(self.status):
                 conversation.lose(Failure(Reason.HANG, f"missed {lifecycle.FALL} probes in a row"))
+
+    async def _is_doubted_within(self, seconds: float) -> bool:
+        with anyio.move_on_after(seconds):
+            await self._doubted.wait()
+        doubted = self._doubted.is_set()
+        self._doubted.clear()
+        return doubted
 
     async def _probe(self, conversation: Conversation) -> bool:
         """Whether the server answers at all; an error is an answer. Modern servers know no ping."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
-from dataclasses import fields, is_dataclass
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from dataclasses import fields, is_dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
@@ -13,59 +13,53 @@ from .. import __version__
 from ..core import jsonrpc
 from ..core.errors import INTERNAL_ERROR, INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND, Problem, RpcError
 from ..core.events import (
+    CatalogRead,
+    CatalogWithdrawn,
     ClientConnected,
     ClientGone,
     CollisionChanged,
     ConfigReloaded,
     DaemonStopping,
+    DaemonWarning,
     Event,
+    LogLevelChanged,
+    RefreshFailed,
+    ReplacementFailed,
     ServerRemoved,
+    ServerReplaced,
     StateChanged,
+    Stderr,
 )
 from ..core.jsonrpc import Buffer
+from ..core.lifecycle import Failure, State
 from ..core.plan import Plan
-from .access import Peer
 from .connection import Connection
-from .request import Cancellable, Request
+from .log_settings import LEVELS, LogSettings
+from .request import Request
 from .snapshot import Snapshot
 from .status import Reload, connection_status, fleet_status, problem_record
+from .streams import Client, EventStream, LogStream, Pending
 
-EVENT_METHOD = "notifications/daemon/event"
 LOG_LINES = 50
 LONGEST_SHOWN = 100
 """Characters of a client's own words in an error."""
-_FOLLOWED = (
-    StateChanged,
-    ServerRemoved,
-    CollisionChanged,
-    ConfigReloaded,
-    ClientConnected,
-    ClientGone,
-    DaemonStopping,
-)
+EVENT_NAMES: dict[type[Event], str] = {
+    StateChanged: "server",
+    ServerReplaced: "server_replaced",
+    ReplacementFailed: "replacement_failed",
+    ServerRemoved: "server_removed",
+    CatalogRead: "catalog",
+    RefreshFailed: "refresh_failed",
+    CatalogWithdrawn: "withdrawn",
+    CollisionChanged: "collision",
+    ConfigReloaded: "config",
+    ClientConnected: "client_connected",
+    ClientGone: "client_gone",
+    LogLevelChanged: "log_level",
+    DaemonWarning: "warning",
+    DaemonStopping: "stopping",
+}
 """Events that `daemon/events` passes on; requests and stderr lines would be floods."""
-
-
-class Client(Protocol):
-    """The client side of a control request."""
-
-    number: int
-    peer: Peer
-    name: str
-    calls: dict[bytes, Cancellable]
-
-    @property
-    def era_name(self) -> str | None:
-        """`legacy` or `modern`, once it is known."""
-
-    def answer(self, id: bytes, payload: Buffer) -> None:
-        """Send a result."""
-
-    def answer_error(self, id: bytes, payload: Buffer) -> None:
-        """Send an error object, already encoded."""
-
-    def notify(self, method: str, params: Buffer) -> None:
-        """Send a notification."""
 
 
 class Actions(Protocol):
@@ -87,8 +81,15 @@ class Actions(Protocol):
     def started_at(self) -> float:
         """Seconds since 1970."""
 
+    @property
+    def log(self) -> LogSettings | None:
+        """How this process logs; None where that is not ours to say."""
+
     def clients(self) -> Iterable[Client]:
         """Everyone connected."""
+
+    def observe(self, event: Event) -> None:
+        """Tell everyone who is to know."""
 
     def later(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Run `work` as a task of the daemon's."""
@@ -96,52 +97,14 @@ class Actions(Protocol):
     async def reload(self) -> tuple[Reload, Plan]:
         """Read the config again and apply it."""
 
-    async def restart(self, server: str) -> Connection:
-        """Have a new connection to a server; returns when its next attempt has ended."""
+    async def restart(self, server: str) -> tuple[Connection, Failure | None]:
+        """Have a new connection to a server: the one that is there in the end, and why it is not a new one that works.
+
+        A server that serves goes on until the new connection is ready, unless its entry says `stop-first`.
+        """
 
     async def plan(self, config: bytes | None) -> tuple[Plan, tuple[Problem, ...]]:
         """What a config would change, the present file's where none is given. Raises ConfigError."""
-
-
-class Pending:
-    """A control request that is answered later, or never."""
-
-    def __init__(self, client: Client, id: bytes) -> None:
-        self._client = client
-        self._id = id
-        client.calls[id] = self
-
-    def cancel(self, reason: str) -> None:
-        """See Cancellable; what was begun goes on."""
-        self._client.calls.pop(self._id, None)
-
-    def answer(self, result: Mapping[str, Any]) -> None:
-        """Answer, unless the client gave up."""
-        if self._client.calls.pop(self._id, None) is self:
-            self._client.answer(self._id, jsonrpc.encode(result))
-
-    def answer_error(self, failure: RpcError) -> None:
-        """Answer with an error, unless the client gave up."""
-        if self._client.calls.pop(self._id, None) is self:
-            self._client.answer_error(self._id, jsonrpc.error_object(failure))
-
-
-class Follower(Pending):
-    """A `daemon/events` request, among the `others` for as long as its client wants it."""
-
-    def __init__(self, client: Client, id: bytes, others: dict[Follower, None]) -> None:
-        super().__init__(client, id)
-        self._others = others
-        others[self] = None
-
-    def cancel(self, reason: str) -> None:
-        """See Cancellable."""
-        super().cancel(reason)
-        self._others.pop(self, None)
-
-    def tell(self, params: Buffer) -> None:
-        """Send one event, already encoded."""
-        self._client.notify(EVENT_METHOD, params)
 
 
 class Control:
@@ -149,7 +112,9 @@ class Control:
 
     def __init__(self, actions: Actions) -> None:
         self._actions = actions
-        self._followers: dict[Follower, None] = {}
+        self._event_streams: dict[EventStream, None] = {}
+        self._log_streams: dict[LogStream, None] = {}
+        self._catalogs: dict[str, CatalogRead] = {}
 
     def serve(self, client: Client, request: Request, *, is_admin: bool) -> Buffer | None:
         """The result of a control request; None where it is answered later. Raises RpcError."""
@@ -158,7 +123,10 @@ class Control:
                 return jsonrpc.encode(self.status())
             case "daemon/logs":
                 _require(is_admin, request)
-                return jsonrpc.encode(self._logs(request))
+                return self._logs(client, request)
+            case "daemon/log-level":
+                _require(is_admin, request)
+                return jsonrpc.encode(self._log_level(client, request))
             case "daemon/plan":
                 _require(is_admin, request)
                 config = _given_config(request)
@@ -201,13 +169,46 @@ class Control:
 
     def spread(self, event: Event) -> None:
         """Pass an event on to those who follow."""
-        if self._followers and isinstance(event, _FOLLOWED):
-            params = _event_params(event)
-            if isinstance(event, StateChanged) and (found := self._actions.snapshot.connections.get(event.server)):
-                params["server"] = connection_status(found)
-            encoded = jsonrpc.encode(params)
-            for follower in list(self._followers):
-                follower.tell(encoded)
+        if self._log_streams:
+            self._tell_log_streams(event)
+        name = EVENT_NAMES.get(type(event))
+        if name is None or not self._is_news(event) or not self._event_streams:
+            return
+        params = _event_params(name, event)
+        if isinstance(event, StateChanged | ServerReplaced) and (found := self._found(event.server)):
+            params["server"] = connection_status(found)
+        encoded = jsonrpc.encode(params)
+        for stream in list(self._event_streams):
+            stream.tell(encoded)
+
+    def _tell_log_streams(self, event: Event) -> None:
+        """Pass on what concerns the servers whose stderr is followed."""
+        if not isinstance(event, Stderr | StateChanged | ServerReplaced | ReplacementFailed | ServerRemoved):
+            return
+        found = self._found(event.server)
+        state = found.status.state.value if found else State.STOPPING.value
+        for stream in [each for each in self._log_streams if each.server == event.server]:
+            match event:
+                case Stderr(line=line):
+                    stream.tell(line)
+                case StateChanged(new=new, failure=failure):
+                    stream.tell_state(new.value, f"{failure.reason}: {failure.message}" if failure else None)
+                case ServerReplaced():
+                    stream.tell_state(state, "a new one took its place")
+                case ReplacementFailed(failure=failure):
+                    stream.tell_state(state, f"not replaced: {failure.reason}: {failure.message}")
+                case ServerRemoved():
+                    stream.end("removed")
+
+    def _is_news(self, event: Event) -> bool:
+        """Whether an event tells what was not known: lists are read again all day long and found the same."""
+        match event:
+            case CatalogRead(server):
+                before, self._catalogs[server] = self._catalogs.get(server), event
+                return before is None or replace(before, seconds=event.seconds) != event
+            case RefreshFailed(server) | CatalogWithdrawn(server) | ServerRemoved(server):
+                self._catalogs.pop(server, None)
+        return True
 
     def _later(self, client: Client, request: Request, work: Callable[[], Awaitable[dict[str, Any]]]) -> None:
         pending = Pending(client, request.id)
@@ -225,7 +226,7 @@ class Control:
 
     def _follow(self, client: Client, request: Request) -> None:
         present = jsonrpc.encode({"event": "status", "status": self.status()})
-        Follower(client, request.id, self._followers).tell(present)
+        EventStream(client, request.id, self._event_streams).tell(present)
 
     async def _reload(self) -> dict[str, Any]:
         reload, plan = await self._actions.reload()
@@ -238,30 +239,44 @@ class Control:
 
     async def _restart(self, request: Request) -> dict[str, Any]:
         server = self._connection(request).name  # it may have been removed since the request came
-        connection = await self._actions.restart(server)
-        failure = connection.status.failure
+        connection, failure = await self._actions.restart(server)
         return {
             "server": server,
             "state": connection.status.state.value,
-            "reason": failure.message if failure and connection.live is None else None,
+            "reason": failure.message if failure else None,
         }
 
     async def _plan(self, config: bytes | None) -> dict[str, Any]:
         plan, problems = await self._actions.plan(config)
         return {**plan.to_dict(), "problems": [problem_record(problem) for problem in problems]}
 
-    def _logs(self, request: Request) -> dict[str, Any]:
-        connection = self._connection(request)
-        lines = request.params.get("lines", msgspec.Raw(b"%d" % LOG_LINES))
-        if not bytes(lines).isdigit():
-            raise RpcError(INVALID_PARAMS, "params.lines must be a whole number")
-        digits = bytes(lines)[:9]  # more cannot mean more lines, and Python refuses to read thousands
-        wanted = min(int(digits), len(connection.stderr))
-        return {"server": connection.name, "lines": list(connection.stderr)[len(connection.stderr) - wanted :]}
+    def _logs(self, client: Client, request: Request) -> Buffer | None:
+        connection, wanted = self._connection(request), _lines(request)
+        lines = list(connection.stderr)
+        lines = lines[max(0, len(lines) - wanted) :]
+        if not _flag(request, "follow"):
+            return jsonrpc.encode({"server": connection.name, "lines": lines})
+        LogStream(client, request.id, connection.name, self._log_streams).begin(lines)
+        return None
+
+    def _log_level(self, client: Client, request: Request) -> dict[str, Any]:
+        log = self._actions.log
+        if log is None:
+            raise RpcError(INVALID_REQUEST, "the log is the program's that runs these servers, and its level too")
+        if "level" in request.params:
+            level = LEVELS.get(request.string("level"))
+            if level is None:
+                raise RpcError(INVALID_PARAMS, f"params.level must be one of {', '.join(LEVELS)}")
+            changed = LogLevelChanged(level, log.level, client.number, client.peer.uid)
+            log.change(level, lambda: self._actions.observe(changed))
+        return {"level": log.level, "configured": log.configured}
+
+    def _found(self, server: str) -> Connection | None:
+        return self._actions.snapshot.connections.get(server)
 
     def _connection(self, request: Request) -> Connection:
         name = request.string("server")
-        found = self._actions.snapshot.connections.get(name)
+        found = self._found(name)
         if found is None:
             known = ", ".join(self._actions.snapshot.connections) or "none"
             raise RpcError(INVALID_PARAMS, f"no server {name[:LONGEST_SHOWN]!r} is running; running: {known}")
@@ -280,18 +295,23 @@ def _require(is_admin: bool, request: Request) -> None:
         raise RpcError(INVALID_REQUEST, f"{request.method} is for the daemon's user, root and daemon.access.admins")
 
 
-def _event_params(event: Event) -> dict[str, Any]:
+def _lines(request: Request) -> int:
+    lines = request.params.get("lines", msgspec.Raw(b"%d" % LOG_LINES))
+    if not bytes(lines).isdigit():
+        raise RpcError(INVALID_PARAMS, "params.lines must be a whole number")
+    return int(bytes(lines)[:9])  # more digits cannot mean more lines, and Python refuses to read thousands
+
+
+def _flag(request: Request, name: str) -> bool:
+    written = bytes(request.params.get(name, b"false"))
+    if written not in (b"true", b"false"):
+        raise RpcError(INVALID_PARAMS, f"params.{name} must be true or false")
+    return written == b"true"
+
+
+def _event_params(name: str, event: Event) -> dict[str, Any]:
     """An event as JSON: its name and its fields, but for stderr, which is for admins alone (see `daemon/logs`)."""
     assert is_dataclass(event)
-    name = {
-        StateChanged: "server",
-        ServerRemoved: "server_removed",
-        CollisionChanged: "collision",
-        ConfigReloaded: "config",
-        ClientConnected: "client_connected",
-        ClientGone: "client_gone",
-        DaemonStopping: "stopping",
-    }[type(event)]
     at = datetime.now(UTC).isoformat(timespec="milliseconds")
     shown = {field.name: getattr(event, field.name) for field in fields(event) if field.name != "stderr_tail"}
     return {"event": name, "at": at, **shown}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 from ..core.lifecycle import Reason
 
@@ -17,13 +17,31 @@ METHODS = frozenset(
         "initialize", "ping", "server/discover", "subscriptions/listen", "logging/setLevel", "completion/complete",
         "tools/list", "tools/call", "prompts/list", "prompts/get",
         "resources/list", "resources/templates/list", "resources/read", "resources/subscribe", "resources/unsubscribe",
-        "daemon/status", "daemon/reload", "daemon/plan", "daemon/restart", "daemon/logs", "daemon/events",
+        "daemon/status", "daemon/reload", "daemon/plan", "daemon/restart", "daemon/logs", "daemon/log-level",
+        "daemon/events",
     }
 )  # fmt: skip
 """Methods that may be a label; a client can send any string."""
+RESTART_REASONS = tuple(sorted({*Reason} - {Reason.CONFIG, Reason.SPAWN, Reason.START_TIMEOUT}))
+"""Why a connection that was up can have ended; the others only keep one from coming up."""
+REJECTIONS = ("access", "clients", "cut_off", "in_flight", "invalid_message", "no_descriptor")
+"""Reasons for which a client is turned away or a message of its refused."""
+RELOADS = ("applied", "partial", "rejected", "unchanged")
 
 Pair: TypeAlias = list[int]
 """How often it went well, and how often not."""
+
+
+class Usage(Protocol):
+    """What a server's process and its descendants use."""
+
+    @property
+    def resident_bytes(self) -> int:
+        """Memory."""
+
+    @property
+    def cpu_seconds(self) -> float:
+        """CPU time since its start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +59,6 @@ class ServerSample:
     in_flight: int = 0
     entries: Mapping[str, int] = field(default_factory=dict)
     refreshed: float | None = None
-    resident_bytes: int | None = None
-    cpu_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +80,7 @@ class ServerCounts:
 
     connects: Pair = field(default_factory=lambda: [0, 0])
     probes: Pair = field(default_factory=lambda: [0, 0])
-    restarts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(Reason, 0))
+    restarts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(RESTART_REASONS, 0))
     stderr_lines: int = 0
     invalid_lines: int = 0
     errors: set[str] = field(default_factory=set)
@@ -89,10 +105,8 @@ class DaemonCounts:
     """What was counted of the daemon itself."""
 
     requests: dict[str, Pair] = field(default_factory=lambda: {method: [0, 0] for method in sorted(METHODS)})
-    rejected: dict[str, int] = field(default_factory=dict)
-    reloads: dict[str, int] = field(
-        default_factory=lambda: dict.fromkeys(("applied", "partial", "rejected", "unchanged"), 0)
-    )
+    rejected: dict[str, int] = field(default_factory=lambda: dict.fromkeys(REJECTIONS, 0))
+    reloads: dict[str, int] = field(default_factory=lambda: dict.fromkeys(RELOADS, 0))
     internal_errors: int = 0
 
     def copy(self) -> DaemonCounts:

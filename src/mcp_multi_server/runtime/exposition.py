@@ -26,7 +26,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from ..core.lifecycle import ROUTED, State
-from .counts import BOUNDS, SUM, Page, Pair, ServerCounts, ServerSample
+from .counts import BOUNDS, SUM, Page, Pair, ServerCounts, ServerSample, Usage
 
 PREFIX = "mcp_multi_server_"
 ATTEMPT = ("ok", "failed")
@@ -40,12 +40,14 @@ _PROCESS = (ProcessCollector(registry=_PROCESS_REGISTRY), GCCollector(registry=_
 
 Row: TypeAlias = tuple[tuple[str, ...], float | None]
 """Label values and the number; no series where it is None."""
+Used: TypeAlias = Mapping[str, Usage | None]
+"""What the process of each server uses that has one; None where it is gone."""
 
 
-def expose(page: Page, *, openmetrics: bool) -> tuple[bytes, str]:
+def expose(page: Page, used: Used, *, openmetrics: bool) -> tuple[bytes, str]:
     """The page and its content type. Takes about 15 µs a line."""
     registry = CollectorRegistry()
-    for collector in (PageCollector(page), *_PROCESS):
+    for collector in (PageCollector(page, used), *_PROCESS):
         registry.register(collector)
     if openmetrics:
         text: bytes = as_openmetrics(registry)  # type: ignore[no-untyped-call]  # prometheus_client's omission
@@ -56,8 +58,9 @@ def expose(page: Page, *, openmetrics: bool) -> tuple[bytes, str]:
 class PageCollector(Collector):
     """What prometheus_client asks for the metrics of one page."""
 
-    def __init__(self, page: Page) -> None:
+    def __init__(self, page: Page, used: Used) -> None:
         self._page = page
+        self._used = {server: usage for server, usage in used.items() if usage is not None}
 
     def describe(self) -> list[Metric]:
         """Nothing: a page is registered once, with names that clash with no other collector's."""
@@ -69,7 +72,7 @@ class PageCollector(Collector):
         counts = [(server.name, self._page.servers[server.name]) for server in servers]
         yield from _states(servers)
         yield from _catalogs(servers)
-        yield from _processes(servers)
+        yield from _processes(self._used)
         yield from _lives(counts)
         yield from _traffic(counts)
         yield from _daemon_state(self._page)
@@ -131,18 +134,18 @@ def _catalogs(servers: tuple[ServerSample, ...]) -> Iterator[Metric]:
     )
 
 
-def _processes(servers: tuple[ServerSample, ...]) -> Iterator[Metric]:
+def _processes(used: Mapping[str, Usage]) -> Iterator[Metric]:
     yield _gauge(
         "process_resident_memory_bytes",
-        "Resident memory of the server's process; no series where it has none.",
+        "Resident memory of the server's process and its descendants; no series where it has none.",
         ["server"],
-        (((s.name,), s.resident_bytes) for s in servers),
+        (((server,), usage.resident_bytes) for server, usage in used.items()),
     )
     yield _counter(
         "process_cpu_seconds",
-        "CPU time of the server's process; no series where it has none.",
+        "CPU time of the server's process and its descendants; no series where it has none.",
         ["server"],
-        (((s.name,), s.cpu_seconds) for s in servers),
+        (((server,), usage.cpu_seconds) for server, usage in used.items()),
     )
 
 
@@ -217,7 +220,7 @@ def _daemon_state(page: Page) -> Iterator[Metric]:
     )
     yield _gauge(
         "config_last_reload_success_timestamp_seconds",
-        "Unix time of the last reload that was successful.",
+        "Unix time at which the config that is in force was read.",
         [],
         [((), fleet.last_reload_success)],
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 
 from ..core import jsonrpc
@@ -44,6 +45,8 @@ class Gateway:
         self._last = 0
         self._changed: set[Kind] = set()
         self._listener: socket.socket | None = None
+        self._reserve = -1
+        """A descriptor to give up when there is no other, so that a client is told so instead of left waiting."""
         self._config: Config | None = None
         self.configure()
         supervisor.listeners.append(self._published)
@@ -63,17 +66,23 @@ class Gateway:
     def listen(self, listener: socket.socket) -> None:
         """Accept clients from now on."""
         self._listener = listener
+        self._reserve = _spare_descriptor()
         self._loop.add_reader(listener, self._accept)
 
     def adopt(self, connection: socket.socket) -> None:
         """Serve the client of this very process, whose the servers are, over a connected socket."""
         self.router.asking.owner = self._welcome(connection, peer_of(connection))
 
-    def close(self, reason: str) -> None:
-        """Accept nobody any more and part with everybody."""
+    def stop_accepting(self) -> None:
+        """Leave whoever connects from now on in the listener's queue."""
         if self._listener is not None:
             self._loop.remove_reader(self._listener)
             self._listener = None
+        self._give_up_reserve()
+
+    def close(self, reason: str) -> None:
+        """Accept nobody any more and part with everybody."""
+        self.stop_accepting()
         for session in list(self.sessions.values()):
             session.close(reason)
 
@@ -100,9 +109,9 @@ class Gateway:
             except BlockingIOError:
                 return
             except OSError:
-                self.observe(Rejected("no_descriptor"))
-                self._pause()
-                return
+                if not self._turn_away_one():
+                    return
+                continue
             with connection:
                 self._greet(connection)
 
@@ -135,8 +144,34 @@ class Gateway:
         except OSError:
             return
 
+    def _turn_away_one(self) -> bool:
+        """Out of descriptors, use the reserve to tell the next client; whether another one may be waiting."""
+        assert self._listener is not None
+        if not self._give_up_reserve():
+            self._pause()
+            return False
+        try:
+            connection, _address = self._listener.accept()
+            with connection:
+                self._turn_away(connection, "no_descriptor", "the daemon has no file descriptor left for more clients")
+        except BlockingIOError:
+            return False  # the kernel looks for a descriptor first, and only then for somebody who waits
+        except OSError:
+            self._pause()
+            return False
+        finally:
+            self._reserve = _spare_descriptor()
+        return True
+
+    def _give_up_reserve(self) -> bool:
+        reserve, self._reserve = self._reserve, -1
+        if reserve >= 0:
+            os.close(reserve)
+        return reserve >= 0
+
     def _pause(self) -> None:
-        """Out of descriptors, accepting would fail at once again and spin."""
+        """Out of descriptors, the reserve included, accepting would fail at once again and spin."""
+        self.observe(Rejected("no_descriptor"))
         listener = self._listener
         if listener is not None:
             self._loop.remove_reader(listener)
@@ -144,6 +179,8 @@ class Gateway:
 
     def _resume(self) -> None:
         if self._listener is not None:
+            if self._reserve < 0:
+                self._reserve = _spare_descriptor()
             self._loop.add_reader(self._listener, self._accept)
 
     # -- changes -------------------------------------------------------------------------------------------------
@@ -151,6 +188,8 @@ class Gateway:
     def _published(self, changed: frozenset[Kind], connection: Connection | None) -> None:
         """A new snapshot: clients hear of it shortly, once for several in a row."""
         self.configure()
+        if not self.sessions:
+            return  # who connects later sees this snapshot from the start
         if changed and not self._changed:
             self._loop.call_later(CHANGES_TOGETHER, self._tell_changes)
         self._changed |= changed
@@ -159,3 +198,11 @@ class Gateway:
         changed, self._changed = frozenset(self._changed), set()
         for session in list(self.sessions.values()):
             session.list_changed(changed)
+
+
+def _spare_descriptor() -> int:
+    """A descriptor that is of no use but to be closed; -1 where none is left."""
+    try:
+        return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return -1

@@ -1,4 +1,4 @@
-"""The daemon's Unix socket as a file: made so that nobody else gets in, and no living daemon loses its own."""
+"""The daemon's Unix socket: made so that nobody else gets in and no living daemon loses its own, or systemd's."""
 
 from __future__ import annotations
 
@@ -8,11 +8,17 @@ import fcntl
 import os
 import socket
 import stat
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+from ..core.service import passed_descriptors
 
 PATH_LIMIT = 107
 """Bytes of a Unix socket's path (unix(7))."""
-BACKLOG = 128
+BACKLOG = 4096
+"""Clients that may wait to be accepted: most programs take a full backlog (EAGAIN) for a daemon that is not there."""
+PASSED_NAME = "mcp"
+"""`FileDescriptorName=` of our socket, where a unit passes several."""
 
 
 class SocketUnusable(Exception):
@@ -26,13 +32,19 @@ class Listener:
     path: str
     socket: socket.socket
     lock: int
-    inode: tuple[int, int]
+    inode: tuple[int, int] | None
+    """Of the file that we made; None where systemd made it and keeps it."""
+
+    @property
+    def is_passed(self) -> bool:
+        """Whether it is systemd's, and queues clients while no daemon runs."""
+        return self.inode is None
 
     def close(self) -> None:
         """Stop listening; the socket's file goes where it is still the one we made. The lock's file stays."""
         self.socket.close()
         with contextlib.suppress(OSError):
-            if _inode(self.path) == self.inode:
+            if self.inode is not None and _inode(self.path) == self.inode:
                 os.unlink(self.path)
         os.close(self.lock)
 
@@ -53,6 +65,57 @@ def listen(path: str, *, shared: bool = False) -> Listener:
         if isinstance(failure, OSError):
             raise SocketUnusable(f"cannot listen on {path}: {os.strerror(failure.errno or 0)}") from None
         raise
+
+
+def inherit(environ: Mapping[str, str], named: str | None = None) -> Listener | None:
+    """The socket that systemd passed to this process, if it did; whoever says by name which one it is must mean that.
+
+    Raises SocketUnusable.
+    """
+    passed = passed_descriptors(environ, os.getpid())
+    if not passed:
+        return None
+    ours = [at for at, name in passed.items() if name == PASSED_NAME] or list(passed)
+    if len(ours) != 1:
+        wanted = f"one, or one with FileDescriptorName={PASSED_NAME}, is needed"
+        raise SocketUnusable(f"systemd passed {len(ours)} sockets; {wanted}")
+    listener = _passed_socket(ours[0])
+    path = listener.getsockname()
+    try:
+        if named is not None and not _is_same(named, path):
+            raise SocketUnusable(f"systemd passed {path}, and {named} was asked for: clients of one of them would wait")
+        return Listener(path, listener, _lock(path + ".lock"), None)
+    except (OSError, SocketUnusable) as failure:
+        listener.close()
+        if isinstance(failure, OSError):
+            raise SocketUnusable(f"cannot lock {path}.lock: {os.strerror(failure.errno or 0)}") from None
+        raise
+
+
+def _passed_socket(descriptor: int) -> socket.socket:
+    """The socket behind a descriptor, if it is one that clients can connect to by a path."""
+    what = f"descriptor {descriptor}, which systemd passed,"
+    try:
+        found = socket.socket(fileno=descriptor)
+    except OSError:
+        raise SocketUnusable(f"{what} is no socket") from None
+    usable = found.family == socket.AF_UNIX and found.type == socket.SOCK_STREAM
+    if not usable or not found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        found.close()
+        raise SocketUnusable(f"{what} is no listening Unix stream socket (ListenStream=PATH, Accept=no)")
+    if not isinstance(path := found.getsockname(), str) or not path:
+        found.close()
+        raise SocketUnusable(f"{what} is an abstract socket, which anybody could use (ListenStream=PATH)")
+    found.setblocking(False)
+    found.set_inheritable(False)
+    return found
+
+
+def _is_same(one: str, other: str) -> bool:
+    try:
+        return os.path.samefile(one, other)
+    except OSError:
+        return os.path.abspath(one) == os.path.abspath(other)
 
 
 def _make_directory(path: str, mode: int) -> None:

@@ -157,7 +157,9 @@ class LineHandler(logging.Handler):
             self.release()
 
     def hand_over(self, successor: LineHandler) -> None:
-        """Give what waits to the handler that replaces this one."""
+        """Give what waits to the handler that replaces this one; where nothing did, nothing is to wait there."""
+        if successor.waits and not self.waits:
+            successor.draw_with(console(successor.colours))
         while self._early:
             successor.handle(self._early.popleft())
 

@@ -22,13 +22,15 @@ from ..core.events import (
     InvalidLine,
     Probed,
     Rejected,
+    ReplacementFailed,
     RequestDone,
     ServerRemoved,
+    ServerReplaced,
     StateChanged,
     Stderr,
 )
 from ..core.lifecycle import ROUTED, Reason, State
-from .counts import BOUNDS, METHODS, SUM, DaemonCounts, FleetSample, Page, Pair, ServerCounts, ServerSample
+from .counts import BOUNDS, METHODS, SUM, DaemonCounts, FleetSample, Page, Pair, ServerCounts, ServerSample, Usage
 from .log_lines import printable
 
 __all__ = ["FleetSample", "LoopLag", "Metrics", "ServerSample"]
@@ -54,10 +56,14 @@ Row: TypeAlias = tuple[Pair, Pair, list[float], bool]
 
 
 class Metrics:
-    """An observer that counts, and the page it gives to Prometheus. `sample` is called on the event loop."""
+    """An observer that counts, and the page it gives to Prometheus.
 
-    def __init__(self, sample: Callable[[], FleetSample]) -> None:
+    `sample` is called on the event loop; `usage`, which reads what a process uses, in a thread: some files a process.
+    """
+
+    def __init__(self, sample: Callable[[], FleetSample], usage: Callable[[int], Usage | None]) -> None:
         self._sample = sample
+        self._usage = usage
         self._servers: dict[str, ServerCounts] = {}
         self._daemon = DaemonCounts()
         self._rows: dict[Key, Row] = {}
@@ -80,7 +86,7 @@ class Metrics:
 
     async def render(self, openmetrics: bool) -> tuple[bytes, str]:
         """The page as text and its content type. Imports prometheus_client, the first time."""
-        return await anyio.to_thread.run_sync(_expose, self.page(), openmetrics, abandon_on_cancel=True)
+        return await anyio.to_thread.run_sync(self._expose, self.page(), openmetrics, abandon_on_cancel=True)
 
     def page(self) -> Page:
         """A copy of all counters beside a sample taken now."""
@@ -91,10 +97,20 @@ class Metrics:
         servers = {name: self._server(name).copy() for name in configured}
         return Page(fleet, servers, self._daemon.copy())
 
+    def _expose(self, page: Page, openmetrics: bool) -> tuple[bytes, str]:
+        from .exposition import expose
+
+        used = {server.name: self._usage(server.pid) for server in page.fleet.servers if server.pid is not None}
+        return expose(page, used, openmetrics=openmetrics)
+
     def _count(self, event: Event) -> None:
         match event:
             case StateChanged():
                 self._state_changed(event)
+            case ServerReplaced(server):
+                self._server(server).connects[0] += 1
+            case ReplacementFailed(server):
+                self._server(server).connects[1] += 1
             case ServerRemoved(server):
                 self._forget(server)
             case Stderr(server):
@@ -118,7 +134,8 @@ class Metrics:
             counts.connects[0] += 1
         elif event.new in _DOWN and event.failure is not None:
             if event.old in ROUTED:
-                counts.restarts[event.failure.reason] += 1
+                reason = event.failure.reason
+                counts.restarts[reason] = counts.restarts.get(reason, 0) + 1
             elif event.old is State.CONNECTING and event.failure.reason is not Reason.CONFIG:
                 counts.connects[1] += 1
 
@@ -183,12 +200,6 @@ class LoopLag:
 
     def _late(self) -> float:
         return 0.0 if self._due is None else max(0.0, self._clock() - self._due)
-
-
-def _expose(page: Page, openmetrics: bool) -> tuple[bytes, str]:
-    from .exposition import expose
-
-    return expose(page, openmetrics=openmetrics)
 
 
 def _label(text: str) -> str:

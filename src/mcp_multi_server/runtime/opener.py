@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 import anyio.to_thread
 
 from ..core.settings import LimitsConfig, ServerConfig
+from .household import Household
 from .link import Flusher
 from .transport import Receiver, Transport
 from .transport.stdio import StdioSpec, open_stdio
@@ -17,10 +18,17 @@ from .transport.stdio import StdioSpec, open_stdio
 class TransportOpener:
     """See `connection.Opener`. `limits` are those of the moment; `environ` is what children inherit from."""
 
-    def __init__(self, limits: Callable[[], LimitsConfig], flusher: Flusher, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        limits: Callable[[], LimitsConfig],
+        flusher: Flusher,
+        environ: Mapping[str, str],
+        household: Household | None = None,
+    ) -> None:
         self._limits = limits
         self._flusher = flusher
         self._environ = environ
+        self._household = household or Household()
 
     @asynccontextmanager
     async def __call__(self, kind: str, config: ServerConfig, receiver: Receiver) -> AsyncIterator[Transport]:
@@ -34,6 +42,7 @@ class TransportOpener:
                 line_cap=limits.server_line,
                 out_cap=limits.outgoing,
                 environ=self._environ,
+                household=self._household,
             ) as child:
                 yield child
         else:

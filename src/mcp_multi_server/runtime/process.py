@@ -1,4 +1,4 @@
-"""A child process that leads a group of its own: how it is started, watched and stopped."""
+"""A child process that leads a group of its own: how it is started, watched and stopped, with all that it started."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ import functools
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 
 import anyio
 
+from ..core.kinship import ENDED, MARK, Identity, Process
 from ..core.lifecycle import Failure, Lost, Reason
+from . import procfs
 
 TRANSIENT = frozenset({errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ETXTBSY})
 """Why a program could not be started this time; every other reason is still there the next time."""
@@ -28,21 +29,25 @@ POLL = 0.01
 PR_SET_PDEATHSIG = 1
 PIDFD_SIGNAL_PROCESS_GROUP = 4
 """Linux 6.9: the signal goes to the group, and never to one that came to the same number later."""
-ENDED = frozenset("ZX")
-"""States of a process that has ended and is not reaped yet (proc_pid_stat(5))."""
-USAGE_PROCESSES = 64
-"""Processes of one server that are looked at; more of them are a fork bomb's."""
+LEADERS: set[int] = set()
+"""The children of this process that a `Child` will reap itself; every other one is an orphan that came to us."""
 
 
 class Child:
-    """A started program: its pipes, its exit, and the group of whatever it started itself.
+    """A started program: its pipes, its exit, and whatever it started itself.
 
     The pipes belong to whoever reads and writes them. The exit is seen on a pidfd, also while others hold the pipes
-    open. The child is reaped in `stop`, so that until then its number can mean nothing else.
+    open. The child is reaped in `stop`, so that until then its number can mean nothing else. What it started is known
+    by its group, by descent while the parents live, and by `mark` once we, as the subreaper, have inherited it.
     """
 
-    def __init__(self, popen: subprocess.Popen[bytes], pidfd: int, *, stdin: int, stdout: int, stderr: int) -> None:
+    def __init__(
+        self, popen: subprocess.Popen[bytes], pidfd: int, *, stdin: int, stdout: int, stderr: int, mark: str
+    ) -> None:
         self.pid = popen.pid
+        found = procfs.read(popen.pid)
+        self.identity = Identity(popen.pid, found.started if found else 0)
+        self.mark = mark
         self.stdin = stdin
         self.stdout = stdout
         self.stderr = stderr
@@ -52,7 +57,10 @@ class Child:
         self._pidfd = pidfd
         self._ended = anyio.Event()
         self._gone = False
+        self._strays: dict[Identity, Process] = {}
+        """What it started that is not in its group any more."""
         self._loop = asyncio.get_running_loop()
+        LEADERS.add(self.pid)
 
     def watch(self, exited: Callable[[int | None], None]) -> None:
         """Have `exited` called once with the return code: negative for a signal, None where another reaped it."""
@@ -64,27 +72,40 @@ class Child:
 
         self._loop.add_reader(self._pidfd, readable)
 
+    def look_below(self) -> None:
+        """Note who descends from the child, while that can be seen: before its stdin is closed and it may go."""
+        self._note(procfs.below(self.pid))
+
     async def stop(self, patience: float) -> None:
-        """End the whole group, gently first. Takes at most `patience` + 1.3 s; stdin is to be closed before."""
+        """End all of it, gently first. Takes at most `patience` + 1.3 s; stdin is to be closed before."""
         if not await self._ends_within(patience / 2):
             self._terminate()
             if not await self._ends_within(patience / 2):
+                self.look_below()
                 self._signal(signal.SIGKILL)
                 await self._ends_within(KILL_WAIT)
         self._terminate()  # whatever the leader left behind
         self._popen.poll()
-        if not await self._is_gone_within(GROUP_WAIT):
+        self._send_strays(signal.SIGTERM)
+        if not await self._is_gone_within(GROUP_WAIT, signal.SIGTERM):
             self._signal(signal.SIGKILL)
-            await self._is_gone_within(LAST_WAIT)
+            self._send_strays(signal.SIGKILL)
+            await self._is_gone_within(LAST_WAIT, signal.SIGKILL)
+
+    def kill(self) -> None:
+        """SIGKILL all that is known of it."""
+        self._signal(signal.SIGKILL)
+        self._send_strays(signal.SIGKILL)
 
     def close(self) -> None:
         """Kill what `stop`, cut short, may have left, and forget the child."""
         if self._popen.returncode is None:
-            self._signal(signal.SIGKILL)
+            self.kill()
             with suppress(subprocess.TimeoutExpired):
                 self._popen.wait(BLOCKING_WAIT)
         elif not self._gone:
-            self._signal(signal.SIGKILL)
+            self.kill()
+        LEADERS.discard(self.pid)
         self._loop.remove_reader(self._pidfd)
         os.close(self._pidfd)
 
@@ -93,10 +114,13 @@ class Child:
             await self._ended.wait()
         return self._ended.is_set()
 
-    async def _is_gone_within(self, seconds: float) -> bool:
-        """Whether no process of the group is left. A group has no descriptor to wait on: it is asked."""
+    async def _is_gone_within(self, seconds: float, number: int) -> bool:
+        """Whether nothing of it is left. A group has no descriptor to wait on: it is asked.
+
+        Whoever shows up only now, with the end of its parent, gets the signal that the others got.
+        """
         deadline = self._loop.time() + seconds
-        while self._lives():
+        while self._lives() or self._strays_live() or self._send_strays(number):
             if self._loop.time() >= deadline:
                 return False
             await anyio.sleep(POLL)
@@ -108,6 +132,24 @@ class Child:
             while os.waitid(os.P_PGID, self.pid, os.WEXITED | os.WNOHANG):
                 pass
         return self._signal(0)
+
+    def _strays_live(self) -> bool:
+        self._strays = {identity: each for identity, each in self._strays.items() if _remains(each)}
+        return bool(self._strays)
+
+    def _send_strays(self, number: int) -> bool:
+        """Signal all that left the group, after one more look at what came to us; whether there was any."""
+        for orphan in orphans():
+            if self.mark and orphan.mark == self.mark:
+                self._note([orphan, *procfs.below(orphan.pid)])
+        for each in self._strays.values():
+            procfs.send(each, number)
+        return bool(self._strays)
+
+    def _note(self, found: Iterable[Process]) -> None:
+        for each in found:
+            if each.group != self.pid and each.state not in ENDED:
+                self._strays[each.identity] = each
 
     def _terminate(self) -> None:
         """SIGTERM the group, and wake what is stopped: it could not act on it."""
@@ -128,8 +170,44 @@ class Child:
         return True
 
 
+def orphans() -> list[Process]:
+    """The living children of this process that no `Child` stands for, with their marks.
+
+    They came to the daemon when their parents ended; in a library they may be the program's own.
+    """
+    found = (procfs.read(pid) for pid in _unattended())
+    return [procfs.marked(each) for each in found if each is not None and each.state not in ENDED]
+
+
+def reap_orphans() -> None:
+    """Reap all that ended and that no `Child` stands for; only where none of them can be somebody else's to reap."""
+    for pid in _unattended():
+        _reap(pid)
+
+
+def _unattended() -> list[int]:
+    return [pid for pid in procfs.children(os.getpid()) if pid not in LEADERS]
+
+
+def _reap(pid: int) -> None:
+    """Reap it, if it is our child and has ended."""
+    with suppress(ChildProcessError):
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG)
+
+
+def _remains(stray: Process) -> bool:
+    if procfs.is_alive(stray):
+        return True
+    if stray.pid not in LEADERS:
+        _reap(stray.pid)
+    return False
+
+
 def spawn(command: str, args: Sequence[str], *, cwd: str | None, env: Mapping[str, str]) -> Child:
-    """Start a program in a session and group of its own, with three pipes; it dies with the thread that calls this.
+    """Start a program in a session and group of its own, with three pipes.
+
+    It dies with the *thread* that calls this (PR_SET_PDEATHSIG): the one that runs the event loop, in the daemon the
+    main one, in the library that of the client. Hand it to no other.
 
     Raises:
         Lost: the reason is `spawn`; permanent unless the machine was short of something.
@@ -203,7 +281,14 @@ def _start(argv: list[str], program: str, *, cwd: str, env: Mapping[str, str]) -
         )
         undo.callback(popen.wait)
         undo.callback(popen.kill)
-        child = Child(popen, os.pidfd_open(popen.pid), stdin=to_child, stdout=from_child, stderr=errors_from_child)
+        child = Child(
+            popen,
+            os.pidfd_open(popen.pid),
+            stdin=to_child,
+            stdout=from_child,
+            stderr=errors_from_child,
+            mark=env.get(MARK, ""),
+        )
         undo.pop_all()
     for descriptor in (stdin, stdout, stderr):
         os.close(descriptor)
@@ -219,11 +304,11 @@ def _pipe(undo: ExitStack) -> tuple[int, int]:
 
 def _preparation() -> Callable[[], None]:
     """What the child does between fork and exec; all it needs is looked up before."""
-    prctl, parent = _prctl(), os.getpid()
+    control, parent = prctl(), os.getpid()
     ignored = [number for number in signal.valid_signals() if signal.getsignal(number) is signal.SIG_IGN]
 
     def prepare() -> None:
-        prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        control(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         if os.getppid() != parent:  # it died before we asked to be told
             os._exit(1)
         for number in ignored:
@@ -234,12 +319,13 @@ def _preparation() -> Callable[[], None]:
 
 
 @functools.cache
-def _prctl() -> Callable[..., int]:
+def prctl() -> Callable[..., int]:
+    """A way to call prctl, which Python itself does not offer."""
     import ctypes
 
-    prctl = ctypes.CDLL(None).prctl
-    prctl.argtypes = [ctypes.c_int, *[ctypes.c_ulong] * 4]
-    return prctl
+    found = ctypes.CDLL(None).prctl
+    found.argtypes = [ctypes.c_int, *[ctypes.c_ulong] * 4]
+    return found
 
 
 def _peek(pidfd: int) -> int | None:
@@ -267,54 +353,3 @@ def _reason(failure: OSError) -> str:
 
 def _lost(message: str, *, permanent: bool = True) -> Lost:
     return Lost(Failure(Reason.SPAWN, message, permanent))
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """What a process and its descendants use."""
-
-    resident_bytes: int
-    cpu_seconds: float
-    runnable: bool
-    """One of them is on a CPU, or waits for one."""
-
-
-def read_usage(pid: int) -> Usage | None:
-    """What the process and its descendants use by now, or None where it is gone.
-
-    Descendants count because `npx`, `uvx` and shells only start the server that does the work.
-    """
-    leader = _read_stat(pid)
-    if leader is None or leader[0] in ENDED:
-        return None
-    found = [leader]
-    below = _children(pid)
-    while below and len(found) < USAGE_PROCESSES:
-        each = below.pop()
-        if (fields := _read_stat(each)) is not None:
-            found.append(fields)
-            below += _children(each)
-    return Usage(
-        resident_bytes=sum(int(fields[21]) for fields in found) * os.sysconf("SC_PAGE_SIZE"),
-        cpu_seconds=sum(sum(map(int, fields[11:15])) for fields in found) / os.sysconf("SC_CLK_TCK"),
-        runnable=any(fields[0] == "R" for fields in found),
-    )
-
-
-def _read_stat(pid: int) -> list[str] | None:
-    """The fields of /proc/PID/stat from the state on, the third (proc_pid_stat(5)); None where it is gone."""
-    try:
-        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as stat:
-            return stat.read().rpartition(")")[2].split()
-    except OSError:
-        return None
-
-
-def _children(pid: int) -> list[int]:
-    """The children of all threads: `uv`, for one, does not start them from its first."""
-    found: list[int] = []
-    with suppress(OSError):  # it may end while we look
-        for task in os.listdir(f"/proc/{pid}/task"):
-            with open(f"/proc/{pid}/task/{task}/children", encoding="ascii") as children:
-                found += map(int, children.read().split())
-    return found

@@ -27,6 +27,7 @@ from .request import Caller, Request, too_deep
 from .server_logs import METHOD as LOG_METHOD
 from .server_logs import ServerLogs
 from .snapshot import Snapshot
+from .tracing import Tracer
 
 METHODS = frozenset({"tools/call", "prompts/get", "resources/read", "completion/complete"})
 """What is forwarded to the server that owns the name or URI."""
@@ -57,6 +58,8 @@ class Router:
         self._wall = wall
         self.time = asyncio.get_running_loop().time
         self._call_at = asyncio.get_running_loop().call_at
+        self.tracer: Tracer | None = None
+        """Where spans are wanted, what makes them."""
         self.held: dict[Call, str] = {}
         """Calls that were not sent yet, with the server that they wait for."""
 
@@ -115,6 +118,8 @@ class Router:
 
     def done(self, call: Call, error: str) -> None:
         """Tell that a call ended."""
+        if call.span is not None:
+            call.span.end(error)
         tool = call.route.name if call.sent_as and call.request.method == "tools/call" else ""
         kind = call.connection.transport_kind if call.sent_as else ""
         seconds = self.time() - call.started
@@ -232,7 +237,7 @@ def _resolve_reference(snapshot: Snapshot, request: Request) -> Route:
 
 
 def _starting_owner(snapshot: Snapshot, request: Request) -> Connection | None:
-    """The server that a qualified name or namespaced URI speaks of and whose lists were not read yet."""
+    """The server that a qualified name or namespaced URI speaks of and whose lists were not read of late."""
     if request.method == "completion/complete":
         target = reference(request)[1]
     else:
@@ -242,7 +247,7 @@ def _starting_owner(snapshot: Snapshot, request: Request) -> Connection | None:
         connection
         for name, connection in snapshot.connections.items()
         if target.startswith((f"{snapshot.config.prefix_of(name)}{separator}", f"{name}:"))
-        and connection.catalog is None
+        and (connection.catalog is None or connection.stale)
         and connection.status.state not in ROUTED
     ]
     return max(meant, key=lambda connection: len(connection.name), default=None)

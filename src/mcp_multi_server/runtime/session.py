@@ -28,6 +28,8 @@ CONTROL_PREFIX = "daemon/"
 LISTS = {kind.list_method: kind for kind in Kind}
 LAST_ANSWERS_LOOK_EVERY = 0.1
 """Seconds between looks at a client that has said all and waits for answers."""
+FRESH = 0.5
+"""Seconds after connecting within which a client's first words may be on their way."""
 FLOOD_LINES = 100
 """Invalid messages within one second that end the connection: refusing them takes the loop from everybody else."""
 LONGEST_SHOWN = 100
@@ -98,6 +100,7 @@ class Session:
         self._loop = asyncio.get_running_loop()
         self._lines = Lines(services.limits.client_line)
         self._lines_done = 0
+        self._since = self._loop.time()
         self._flood_since = 0.0
         self._flood_lines = 0
         self._line_timer: asyncio.TimerHandle | None = None
@@ -129,6 +132,11 @@ class Session:
     def waits_for_server(self) -> bool:
         """Whether a call of this client's is with a server."""
         return any(isinstance(call, Call) for call in self.calls.values())
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether the client has only just connected and said nothing yet: it must not find the door shut again."""
+        return not self._lines_done and self._loop.time() - self._since < FRESH
 
     # -- out -----------------------------------------------------------------------------------------------------
 

@@ -18,7 +18,6 @@ from ..core.errors import Problem
 from ..core.lifecycle import ROUTED, State
 from .connection import Connection
 from .metrics import FleetSample, ServerSample
-from .process import read_usage
 from .snapshot import Snapshot
 
 
@@ -99,7 +98,7 @@ def connection_status(connection: Connection) -> dict[str, Any]:
         "consecutiveFailures": 0 if lifecycle.is_stable(status, now) else status.failures,
         "nextAttemptAt": None if status.next_attempt is None else iso(wall(status.next_attempt)),
         "restarts": connection.restarts,
-        "inFlight": in_flight(connection),
+        "inFlight": connection.in_flight,
         "tools": catalog.count(Kind.TOOL) if catalog else 0,
         "resources": catalog.count(Kind.RESOURCE) if catalog else 0,
         "resourceTemplates": catalog.count(Kind.TEMPLATE) if catalog else 0,
@@ -128,7 +127,6 @@ def _server_sample(snapshot: Snapshot, name: str, loaded_at: float) -> ServerSam
         idle = _idle_status(snapshot.config, name)
         return ServerSample(name=name, state=idle["state"], entered=loaded_at, transport=idle["transport"] or "")
     status, catalog, negotiated = connection.status, connection.catalog, connection.negotiated
-    usage = read_usage(connection.pid) if connection.pid else None
     return ServerSample(
         name=name,
         state=status.state.value,
@@ -138,17 +136,10 @@ def _server_sample(snapshot: Snapshot, name: str, loaded_at: float) -> ServerSam
         transport=connection.transport_kind,
         protocol_version=negotiated.version if negotiated else "",
         pid=connection.pid,
-        in_flight=in_flight(connection),
+        in_flight=connection.in_flight,
         entries={kind.value: catalog.count(kind) if catalog else 0 for kind in Kind},
         refreshed=None if connection.refreshed_at is None else wall(connection.refreshed_at),
-        resident_bytes=usage.resident_bytes if usage else None,
-        cpu_seconds=usage.cpu_seconds if usage else None,
     )
-
-
-def in_flight(connection: Connection) -> int:
-    """Requests sent and not answered."""
-    return connection.conversation.pending.due if connection.conversation else 0
 
 
 def _idle_status(config: Config, name: str) -> dict[str, Any]:

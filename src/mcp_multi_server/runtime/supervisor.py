@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -12,16 +12,29 @@ import anyio
 from anyio.abc import TaskStatus
 
 from ..core.catalog import Catalog, Kind
-from ..core.config import Config
-from ..core.events import CollisionChanged, InternalError, Observer, ServerRemoved
+from ..core.config import Config, ServerConfig
+from ..core.events import (
+    CatalogWithdrawn,
+    CollisionChanged,
+    InternalError,
+    Observer,
+    ReplacementFailed,
+    ServerRemoved,
+    ServerReplaced,
+)
 from ..core.index import Collision, Index, Naming, Offer, changed_kinds
-from ..core.lifecycle import ROUTED, State
-from ..core.plan import Plan
+from ..core.lifecycle import ROUTED, Failure, Reason, State
+from ..core.plan import Plan, allows_two, change_between
 from .connection import Connection, Opener, Surroundings
 from .gate import Gate
+from .heartbeat import Heartbeat
 from .host import Host
-from .process import read_usage
+from .procfs import read_usage
 from .snapshot import Snapshot
+
+DRAIN_LOOK_EVERY = 0.02
+ENDED = Failure(Reason.CLOSED, "it ended at once")
+SUPERSEDED = Failure(Reason.CLOSED, "a later edit of the entry came before it was ready")
 
 
 class Listener(Protocol):
@@ -31,94 +44,242 @@ class Listener(Protocol):
         """`changed`: the lists that clients would see differently; `connection`: whose change it was, if one's."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False, slots=True)
 class _Run:
     """One connection's task: how to end it, and when it has ended."""
 
+    connection: Connection
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     gone: anyio.Event = field(default_factory=anyio.Event)
+
+
+@dataclass(eq=False, slots=True)
+class Replacement:
+    """A new connection to a server: one that takes the place of the old one once it is ready, or has it already."""
+
+    run: _Run
+    decided: anyio.Event = field(default_factory=anyio.Event)
+    """Set once it is ready, or has failed for the first time."""
+    failure: Failure | None = None
+    """Why it is not ready. Then the old one goes on; where that is gone already, the new one is tried again."""
+
+    @property
+    def connection(self) -> Connection:
+        """The new one."""
+        return self.run.connection
+
+    def give_up(self, failure: Failure) -> None:
+        """The one that serves goes on."""
+        self.failure = failure
+        self.run.scope.cancel()
+        self.decided.set()
 
 
 class Supervisor:
     """The fleet. `run` is its task tree; `apply` takes a new config."""
 
     def __init__(
-        self, config: Config, *, open_transport: Opener, observe: Observer, luck: Callable[[], float], host: Host
+        self,
+        config: Config,
+        *,
+        open_transport: Opener,
+        observe: Observer,
+        luck: Callable[[], float],
+        host: Host,
+        recall: Callable[[Connection], None] | None = None,
     ) -> None:
+        """`recall` is given each new connection before it is published, to offer what is remembered of its server."""
         self._observe = observe
+        self._recall = recall
         self._loop = asyncio.get_running_loop()
         self._gate = Gate(starting=self._starting_pids, is_burning=_is_burning)
         self._surroundings = Surroundings(
             open=open_transport, observe=observe, luck=luck, admit=self._admit, changed=self._changed, host=host
         )
         self._runs: dict[str, _Run] = {}
+        """Of the connections that readers see."""
+        self._replacements: dict[str, Replacement] = {}
+        self._leaving: dict[str, _Run] = {}
+        """The last one of each name that is on its way out."""
         self._withdrawals: dict[str, asyncio.TimerHandle] = {}
         self._tasks: anyio.abc.TaskGroup | None = None
-        self._applying = anyio.Lock()
+        self.heartbeat = Heartbeat()
         self.listeners: list[Listener] = []
         self.snapshot = Snapshot(0, config, Index.build((), Naming()), {})
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Run every server of the config until cancelled; then stop all of them at once."""
         async with anyio.create_task_group() as self._tasks:
-            await self._carry_out(Plan.between(None, self.snapshot.config), self.snapshot.config)
+            config = self.snapshot.config
+            self._carry_out(Plan.between(None, config), config, overlapping=())
             task_status.started()
-            await anyio.sleep_forever()
+            await self.heartbeat.beat()
 
-    async def apply(self, config: Config) -> tuple[str, Plan]:
-        """Make `config` the one that runs: `applied`, or `partial` where some of its entries are broken."""
-        async with self._applying:
-            plan = Plan.between(self.snapshot.config, config)
-            await self._carry_out(plan, config)
-        return ("partial" if config.broken else "applied"), plan
+    def apply(self, config: Config) -> tuple[Plan, tuple[Replacement, ...]]:
+        """Make `config` the one that runs: what is to be done, and the replacements, whose outcome is still open.
+
+        All that need not wait is seen at once. An entry whose server is to be replaced while it serves is the old one
+        in the snapshot's config until the new server is ready.
+        """
+        before = self.snapshot.config
+        plan = Plan.between(before, config)
+        self._adapt_replacements(config)
+        overlapping = [name for name in plan.replace if self._may_overlap(name, config.servers[name])]
+        applied = config.having({name: before.servers[name] for name in overlapping})
+        self._carry_out(plan, applied, overlapping=overlapping)
+        return plan, tuple(
+            self._replacement(name, config.servers[name]) if name in overlapping else self._replaced(name)
+            for name in plan.replace
+        )
+
+    def renew(self, name: str) -> Replacement:
+        """Have a new connection to a server: beside the one that serves where both may run, else in its place."""
+        connection = self.snapshot.connections[name]
+        if self._may_overlap(name, connection.config):
+            return self._replacement(name, connection.config)
+        if connection.live is None:
+            connection.restart()
+        else:
+            self._carry_out(Plan(replace=(name,)), self.snapshot.config, overlapping=())
+        return self._replaced(name)
 
     # -- reconcile -----------------------------------------------------------------------------------------------
 
-    async def _carry_out(self, plan: Plan, config: Config) -> None:
-        """End what must go, begin what is new, publish all of it at once; what did not change is not touched.
-
-        A replacement waits for its predecessor's end, and nobody else waits for anybody's.
-        """
+    def _carry_out(self, plan: Plan, config: Config, *, overlapping: Collection[str]) -> None:
+        """End what must go, begin what is new, publish all of it at once; what did not change is not touched."""
         running = dict(self.snapshot.connections)
-        ended = {name: self._runs[name] for name in (*plan.stop, *plan.replace) if name in self._runs}
-        for run in ended.values():
-            run.scope.cancel()
+        at_once = [name for name in plan.replace if name not in overlapping]
         for name in plan.update:
             running[name].update(config.servers[name])
-        fresh = [Connection(name, config.servers[name], self._surroundings) for name in (*plan.replace, *plan.start)]
-        for connection in fresh:
-            connection.succeed(running.get(connection.name))
-        running |= {connection.name: connection for connection in fresh}
+        fresh = {name: Connection(name, config.servers[name], self._surroundings) for name in (*at_once, *plan.start)}
+        for name, connection in fresh.items():
+            connection.succeed(running.get(name))
+            if self._recall is not None:
+                self._recall(connection)
+        for name in (*plan.stop, *at_once):
+            self._retire(name)
+        connections = {name: each for name, each in (running | fresh).items() if name not in plan.stop}
+        self._publish(config, {name: connections[name] for name in config.order if name in connections})
+        for name, connection in fresh.items():
+            self._runs[name] = self._start(connection, after=self._leaving.get(name))
         for name in plan.stop:
-            running.pop(name, None)
-        self._publish(config, {name: running[name] for name in config.order if name in running})
-        for connection in fresh:
-            self._start(connection, ended.get(connection.name))
-        for name in plan.stop:
-            if name in ended:
-                await ended[name].gone.wait()
             self._observe(ServerRemoved(name))
 
-    def _start(self, connection: Connection, predecessor: _Run | None) -> None:
+    def _start(self, connection: Connection, *, after: _Run | None = None) -> _Run:
         assert self._tasks is not None
-        run = self._runs[connection.name] = _Run()
-        self._tasks.start_soon(self._run, connection, run, predecessor, name=f"server {connection.name}")
+        run = _Run(connection)
+        self._tasks.start_soon(self._run, run, after, name=f"server {connection.name}")
+        return run
 
-    async def _run(self, connection: Connection, run: _Run, predecessor: _Run | None) -> None:
-        name = connection.name
+    async def _run(self, run: _Run, after: _Run | None) -> None:
+        """One server's task: never beside the one before it, unless it is to replace that."""
+        name = run.connection.name
         try:
             with run.scope:
-                if predecessor is not None:
-                    await predecessor.gone.wait()
-                await connection.run()
+                if after is not None:
+                    await after.gone.wait()
+                await run.connection.run()
         except Exception:
             self._observe(InternalError(f"server {name}", traceback.format_exc()))
         finally:
-            if self._runs.get(name) is run:
-                del self._runs[name]
-                if timer := self._withdrawals.pop(name, None):
-                    timer.cancel()
+            run.connection.attempted.set()  # it may have ended before its first attempt
             run.gone.set()
+            for runs in (self._runs, self._leaving):
+                if runs.get(name) is run:
+                    del runs[name]
+            if name not in self._runs:
+                self._keep_names(name)
+
+    def _retire(self, name: str) -> None:
+        """End the connection that nobody will be led to any more, when what it was asked is answered."""
+        self._keep_names(name)
+        if (run := self._runs.pop(name, None)) is None:  # a bug ended it
+            return
+        self._leaving[name] = run
+        run.connection.retire()
+        if run.connection.in_flight:
+            assert self._tasks is not None
+            self._tasks.start_soon(self._drain, run)
+        else:
+            run.scope.cancel()
+
+    async def _drain(self, run: _Run) -> None:
+        for _ in range(round(self.snapshot.config.daemon.drain / DRAIN_LOOK_EVERY)):
+            if not run.connection.in_flight:
+                break
+            await anyio.sleep(DRAIN_LOOK_EVERY)
+        run.scope.cancel()
+
+    # -- replace -------------------------------------------------------------------------------------------------
+
+    def _may_overlap(self, name: str, entry: ServerConfig) -> bool:
+        """Whether a server serves, and a new one may run beside it until that serves too; or does so already."""
+        connection = self.snapshot.connections[name]
+        is_served = connection.live is not None and allows_two(connection.config, entry)
+        return is_served or name in self._replacements
+
+    def _adapt_replacements(self, config: Config) -> None:
+        """Have those under way go on that are still wanted, as they are wanted now."""
+        for name, replacement in list(self._replacements.items()):
+            connection, entry = replacement.connection, config.servers.get(name)
+            if entry is None or entry.disabled or change_between(connection.config, entry) == "replace":
+                del self._replacements[name]
+                replacement.give_up(SUPERSEDED)
+            else:
+                connection.update(entry)
+
+    def _replacement(self, name: str, entry: ServerConfig) -> Replacement:
+        """The one under way, else a new one."""
+        if (under_way := self._replacements.get(name)) is not None:
+            return under_way
+        assert self._tasks is not None
+        connection = Connection(name, entry, self._surroundings)
+        connection.succeed(self.snapshot.connections[name])
+        connection.standing = False
+        replacement = self._replacements[name] = Replacement(self._start(connection))
+        self._tasks.start_soon(self._decide, replacement)
+        return replacement
+
+    def _replaced(self, name: str) -> Replacement:
+        """A replacement that has its predecessor's place already."""
+        assert self._tasks is not None
+        replacement = Replacement(self._runs[name])
+        self._tasks.start_soon(self._await_first_attempt, replacement)
+        return replacement
+
+    async def _await_first_attempt(self, replacement: Replacement) -> None:
+        connection = replacement.connection
+        await connection.attempted.wait()
+        if not connection.standing:
+            replacement.failure = SUPERSEDED
+        elif connection.live is None:
+            replacement.failure = connection.status.failure or ENDED
+        replacement.decided.set()
+
+    async def _decide(self, replacement: Replacement) -> None:
+        """Wait until the new connection is ready or has failed, and act on it."""
+        connection = replacement.connection
+        await connection.attempted.wait()
+        if self._replacements.get(connection.name) is not replacement:
+            return
+        del self._replacements[connection.name]
+        if connection.live is not None:
+            self._swap(replacement)
+            return
+        failure = connection.status.failure or ENDED
+        replacement.give_up(failure)
+        self._observe(ReplacementFailed(connection.name, failure, connection.stderr_tail))
+
+    def _swap(self, replacement: Replacement) -> None:
+        """Lead everybody to the new connection, then let the old one end what it was asked."""
+        connection, name = replacement.connection, replacement.connection.name
+        connection.stand_in_for(self.snapshot.connections[name])
+        self._retire(name)
+        self._runs[name] = replacement.run
+        config = self.snapshot.config.having({name: connection.config})
+        self._publish(config, {**self.snapshot.connections, name: connection}, connection)
+        self._observe(ServerReplaced(name))
+        replacement.decided.set()
 
     async def _admit(self, connection: Connection) -> None:
         if connection.config.url is None:
@@ -142,18 +303,22 @@ class Supervisor:
         """Names outlive a blip: they go after the grace, or stay where the server is back before."""
         name = connection.name
         if connection.status.state in ROUTED:
-            if timer := self._withdrawals.pop(name, None):
-                timer.cancel()
+            self._keep_names(name)
         elif connection.catalog is not None and name not in self._withdrawals:
             grace = connection.config.grace
             seconds = self.snapshot.config.daemon.grace if grace is None else grace
             self._withdrawals[name] = self._loop.call_later(seconds, self._withdraw, connection)
+
+    def _keep_names(self, name: str) -> None:
+        if timer := self._withdrawals.pop(name, None):
+            timer.cancel()
 
     def _withdraw(self, connection: Connection) -> None:
         self._withdrawals.pop(connection.name, None)
         if connection.status.state not in ROUTED:
             connection.catalog = None
             self._changed(connection)
+            self._observe(CatalogWithdrawn(connection.name))
 
     def _publish(
         self, config: Config, connections: Mapping[str, Connection], connection: Connection | None = None

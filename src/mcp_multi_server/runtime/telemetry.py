@@ -5,37 +5,45 @@ No other module owns a logger; metrics and `daemon/status` use the same words.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from logging import DEBUG, ERROR, INFO, WARNING
 
+import anyio
 import anyio.to_thread
 
 from ..core.events import (
     CatalogRead,
+    CatalogWithdrawn,
     ClientConnected,
     ClientGone,
     CollisionChanged,
     ConfigReloaded,
+    DaemonFailed,
     DaemonListening,
     DaemonStopping,
     DaemonWarning,
     Event,
     InternalError,
     InvalidLine,
+    LogLevelChanged,
     Probed,
+    ProcessesEnded,
     RefreshFailed,
     Rejected,
+    ReplacementFailed,
     RequestDone,
     ServerRemoved,
+    ServerReplaced,
     StateChanged,
     Stderr,
+    Woke,
 )
 from ..core.lifecycle import State
-from .log_lines import LOG, TAIL_LINES, Entry, Limit, configure, console, installed
+from .log_lines import LOG, TAIL_LINES, Entry, Limit, console, installed
 
-__all__ = ["Telemetry", "configure", "describe"]
-
+TELL_SUPPRESSED_EVERY = 1.0
 _LIMITED: dict[type[Event], tuple[float, str]] = {
     Stderr: (20.0, "server.stderr"),
     InvalidLine: (5.0, "server.invalid_line"),
@@ -45,6 +53,8 @@ _LIMITED: dict[type[Event], tuple[float, str]] = {
 }
 """Lines a second of what a server, or all clients together, can cause at will."""
 _STATE_LEVELS = {State.CONNECTING: DEBUG, State.DEGRADED: WARNING, State.BACKOFF: WARNING, State.PARKED: ERROR}
+_GROUP_MARGIN = re.compile(r"^ *\| ")
+_FRAME = re.compile(r' *File "(?P<file>.+)", line (?P<line>\d+), in (?P<function>\S+)')
 _RELOAD_LEVELS = {"partial": WARNING, "rejected": ERROR}
 
 
@@ -57,12 +67,25 @@ def describe(event: Event) -> Entry:
             return _entry(INFO, "server.removed", server=server)
         case Stderr(server, pid, line):
             return _entry(INFO, "server.stderr", server=server, pid=pid, line=line)
+        case ServerReplaced(server):
+            return _entry(INFO, "server.replaced", server=server)
+        case ReplacementFailed(server, failure, stderr):
+            return _entry(
+                WARNING,
+                "server.replacement_failed",
+                server=server,
+                reason=failure.reason.value,
+                message=failure.message,
+                stderr=[*stderr[-TAIL_LINES:]],
+            )
         case InvalidLine(server, problem):
             return _entry(WARNING, "server.invalid_line", server=server, problem=problem)
         case CatalogRead():
             return _catalog_read(event)
         case RefreshFailed(server, message):
             return _entry(WARNING, "catalog.refresh_failed", server=server, message=message)
+        case CatalogWithdrawn(server):
+            return _entry(WARNING, "catalog.withdrawn", server=server)
         case Probed(server, good):
             return _entry(DEBUG, "server.probed", server=server, good=good)
         case CollisionChanged(kind, name, owner, shadowed) if shadowed:
@@ -81,10 +104,20 @@ def describe(event: Event) -> Entry:
             return _entry(INFO, "daemon.listening", socket=socket, config=config, metrics=metrics)
         case DaemonStopping(why):
             return _entry(INFO, "daemon.stopping", why=why)
+        case LogLevelChanged(level, was, client, uid):
+            return _entry(WARNING, "log.level", to=level, was=was, client=client, uid=uid)
         case DaemonWarning(subject, message):
             return _entry(WARNING, "daemon.warning", subject=subject, message=message)
+        case DaemonFailed(trace):
+            error, frames = _stack(trace)
+            return _entry(ERROR, "daemon.failed", error=error, trace=frames)
+        case ProcessesEnded(why, pids):
+            return _entry(WARNING, "processes.ended", why=why, pids=[*pids])
+        case Woke(seconds):
+            return _entry(INFO, "daemon.woke", seconds=round(seconds, 1))
         case InternalError(where, trace):
-            return _entry(ERROR, "internal.error", where=where, trace=trace.splitlines()[-TAIL_LINES:])
+            error, frames = _stack(trace)
+            return _entry(ERROR, "internal.error", where=where, error=error, trace=frames[-TAIL_LINES:])
         case RequestDone():
             return _request_done(event)
 
@@ -123,6 +156,18 @@ def _config_reloaded(event: ConfigReloaded) -> Entry:
     )
 
 
+def _stack(trace: str) -> tuple[str, list[str]]:
+    """The type of an exception and where it came from, without its text: that may quote what somebody sent."""
+    error, frames, ended = "", list[str](), True
+    for line in (_GROUP_MARGIN.sub("", line) for line in trace.splitlines()):
+        if frame := _FRAME.match(line):
+            frames.append(f"{frame['file']}:{frame['line']} in {frame['function']}")
+            ended = True
+        elif ended and (kind := re.match(r"[A-Za-z_][\w.]*(?=:|$)", line)):
+            error, ended = kind[0], False
+    return error, frames
+
+
 def _request_done(event: RequestDone) -> Entry:
     return _entry(
         DEBUG,
@@ -142,6 +187,7 @@ class Telemetry:
         self._clock = clock
         self._limits: dict[tuple[str, str], Limit] = {}
         self._catalogs: dict[str, dict[str, object]] = {}
+        self._keeps_back = anyio.Event()
 
     def __call__(self, event: Event) -> None:
         """Log the event, unless there was too much of its kind."""
@@ -152,6 +198,16 @@ class Telemetry:
             _log(self._quieter(event, describe(event)))
         if isinstance(event, ServerRemoved):
             self._forget(event.server)
+
+    async def run(self) -> None:
+        """Write what waits for the console; then tell what floods cost also where nothing else happens."""
+        await self.start()
+        while True:
+            await self._keeps_back.wait()
+            await anyio.sleep(TELL_SUPPRESSED_EVERY)
+            self._tell_suppressed()
+            if not any(limit.suppressed for limit in self._limits.values()):
+                self._keeps_back = anyio.Event()
 
     async def start(self) -> None:
         """Import what a console needs, in a thread, and write what waited for it."""
@@ -175,7 +231,10 @@ class Telemetry:
         limit = self._limits.get(key)
         if limit is None:
             limit = self._limits[key] = Limit(rate, self._clock())
-        return limit.admits(self._clock())
+        is_admitted = limit.admits(self._clock())
+        if not is_admitted:
+            self._keeps_back.set()
+        return is_admitted
 
     def _tell_suppressed(self, *, at_once: bool = False) -> None:
         for (word, server), limit in self._limits.items():
@@ -184,6 +243,8 @@ class Telemetry:
 
     def _quieter(self, event: Event, entry: Entry) -> Entry:
         """Lower a catalog that was read again and found the same to debug: every server does so all day long."""
+        if isinstance(event, CatalogWithdrawn):
+            self._catalogs.pop(event.server, None)
         if not isinstance(event, CatalogRead):
             return entry
         counts = {**entry.fields, "seconds": None}

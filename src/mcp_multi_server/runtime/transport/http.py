@@ -43,7 +43,7 @@ from ...core.errors import INVALID_REQUEST, PARSE_ERROR
 from ...core.jsonrpc import Buffer
 from ...core.lifecycle import Failure, Lost, Reason, http_failure
 from . import Receiver
-from .outbox import Gate, Outbox, Posting, cancelled_id, posted
+from .outbox import Gate, Outbox, Posting, cancelled_id, posted, while_wanted
 from .wire import FORGOTTEN, NOTIFY_TIMEOUT, STOP_TIMEOUT, HttpSpec, Wire, client, network, network_failure
 
 __all__ = ["HttpSpec", "ServerSentEvents", "StreamableHttp", "open_http", "open_sse"]
@@ -257,9 +257,12 @@ class ServerSentEvents:
 
     async def _post(self, posting: Posting) -> None:
         try:
-            status = await self._status_of(posting)
+            with while_wanted(posting):
+                status = await self._status_of(posting)
         except httpx2.RequestError as error:
             self._outbox.fail(posting, network_failure(error))
+            return
+        if posting.abandoned:
             return
         if status < 300:
             self._outbox.settle(posting)

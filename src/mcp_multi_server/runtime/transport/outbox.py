@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
@@ -33,6 +34,29 @@ class Posting:
     """Why the last HTTP response holds no word of the server's own; goes before whatever the SDK makes of it."""
     done: bool = False
     """Answered, failed or cancelled: nothing that still comes for it is passed on."""
+    abandoned: bool = False
+    scope: anyio.CancelScope | None = None
+    """Of whoever waits on the network for its answer."""
+
+    def abandon(self) -> None:
+        """Nobody waits for the answer any more."""
+        self.abandoned = True
+        if self.scope is not None:
+            self.scope.cancel()
+
+
+@contextmanager
+def while_wanted(posting: Posting | None) -> Iterator[None]:
+    """Wait on the network inside; ends early once the posting is abandoned.
+
+    A server that never answers would otherwise cost a connection for each call that was given up.
+    """
+    with anyio.CancelScope() as scope:
+        if posting is not None:
+            posting.scope = scope
+            if posting.abandoned:
+                scope.cancel()
+        yield
 
 
 posted: ContextVar[Posting | None] = ContextVar("posted", default=None)
@@ -110,6 +134,7 @@ class Outbox:
         posting = Posting(line, message, int(message.id) if message.method and message.id else None)
         if (cancelled := self.find(cancelled_id(message))) is not None:
             self.settle(cancelled)
+            cancelled.abandon()
         if self._open >= MAX_OPEN or self._held + len(line) > MAX_HELD:
             self._refuse(message.id if message.method else None, "not sent: too many messages wait for the server")
             return

@@ -15,7 +15,9 @@ import anyio
 
 from ...core.environment import child_environment
 from ...core.jsonrpc import Buffer, Lines
+from ...core.kinship import MARK
 from ...core.lifecycle import Failure, Reason, exit_failure
+from ..household import Household
 from ..link import READ_SIZE, Flusher, Link
 from ..process import Child, spawn
 from . import Receiver
@@ -85,6 +87,7 @@ class StdioTransport:
     async def stop(self, patience: float) -> None:
         """End the child and its group, reading on: a child that cannot write may not be able to exit."""
         self._silent = True
+        self._child.look_below()
         self._link.close_writer()
         try:
             with anyio.CancelScope(shield=True):
@@ -230,8 +233,9 @@ async def open_stdio(
     line_cap: int,
     out_cap: int,
     environ: Mapping[str, str],
+    household: Household,
 ) -> AsyncIterator[StdioTransport]:
-    """Start the program and talk to it; on the way out end it, its group included.
+    """Start the program and talk to it; on the way out end it, and all that it started.
 
     Leaving takes at most `stop_timeout` + 1.5 s, also when cancelled, and never raises.
 
@@ -242,15 +246,20 @@ async def open_stdio(
         line_cap: Bytes of a line from the server; of a longer one only the ends are kept.
         out_cap: Bytes that may wait for the server to read them.
         environ: The daemon's environment, of which the child inherits a part.
+        household: Keeps account of the child.
 
     Raises:
         Lost: the program could not be started.
 
     """
-    env = child_environment(environ, inherit=spec.inherit_env, env=spec.env)
+    env = child_environment(environ, inherit=spec.inherit_env, env=spec.env) | {MARK: household.next_mark()}
     child = spawn(spec.command, spec.args, cwd=spec.cwd, env=env)
+    household.began(child)
     transport = StdioTransport(child, receiver, flusher=flusher, line_cap=line_cap, out_cap=out_cap)
     try:
         yield transport
     finally:
-        await transport.stop(spec.stop_timeout)
+        try:
+            await transport.stop(spec.stop_timeout)
+        finally:
+            household.ended(child)

@@ -9,6 +9,7 @@ import socket
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 from urllib.request import getproxies, proxy_bypass
@@ -22,7 +23,7 @@ from ...core import jsonrpc
 from ...core.errors import METHOD_NOT_FOUND
 from ...core.lifecycle import Failure, Reason, http_failure
 from ...core.settings import ServerConfig
-from .outbox import Gate, Posting, posted
+from .outbox import Gate, Posting, posted, while_wanted
 
 CONNECT_TIMEOUT = 10.0
 IDLE_TIMEOUT = 300.0
@@ -44,6 +45,7 @@ LISTEN_PAUSE = 60.0
 asks (after a second, for ever), then after 2, 4, 8 … LISTEN_PAUSE seconds."""
 
 SESSION_ID = "mcp-session-id"
+GIVEN_UP = Failure(Reason.UNREACHABLE, "given up")
 FORGOTTEN = Failure(Reason.SESSION, "the server forgot the session")
 _SESSION_GONE = re.compile(r"session|not initialized", re.IGNORECASE)
 _FRAMING = frozenset({"content-encoding", "content-length", "transfer-encoding"})
@@ -157,12 +159,20 @@ class Wire(httpx2.AsyncBaseTransport):
         self, request: httpx2.Request, posting: Posting | None = None
     ) -> tuple[httpx2.Response, Failure | None]:
         """A response, its body an event stream or read already; and the failure, where it is not the server's."""
+        found: tuple[httpx2.Response, Failure | None] = httpx2.Response(503), GIVEN_UP
         try:
-            response = await self._inner.handle_async_request(request)
-            if not response.is_success or media_type(response) != "text/event-stream":
-                return await self._whole(response)
+            with while_wanted(posting):
+                found = await self._receive(request, posting)
         except httpx2.RequestError as error:
             return httpx2.Response(503), network_failure(error)
+        return found
+
+    async def _receive(
+        self, request: httpx2.Request, posting: Posting | None
+    ) -> tuple[httpx2.Response, Failure | None]:
+        response = await self._inner.handle_async_request(request)
+        if not response.is_success or media_type(response) != "text/event-stream":
+            return await self._whole(response)
         response.stream = _Stream(response.stream, posting)
         return response, None
 
@@ -200,13 +210,16 @@ class _Stream(httpx2.AsyncByteStream):
         self._posting = posting
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        try:
-            async for chunk in self._stream:
-                if self._posting is not None and self._posting.done:
-                    return
-                yield chunk
-        except httpx2.TransportError:
-            return
+        chunks = aiter(self._stream)
+        while (chunk := await self._next(chunks)) is not None:
+            if self._posting is not None and self._posting.done:
+                return
+            yield chunk
+
+    async def _next(self, chunks: AsyncIterator[bytes]) -> bytes | None:
+        with suppress(httpx2.TransportError, StopAsyncIteration), while_wanted(self._posting):
+            return await anext(chunks)
+        return None
 
     async def aclose(self) -> None:
         await self._stream.aclose()

@@ -1,0 +1,1 @@
+"""Dashboards and alerts for mcp-multi-server, and what makes them."""

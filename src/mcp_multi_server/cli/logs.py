@@ -1,0 +1,74 @@
+"""`logs`: what a server wrote to its stderr, and what it goes on to write. `log-level`: how much the daemon logs."""
+
+from __future__ import annotations
+
+import sys
+
+from .answer import JsonObject, number, text, words
+from .failures import Failed
+from .following import LOG, Following
+from .render import clean, echo, echo_json, remark
+from .session import Ended, session
+
+ALL_LINES = 200
+"""As many as a daemon keeps: after its restart, everything that its server wrote since."""
+
+
+def logs(socket: str | None, server: str, *, lines: int, as_json: bool) -> None:
+    """What a server wrote to its stderr."""
+    with session(socket) as opened:
+        result = opened.control("daemon/logs", {"server": server, "lines": lines})
+    if as_json:
+        echo_json(result)
+    else:
+        _show_lines(result)
+
+
+def follow_log(socket: str | None, server: str, *, lines: int, wait: float, as_json: bool) -> None:
+    """The same and all that follows. Ctrl-C is how it is meant to end."""
+    params = {"server": server, "lines": lines, "follow": True}
+    try:
+        with Following(socket, LOG, params, wait=wait, notice=notice) as following:
+            while True:
+                if (message := following.next()) is None:
+                    continue
+                if as_json:
+                    echo_json(message, indent=None)
+                else:
+                    _show(message)
+                following.params["lines"] = ALL_LINES
+    except Ended as ended:
+        raise Failed(f"{server} was {text(ended.result, 'ended') or 'ended'}; nothing more will come") from None
+    except KeyboardInterrupt:
+        return
+
+
+def log_level(socket: str | None, level: str | None, *, as_json: bool) -> None:
+    """The level of the daemon's log, changed first where one is given."""
+    with session(socket) as opened:
+        result = opened.control("daemon/log-level", {"level": level} if level else {})
+    if as_json:
+        echo_json(result)
+        return
+    present, configured = text(result, "level"), text(result, "configured")
+    echo(present if present == configured else f"{present} (configured: {configured})")
+
+
+def notice(said: str, *, is_away: bool) -> None:
+    """See Notice."""
+    remark(said)
+
+
+def _show(message: JsonObject) -> None:
+    if left_out := number(message, "leftOut"):
+        remark(f"{left_out:g} lines left out: they came too fast")
+    _show_lines(message)
+    sys.stdout.flush()
+    if state := text(message, "state"):
+        reason = text(message, "reason")
+        remark(clean(f"{text(message, 'server')}: {state}" + (f" ({reason})" if reason else "")))
+
+
+def _show_lines(message: JsonObject) -> None:
+    for line in words(message, "lines"):
+        echo(clean(line))

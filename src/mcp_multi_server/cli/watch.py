@@ -1,0 +1,219 @@
+"""`status --watch`: the status as it changes. On a terminal a live table, into a pipe a line for each change."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import NoReturn, Protocol, TypeVar
+
+from .answer import JsonObject, member, number, objects, text
+from .failures import Failed
+from .following import EVENTS, Following
+from .render import clean, echo_json, echo_styled, remark
+from .session import Ended
+from .status import COLUMNS, STATE_STYLES, describe_server, headline, remarks, row, show_status
+from .table import drawing
+
+T = TypeVar("T")
+
+SETTLE = 0.2
+"""Seconds from an event to the next look at the status: several things mostly happen at once."""
+TICK = 1.0
+"""Seconds between two drawings of a table in which nothing changed but how long ago that was."""
+_IN_FLIGHT = [column.title for column in COLUMNS].index("IN FLIGHT")
+"""The column that is left out: requests come and go without an event, and their number would be an old one."""
+_ENTER, _LEAVE = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
+_HOME, _REST_OF_LINE, _REST_OF_SCREEN = "\x1b[H", "\x1b[K", "\x1b[J"
+_SHOWN = ("state", "reason", "tools", "resources", "resourceTemplates", "prompts", "stale")
+
+
+class View(Protocol):
+    """Where a status is shown."""
+
+    tick: float
+    """Seconds after which it wants to be told of time that went by."""
+
+    def show(self, status: JsonObject) -> None:
+        """The present status."""
+
+    def pass_time(self) -> None:
+        """Nothing has changed."""
+
+    def notice(self, said: str, *, is_away: bool) -> None:
+        """The daemon is away, or back."""
+
+
+def watch(socket: str | None, *, wait: float, as_json: bool) -> None:
+    """Show the status whenever it changes. Ctrl-C is how it is meant to end."""
+    try:
+        with _view(as_json) as view, Following(socket, EVENTS, {}, wait=wait, notice=view.notice) as following:
+            for status in _statuses(following, view):
+                view.show(status)
+    except Ended:
+        raise Failed("the daemon ended the stream of events") from None
+    except KeyboardInterrupt:
+        return
+
+
+def _statuses(following: Following, view: View) -> Iterator[JsonObject]:
+    """The status at first, and anew after events; never asked for otherwise."""
+    while True:
+        event = following.next(view.tick)
+        if event is None:
+            view.pass_time()
+        elif event.get("event") == "status":
+            yield member(event, "status")
+        else:
+            time.sleep(SETTLE)
+            if (status := following.ask("daemon/status")) is not None:
+                yield status
+
+
+@contextmanager
+def _view(as_json: bool) -> Iterator[View]:
+    if as_json:
+        yield _JsonLines()
+    elif sys.stdout.isatty() and os.environ.get("TERM") not in (None, "", "dumb"):
+        with _on_screen() as screen:
+            yield screen
+    else:
+        yield _Lines()
+
+
+class _JsonLines:
+    """A whole status a line."""
+
+    tick = math.inf
+
+    def show(self, status: JsonObject) -> None:
+        echo_json(status, indent=None)
+
+    def pass_time(self) -> None:
+        pass
+
+    def notice(self, said: str, *, is_away: bool) -> None:
+        remark(said)
+
+
+class _Lines:
+    """A line for each server at first, then for each that changed."""
+
+    tick = math.inf
+
+    def __init__(self) -> None:
+        self._known: dict[str, list[object]] = {}
+
+    def show(self, status: JsonObject) -> None:
+        found: dict[str, list[object]] = {}
+        for server in objects(status, "servers"):
+            name = text(server, "name")
+            found[name] = [server.get(key) for key in _SHOWN]
+            if self._known.get(name) != found[name]:
+                self._say(f"{describe_server(server, time.time())}{_offers(server)}", text(server, "state"))
+        for name in self._known.keys() - found.keys():
+            self._say(clean(f"{name}: removed"), "disabled")
+        self._known = found
+        sys.stdout.flush()
+
+    def pass_time(self) -> None:
+        pass
+
+    def notice(self, said: str, *, is_away: bool) -> None:
+        remark(said)
+
+    def _say(self, line: str, state: str) -> None:
+        echo_styled(f"{time.strftime('%H:%M:%S')} {line}", STATE_STYLES.get(state, ""))
+
+
+def _offers(server: JsonObject) -> str:
+    """How much it offers, where it offers anything."""
+    kinds = {"tools": "tools", "resources": "resources", "resourceTemplates": "templates", "prompts": "prompts"}
+    counts = [f"{count:g} {word}" for key, word in kinds.items() if (count := number(server, key))]
+    stale = " (stale)" if server.get("stale") is True and counts else ""
+    return "".join(f", {count}" for count in counts) + stale
+
+
+class _Screen:
+    """The alternate screen of a terminal, drawn over in place; what does not fit is counted."""
+
+    tick = TICK
+
+    def __init__(self) -> None:
+        self.status: JsonObject | None = None
+        self._notice = ""
+
+    def show(self, status: JsonObject) -> None:
+        self.status = status
+        self._draw()
+
+    def pass_time(self) -> None:
+        self._draw()
+
+    def notice(self, said: str, *, is_away: bool) -> None:
+        self._notice = said if is_away else ""
+        self._draw()
+
+    def _draw(self) -> None:
+        if self.status is None:
+            return
+        columns, rows = _size()
+        lines = self._lines(self.status, columns, is_in_order=True)
+        if len(lines) > rows:
+            lines = self._lines(self.status, columns, is_in_order=False)
+            lines[rows - 1 :] = [f"… {len(lines) - rows + 1} more lines do not fit"[:columns]]
+        sys.stdout.write(_HOME + "\r\n".join(line + _REST_OF_LINE for line in lines) + _REST_OF_SCREEN)
+        sys.stdout.flush()
+
+    def _lines(self, status: JsonObject, columns: int, *, is_in_order: bool) -> list[str]:
+        """What is drawn, line by line; out of order, servers that are in trouble come first."""
+        from rich.console import Console
+        from rich.text import Text
+
+        now, servers = time.time(), objects(status, "servers")
+        if not is_in_order:
+            servers = sorted(servers, key=lambda server: text(server, "state") in ("ready", "disabled"))
+        console = Console(width=columns, highlight=False)
+        with console.capture() as drawn:
+            console.print(Text(headline(status, now), "bold"), no_wrap=True, overflow="ellipsis")
+            console.print(Text(self._notice, "black on yellow"), no_wrap=True, overflow="ellipsis")
+            console.print(drawing(_live(COLUMNS), [_live(row(server, now)) for server in servers], columns))
+            for line, style in [("", ""), *remarks(status)]:
+                console.print(Text(line, style))
+        return drawn.get().rstrip("\n").split("\n")
+
+
+def _live(cells: Sequence[T]) -> list[T]:
+    return [*cells[:_IN_FLIGHT], *cells[_IN_FLIGHT + 1 :]]
+
+
+def _size() -> tuple[int, int]:
+    """Columns and rows of the terminal as it is now: it may have been resized, and COLUMNS would not say so."""
+    try:
+        columns, rows = os.get_terminal_size(sys.stdout.fileno())
+    except OSError:
+        columns, rows = 0, 0
+    return columns or 80, rows or 24
+
+
+@contextmanager
+def _on_screen() -> Iterator[_Screen]:
+    """A screen that is left as it was found, whatever ends us; the last status stays to be read."""
+    screen, before = _Screen(), signal.signal(signal.SIGTERM, _end)
+    sys.stdout.write(_ENTER)
+    try:
+        yield screen
+    finally:
+        sys.stdout.write(_LEAVE)
+        signal.signal(signal.SIGTERM, before)
+        if screen.status is not None:
+            show_status(screen.status, time.time())
+        sys.stdout.flush()
+
+
+def _end(number: int, frame: object) -> NoReturn:
+    sys.exit(128 + number)
