@@ -22,6 +22,7 @@ from .core.jsonrpc import Message
 LOGS_KEPT = 1000
 """Log messages that wait for the callback; further ones are left out."""
 
+_NOTHING = jsonrpc.Raw(b"{}")
 _log = logging.getLogger("mcp_multi_server")
 _SAMPLING: TypeAdapter[types.CreateMessageRequestParams] = TypeAdapter(types.CreateMessageRequestParams)
 _ELICITATION: TypeAdapter[types.ElicitRequestParams] = TypeAdapter(types.ElicitRequestParams)
@@ -93,12 +94,11 @@ class Hosting:
 
     async def answer(self, message: Message) -> bytes:
         """See Host."""
-        params = asking.params_of(message.params)
-        meta = jsonrpc.value(params["_meta"]) if "_meta" in params else {}
-        server = str(meta.pop(SERVER_KEY, ""))
-        context = ServerRequestContext(server_name=server, request_id=jsonrpc.value(message.id), meta=meta or None)
-        answering = self._answering(message, context)
+        server = ""
         try:
+            context = _context(message)
+            server = context.server_name
+            answering = self._answering(message, context)
             with self._limits.stopped(server):
                 return _encoded(message.method, await answering)
         except RpcError:
@@ -148,6 +148,14 @@ class Hosting:
         if message.method == "roots/list" and callbacks.list_roots is not None:
             return callbacks.list_roots(context)
         raise asking.unsupported(message.method)
+
+
+def _context(message: Message) -> ServerRequestContext:
+    """Who asks, as the daemon says in the request's `_meta`."""
+    found = jsonrpc.value(asking.params_of(message.params).get("_meta", _NOTHING))
+    meta = found if isinstance(found, dict) else {}
+    server = str(meta.pop(SERVER_KEY, ""))
+    return ServerRequestContext(server_name=server, request_id=jsonrpc.value(message.id), meta=meta or None)
 
 
 def _encoded(method: str, answer: object) -> bytes:

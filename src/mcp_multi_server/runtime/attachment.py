@@ -14,6 +14,7 @@ import anyio.abc
 import msgspec
 
 from ..core import jsonrpc
+from ..core.asking import params_of
 from ..core.catalog import Catalog
 from ..core.errors import RpcError
 from ..core.jsonrpc import Buffer, Lines, Members, Message
@@ -215,7 +216,7 @@ class Attachment:
         elif message.method == "notifications/message":
             self._host.log(message)
         elif message.method == "notifications/cancelled":
-            scope = self._answering.get(bytes(jsonrpc.members(message.params).get("requestId", b"")))
+            scope = self._answering.get(bytes(params_of(message.params).get("requestId", b"")))
             if scope is not None:
                 scope.cancel()
 

@@ -135,7 +135,7 @@ class Call:
 
     def settle(self, message: Message) -> None:
         """See Waiter."""
-        if self.is_parked:
+        if self.dialogue is not None and self.is_parked:
             self._keep(partial(self.settle, message))
             return
         try:
