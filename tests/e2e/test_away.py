@@ -157,7 +157,7 @@ def test_names_outlive_a_blip_and_go_with_one_notice_after_the_grace() -> None:
         assert more <= {f"notifications/{kind}/list_changed" for kind in ("tools", "prompts", "resources")}
         daemon.await_up()
         assert wire.notification("notifications/tools/list_changed")
-        assert len(wire.result("tools/list")["tools"]) == 2 * 18
+        assert len(wire.result("tools/list")["tools"]) == 2 * 20
 
 
 def test_a_call_to_a_parked_server_fails_fast_with_the_reason() -> None:

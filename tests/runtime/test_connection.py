@@ -33,6 +33,7 @@ from mcp_multi_server.core.lifecycle import Failure, Lost, Reason, State, exit_f
 from mcp_multi_server.core.protocol import Era
 from mcp_multi_server.runtime import connection as module
 from mcp_multi_server.runtime import conversation as conversation_module
+from mcp_multi_server.runtime import health
 from mcp_multi_server.runtime.connection import Connection, Opener, Surroundings
 from mcp_multi_server.runtime.link import Flusher
 from mcp_multi_server.runtime.opener import TransportOpener
@@ -281,9 +282,9 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def quick_probes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "PROBE_EVERY", 0.1)
-    monkeypatch.setattr(module, "PROBE_WHEN_DEGRADED", 0.05)
-    monkeypatch.setattr(module, "PROBE_DEADLINE", 0.15)
+    monkeypatch.setattr(health, "PROBE_EVERY", 0.1)
+    monkeypatch.setattr(health, "PROBE_WHEN_DEGRADED", 0.05)
+    monkeypatch.setattr(health, "PROBE_DEADLINE", 0.15)
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ from mcp_multi_server.runtime.supervisor import Replacement
 
 from .test_connection import GONE, Scripted, legacy, tools
 from .test_conversation import Json, silence
+from .test_replacement import open_call
 from .test_supervisor import Fleet, Machine, config_of, entry, running
 from .virtual import run
 
@@ -145,6 +146,43 @@ def test_calls_to_a_server_that_is_away_hurry_it_and_never_make_it_spin() -> Non
             distances = [after - before for before, after in pairwise(machine["a"].at[1:])]
             assert min(distances) >= lifecycle.BACKOFF_FLOOR - 1e-6
             assert len(machine["a"].at) <= 600 / lifecycle.KICK_BACKOFF + 2
+
+    run(scenario())
+
+
+def test_a_server_that_leaves_calls_unanswered_is_probed_at_the_first_deadline_and_replaced_soon_after() -> None:
+    async def scenario() -> None:
+        machine = Machine(a=Scripted(legacy(ping=silence), legacy()))
+        async with fleet_of(machine, config_of({"a": entry("a")}), seed=7) as fleet:
+            await fleet.until(a="ready")
+            await anyio.sleep(1)
+            asked = now()
+            calls = [open_call(fleet, within=seconds) for seconds in (6, 7, 8, 600)]
+            await fleet.log.until(lambda: fleet.states()["a"] == "degraded", within=20)
+            assert now() - asked <= 6 + 5 + 0.1
+            await fleet.log.until(lambda: fleet.states()["a"] == "backoff", within=20)
+            assert now() - asked <= 6 + 5 + 2 * (2 + 5) + 0.1
+            assert fleet["a"].status.failure is not None
+            assert fleet["a"].status.failure.reason is Reason.HANG
+            assert [call.told for call in calls] == [["expired"]] * 3 + [["missed 3 probes in a row"]]
+            await back(fleet, "a")
+
+    run(scenario())
+
+
+def test_a_slow_call_of_a_server_that_answers_others_is_no_reason_to_probe() -> None:
+    async def scenario() -> None:
+        machine = Machine(a=Scripted(legacy()))
+        async with fleet_of(machine, config_of({"a": entry("a")}), seed=7) as fleet:
+            await fleet.until(a="ready")
+            slow = open_call(fleet, within=10)
+            for id in range(5, 15):
+                quick = open_call(fleet, within=60)
+                await anyio.sleep(1)
+                machine["a"].server.say({"jsonrpc": "2.0", "id": id, "result": {}})
+                assert quick.told == ["{}"]
+            assert slow.told == ["expired"]
+            assert "ping" not in machine["a"].server.methods()
 
     run(scenario())
 

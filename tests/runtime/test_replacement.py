@@ -37,9 +37,9 @@ async def decided(*replacements: Replacement) -> None:
             await replacement.decided.wait()
 
 
-def open_call(fleet: Fleet) -> Waiter:
-    """A forwarded call that its server has not answered."""
-    waiter = Waiter(deadline=asyncio.get_running_loop().time() + 600)
+def open_call(fleet: Fleet, *, within: float = 600) -> Waiter:
+    """A forwarded call that its server has not answered, and may take so many seconds."""
+    waiter = Waiter(deadline=asyncio.get_running_loop().time() + within)
     conversation = fleet["a"].live
     assert conversation is not None
     conversation.pending.add(waiter)

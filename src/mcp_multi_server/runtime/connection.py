@@ -22,15 +22,12 @@ from ..core.jsonrpc import Message
 from ..core.lifecycle import ROUTED, Failure, Happening, Lost, Reason, State, Status
 from ..core.protocol import Era, Negotiated
 from .conversation import Conversation
+from .health import Health
 from .host import Host
 from .transport import Receiver, Transport
 
 STDERR_LINES = 200
 TAIL_LINES = 5
-PROBE_EVERY = 15.0
-PROBE_SPREAD = 0.1
-PROBE_WHEN_DEGRADED = 2.0
-PROBE_DEADLINE = 5.0
 DEBOUNCE = 0.25
 REFRESH_SPREAD = 0.2
 TTL_FLOOR, TTL_CEILING = 5.0, 3600.0
@@ -95,9 +92,13 @@ class Connection:
         self._restarting = False
         self._scope: anyio.CancelScope | None = None
         """Of the transport that is open, or being opened or left."""
-        self._request_failed_at = -math.inf
         self._nudged = asyncio.Event()
-        self._doubted = asyncio.Event()
+        self._health = Health(
+            status=lambda: self.status,
+            happen=self.happen,
+            probed=lambda good: surroundings.observe(Probed(name, good)),
+            spread=self._spread,
+        )
 
     def __repr__(self) -> str:
         return f"<Connection {self.name} {self.status.state}>"
@@ -187,7 +188,7 @@ class Connection:
 
     def doubt(self) -> None:
         """The machine slept: probe the server now, or try again now; what was planned was for another time."""
-        self._doubted.set()
+        self._health.doubt()
         if self.status.next_attempt is not None:
             self._kick_at = self._loop.time()
             self._wake.set()
@@ -282,7 +283,8 @@ class Connection:
         conversation = Conversation(
             invalid=self._invalid,
             changed=self._list_changed,
-            failed=self._request_failed,
+            failed=lambda failure: self._health.request_failed(conversation),
+            late=lambda: self._health.request_late(conversation),
             lost=self._lost,
             told=lambda message: self._told(conversation, message),
             asked=lambda message: host.asked(self, conversation, message),
@@ -346,7 +348,7 @@ class Connection:
         """Keep a ready connection until it ends."""
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._keep_fresh, conversation)
-            tasks.start_soon(self._keep_healthy, conversation)
+            tasks.start_soon(self._health.keep, conversation)
             tasks.start_soon(self._listen, conversation)
             await conversation.ended.wait()
             tasks.cancel_scope.cancel()
@@ -392,41 +394,6 @@ class Connection:
         self.stale = True
         self._surroundings.observe(RefreshFailed(self.name, message))
 
-    async def _keep_healthy(self, conversation: Conversation) -> None:
-        """Probe a server that is silent or degraded; end the connection of one that hangs."""
-        while True:
-            if self.status.state is State.DEGRADED:
-                await anyio.sleep(PROBE_WHEN_DEGRADED)
-            else:
-                doubted = await self._is_doubted_within(self._spread(PROBE_EVERY, PROBE_SPREAD))
-                if not doubted and self._loop.time() - conversation.last_answer < PROBE_EVERY:
-                    continue
-            good = await self._probe(conversation)
-            if conversation.loss is not None:
-                return
-            self._surroundings.observe(Probed(self.name, good))
-            self.happen(lifecycle.Answered(probe=True) if good else lifecycle.Unanswered())
-            if lifecycle.is_hung(self.status):
-                conversation.lose(Failure(Reason.HANG, f"missed {lifecycle.FALL} probes in a row"))
-
-    async def _is_doubted_within(self, seconds: float) -> bool:
-        with anyio.move_on_after(seconds):
-            await self._doubted.wait()
-        doubted = self._doubted.is_set()
-        self._doubted.clear()
-        return doubted
-
-    async def _probe(self, conversation: Conversation) -> bool:
-        """Whether the server answers at all; an error is an answer. Modern servers know no ping."""
-        method = "server/discover" if self._era is Era.MODERN else "ping"
-        try:
-            await conversation.ask(method, {}, timeout=PROBE_DEADLINE)
-        except RpcError:
-            return True
-        except (Lost, TimeoutError):
-            return False
-        return True
-
     async def _listen(self, conversation: Conversation) -> None:
         """Have a modern server say when its lists change (basic/patterns/subscriptions); legacy ones do unasked."""
         negotiated = conversation.negotiated
@@ -471,14 +438,6 @@ class Connection:
             self._nudged.set()
         else:
             self._surroundings.host.told(self, conversation, message)
-
-    def _request_failed(self, failure: Failure) -> None:
-        if self.conversation is None or self.status.state not in ROUTED:
-            return
-        if self.conversation.last_answer > self._request_failed_at:
-            self.happen(lifecycle.Answered())  # what failed before was not in a row with this
-        self._request_failed_at = self._loop.time()
-        self.happen(lifecycle.TransportFailed())
 
 
 def _wants_sse(conversation: Conversation) -> bool:

@@ -41,9 +41,10 @@ class Conversation:
     """What is said on one transport.
 
     `invalid` is told of each line that is no message, `changed` of each list that the server says has changed,
-    `failed` of each request that was lost while the connection lives, `lost` of its end, before the waiters are,
-    `asked` of what the other side asks of us, which is answered later, and `told` of every other notification.
-    `capabilities` are those that we declare; they hold for as long as it lives.
+    `failed` of each request that was lost while the connection lives, `late` of each that was not answered by its
+    deadline, `lost` of the connection's end, before the waiters are, `asked` of what the other side asks, which is
+    answered later, and `told` of every other notification. `capabilities` are those that we declare; they hold for as
+    long as it lives.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Conversation:
         changed: Callable[[Kind], None],
         failed: Callable[[Failure], None],
         lost: Callable[[Failure], None],
+        late: Callable[[], None] = lambda: None,
         told: Callable[[Message], None] = lambda message: None,
         asked: Callable[[Message], None] | None = None,
         capabilities: Mapping[str, Any] | None = None,
@@ -66,7 +68,7 @@ class Conversation:
         self.capabilities = capabilities or {}
         self._loop = asyncio.get_running_loop()
         self.transport: Transport | None = None
-        self.pending = Pending(self._tell_cancelled)
+        self.pending = Pending(self._tell_cancelled, late=late)
         self.questions: dict[bytes, Withdrawable] = {}
         """What the server asks and waits for, by its ids."""
         self.log_level: str | None = None

@@ -67,10 +67,15 @@ class Ask:
 
 
 class Pending:
-    """The table. `cancel` is told the id of each request that is given up, so that the server can be told."""
+    """The table.
 
-    def __init__(self, cancel: Callable[[int, str], None]) -> None:
+    `cancel` is told the id of each request that is given up, so that the server can be told; `late`, that the deadline
+    of one or more has passed.
+    """
+
+    def __init__(self, cancel: Callable[[int, str], None], *, late: Callable[[], None] = lambda: None) -> None:
         self._cancel = cancel
+        self._late = late
         self._rows: dict[int, Waiter] = {}
         self._last = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -130,10 +135,13 @@ class Pending:
     def _expire(self) -> None:
         self._timer = None
         now = self._loop.time()
-        for id in [id for id, waiter in self._rows.items() if waiter.deadline <= now]:
+        overdue = [id for id, waiter in self._rows.items() if waiter.deadline <= now]
+        for id in overdue:
             if (waiter := self.take(id)) is not None:
                 self._cancel(id, "deadline exceeded")
                 waiter.expire()
+        if overdue:
+            self._late()
         if self._rows:
             self._arm(min(waiter.deadline for waiter in self._rows.values()))
 
