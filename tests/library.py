@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, Unpack
 
 import anyio
 import anyio.to_thread
@@ -18,6 +18,7 @@ import pytest
 from mcp_types import CallToolResult, TextContent
 
 from mcp_multi_server import MultiServerClient
+from mcp_multi_server.callbacks import CallbackOptions
 
 from .e2e.entries import Entry, fixture
 from .e2e.harness import Daemon
@@ -32,21 +33,26 @@ SERVERS: dict[str, Entry] = {
 }
 Settings: TypeAlias = dict[str, Any]
 Opened: TypeAlias = Callable[..., AbstractAsyncContextManager[MultiServerClient]]
-"""Called with entries and, maybe, settings of the `daemon` object: a connected client."""
+"""Called with entries and, maybe, settings of the `daemon` object and callbacks: a connected client."""
 
 
 @asynccontextmanager
-async def owning(servers: dict[str, Entry], settings: Settings | None = None) -> AsyncIterator[MultiServerClient]:
+async def owning(
+    servers: dict[str, Entry], settings: Settings | None = None, **callbacks: Unpack[CallbackOptions]
+) -> AsyncIterator[MultiServerClient]:
     """A client with servers of its own."""
-    async with MultiServerClient.from_dict({"mcpServers": servers, "daemon": settings or {}}) as client:
+    config = {"mcpServers": servers, "daemon": settings or {}}
+    async with MultiServerClient.from_dict(config, **callbacks) as client:
         yield client
 
 
 @asynccontextmanager
-async def attached(servers: dict[str, Entry], settings: Settings | None = None) -> AsyncIterator[MultiServerClient]:
+async def attached(
+    servers: dict[str, Entry], settings: Settings | None = None, **callbacks: Unpack[CallbackOptions]
+) -> AsyncIterator[MultiServerClient]:
     """A client of a daemon of its own."""
     with Daemon(servers, settings=settings) as daemon:
-        async with MultiServerClient.connect(str(daemon.socket)) as client:
+        async with MultiServerClient.connect(str(daemon.socket), **callbacks) as client:
             yield client
 
 

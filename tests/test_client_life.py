@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import signal
 import time
@@ -14,6 +15,7 @@ from typing import Any
 import anyio
 import pytest
 from mcp import MCPError
+from mcp_types import LoggingMessageNotificationParams
 from pydantic import ValidationError
 
 from mcp_multi_server import MCPServersConfig, MultiServerClient, ServerConfig
@@ -343,6 +345,27 @@ async def test_a_daemon_that_is_restarted_is_not_noticed(how: signal.Signals) ->
             await until(lambda: states(client) == {"one": "ready", "two": "ready"})
             await client.call_tool("one__grow", {"kind": "prompts"})
             await until(lambda: "grown_0" in client.prompt_to_server)
+
+
+async def test_a_daemon_that_is_restarted_is_told_again_which_log_messages_are_wanted() -> None:
+    told = []
+
+    async def take(params: LoggingMessageNotificationParams) -> None:
+        told.append(params.data)
+
+    logger = logging.getLogger("mcp_multi_server")
+    level = logger.level
+    with Daemon({"one": fixture("one", "--era", "legacy")}) as daemon:
+        async with MultiServerClient.connect(str(daemon.socket), logging_callback=take) as client:
+            try:
+                await client.set_logging_level("info")
+            finally:
+                logger.setLevel(level)
+            daemon.signal(signal.SIGKILL)
+            await in_thread(daemon.wait)
+            await in_thread(daemon.start)
+            await client.call_tool("log", {"level": "info", "data": "after"})
+            await until(lambda: told == ["after"])
 
 
 async def test_calls_that_were_under_way_at_a_daemon_that_died_fail_at_once(tmp_path: Path) -> None:

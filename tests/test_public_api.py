@@ -7,12 +7,14 @@ import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack, get_type_hints
 
 import pytest
+from mcp import Client
 
 import mcp_multi_server
 from mcp_multi_server import MultiServerClient, SyncMultiServerClient
+from mcp_multi_server.callbacks import CallbackOptions, SyncCallbackOptions
 
 TESTS = Path(__file__).parent
 TYPED = TESTS / "typing_api.py"
@@ -21,6 +23,7 @@ PUBLIC = {
     "MultiServerClient",
     "ServerCapabilities",
     "ServerConfig",
+    "ServerRequestContext",
     "SyncMultiServerClient",
     "configure_logging",
     "extract_template_variables",
@@ -33,10 +36,11 @@ PUBLIC = {
     "substitute_template_variables",
 }
 SIGNATURES = {
-    "__init__": "config_path='mcp_servers.json', *, strict_connect=None",
-    "from_config": "config_path, *, strict_connect=None",
-    "from_dict": "config_dict, *, strict_connect=None",
-    "connect": "socket=None",
+    "__init__": "config_path='mcp_servers.json', *, strict_connect=None, sampling_callback=None, "
+    "elicitation_callback=None, list_roots_callback=None, logging_callback=None",
+    "from_config": "config_path, *, strict_connect=None, **callbacks",
+    "from_dict": "config_dict, *, strict_connect=None, **callbacks",
+    "connect": "socket=None, **callbacks",
     "connect_all": "stack",
     "aclose": "",
     "list_tools": "cursor=None, *, params=None",
@@ -127,12 +131,24 @@ def test_the_synchronous_client_mirrors_the_asynchronous_one() -> None:
 def test_a_mirrored_method_takes_the_same_and_a_timeout_where_it_waits(name: str) -> None:
     original = inspect.signature(getattr(MultiServerClient, name), eval_str=True)
     mirrored = inspect.signature(getattr(SyncMultiServerClient, name), eval_str=True)
-    own = dict(mirrored.parameters)
+    own, its = dict(mirrored.parameters), dict(original.parameters)
+    if "callbacks" in its:
+        assert its.pop("callbacks").annotation == Unpack[CallbackOptions]
+        assert own.pop("callbacks").annotation == Unpack[SyncCallbackOptions]
     if inspect.iscoroutinefunction(getattr(MultiServerClient, name)):
         timeout = own.pop("timeout")
         assert (timeout.default, timeout.annotation) == (None, float | None)
-    assert list(own.values()) == list(original.parameters.values())
+    assert list(own.values()) == list(its.values())
     assert mirrored.return_annotation == original.return_annotation
+
+
+def test_both_clients_take_the_callbacks_of_the_sdks_client() -> None:
+    names = {name for name in inspect.signature(Client).parameters if name.endswith("_callback")}
+    assert names == get_type_hints(CallbackOptions).keys() == get_type_hints(SyncCallbackOptions).keys()
+    for client in (MultiServerClient, SyncMultiServerClient):
+        parameters = inspect.signature(client).parameters
+        assert {name for name in parameters if name.endswith("_callback")} == names
+        assert all(parameters[name].kind is inspect.Parameter.KEYWORD_ONLY for name in names)
 
 
 @pytest.mark.parametrize("client", [MultiServerClient, SyncMultiServerClient])

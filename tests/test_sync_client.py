@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -17,13 +18,21 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import pytest
 from mcp import MCPError
-from mcp_types import CallToolResult, PromptReference
+from mcp_types import (
+    CallToolResult,
+    ElicitRequestParams,
+    ElicitResult,
+    ErrorData,
+    LoggingMessageNotificationParams,
+    PromptReference,
+)
 
-from mcp_multi_server import sync_client
+from mcp_multi_server import ServerRequestContext, sync_client
+from mcp_multi_server.callbacks import SyncCallbackOptions
 from mcp_multi_server.progress import ProgressFnT
 from mcp_multi_server.sync_client import SyncMultiServerClient
 
@@ -50,21 +59,21 @@ PROPERTIES = ("capabilities", "tool_to_server", "prompt_to_server")
 
 
 @contextmanager
-def owning(servers: dict[str, Entry]) -> Iterator[SyncMultiServerClient]:
-    with SyncMultiServerClient.from_dict({"mcpServers": servers}) as client:
+def owning(servers: dict[str, Entry], **callbacks: Unpack[SyncCallbackOptions]) -> Iterator[SyncMultiServerClient]:
+    with SyncMultiServerClient.from_dict({"mcpServers": servers}, **callbacks) as client:
         yield client
 
 
 @contextmanager
-def attached(servers: dict[str, Entry]) -> Iterator[SyncMultiServerClient]:
+def attached(servers: dict[str, Entry], **callbacks: Unpack[SyncCallbackOptions]) -> Iterator[SyncMultiServerClient]:
     with Daemon(servers) as daemon:
         daemon.await_up()
-        with SyncMultiServerClient.connect(str(daemon.socket)) as client:
+        with SyncMultiServerClient.connect(str(daemon.socket), **callbacks) as client:
             yield client
 
 
 both = pytest.mark.parametrize("connected", [owning, attached])
-Connected = Callable[[dict[str, Entry]], Any]
+Connected = Callable[..., Any]
 
 
 def structured(result: CallToolResult) -> dict[str, Any]:
@@ -149,12 +158,6 @@ def test_every_method_answers(connected: Connected) -> None:
         assert "vendor.example/a" in structured(client.call_tool("received", meta={"vendor.example/a": 1}))["line"]
         with pytest.raises(MCPError, match=r"within 0\.1 s"):
             client.call_tool("slow", {"seconds": 30}, timedelta(seconds=0.1))
-
-
-@both
-def test_a_logging_level_cannot_be_set_and_the_error_says_so(connected: Connected) -> None:
-    with connected(SERVERS) as client, pytest.raises(MCPError, match="Method not found: logging/setLevel"):
-        client.set_logging_level("error", timeout=SOON)
 
 
 @both
@@ -473,3 +476,83 @@ def test_what_keeps_it_from_connecting_is_raised_by_the_constructor(tmp_path: Pa
     with SyncMultiServerClient.from_dict(missing) as client:
         assert client.list_tools().tools == []
     before.assert_is_all()
+
+
+# --- what servers ask ------------------------------------------------------------------------------------------------
+
+ASKING = {"new": fixture("new", "--era", "modern"), "old": fixture("old", "--era", "legacy")}
+
+
+@pytest.mark.parametrize("server", list(ASKING))
+@both
+def test_a_callback_runs_off_the_loop_where_it_may_block_and_call(connected: Connected, server: str) -> None:
+    clients: list[SyncMultiServerClient] = []
+    threads: list[threading.Thread] = []
+
+    def elicit(context: ServerRequestContext, params: ElicitRequestParams) -> ElicitResult:
+        threads.append(threading.current_thread())
+        nested = structured(clients[0].call_tool("echo", server_name=context.server_name, timeout=SOON))
+        return ElicitResult(action="accept", content={"asked by": nested["server"]})
+
+    with connected(ASKING, elicitation_callback=elicit) as client:
+        clients.append(client)
+        answer = structured(client.call_tool("ask", server_name=server, timeout=2 * SOON))
+        assert answer["result"]["content"] == {"asked by": server}
+        assert threads[0] is not threading.current_thread()
+        assert threads[0].name != SyncMultiServerClient.__name__
+
+
+@both
+def test_each_kind_of_callback_is_called(connected: Connected) -> None:
+    def refuse(context: ServerRequestContext, *params: object) -> ErrorData:
+        return ErrorData(code=-7, message=f"not for {context.server_name}")
+
+    with connected(ASKING, sampling_callback=refuse, list_roots_callback=refuse) as client:
+        assert structured(client.call_tool("sample", server_name="old", timeout=SOON))["error"] == {
+            "code": -7,
+            "message": "not for old",
+        }
+        with pytest.raises(MCPError, match="not for new"):
+            client.call_tool("roots", server_name="new", timeout=SOON)
+
+
+@both
+def test_log_messages_come_in_order_and_the_callback_may_block(connected: Connected) -> None:
+    logger = logging.getLogger("mcp_multi_server")
+    level, told, may_go_on = logger.level, [], threading.Event()
+
+    def take(params: LoggingMessageNotificationParams) -> None:
+        assert may_go_on.wait(SOON)
+        told.append((params.data, (params.meta or {})["serverName"]))
+
+    try:
+        with connected(ASKING, logging_callback=take) as client:
+            client.set_logging_level("info", timeout=SOON)
+            for number, server in enumerate(["old", "new", "old"]):
+                client.call_tool("log", {"level": "info", "data": number}, server_name=server, timeout=SOON)
+            assert not told
+            may_go_on.set()
+            eventually(lambda: len(told) == 3, within=SOON, what="three messages")
+    finally:
+        logger.setLevel(level)
+    assert told == [(0, "old"), (1, "new"), (2, "old")]
+
+
+def test_shutting_down_does_not_wait_for_a_callback() -> None:
+    asked, let_go = threading.Event(), threading.Event()
+
+    def elicit(context: ServerRequestContext, params: ElicitRequestParams) -> ElicitResult:
+        asked.set()
+        let_go.wait(60)
+        return ElicitResult(action="cancel")
+
+    client = SyncMultiServerClient.from_dict({"mcpServers": ASKING}, elicitation_callback=elicit)
+    with ThreadPoolExecutor(1) as threads:
+        call = threads.submit(client.call_tool, "ask", server_name="old")
+        try:
+            assert asked.wait(SOON)
+            client.shutdown()
+            with pytest.raises(RuntimeError, match=MEANWHILE):
+                call.result(SOON)
+        finally:
+            let_go.set()

@@ -12,15 +12,23 @@ from typing import Any, assert_type
 from mcp_types import (
     CallToolResult,
     CompleteResult,
+    CreateMessageRequestParams,
+    CreateMessageResult,
+    ElicitRequestParams,
+    ElicitResult,
     EmptyResult,
+    ErrorData,
     GetPromptResult,
     ListPromptsResult,
     ListResourcesResult,
     ListResourceTemplatesResult,
+    ListRootsResult,
     ListToolsResult,
+    LoggingMessageNotificationParams,
     PromptReference,
     ReadResourceResult,
     ResourceTemplateReference,
+    TextContent,
 )
 from pydantic import AnyUrl
 
@@ -30,6 +38,7 @@ from mcp_multi_server import (
     MultiServerClient,
     ServerCapabilities,
     ServerConfig,
+    ServerRequestContext,
     SyncMultiServerClient,
     configure_logging,
     extract_template_variables,
@@ -49,6 +58,37 @@ async def on_progress(progress: float, total: float | None, message: str | None)
 def on_change(event: Mapping[str, Any]) -> None: ...
 
 
+async def sample(context: ServerRequestContext, params: CreateMessageRequestParams) -> CreateMessageResult | ErrorData:
+    assert_type((context.server_name, context.request_id, context.meta), tuple[str, int | str, dict[str, Any] | None])
+    return ErrorData(code=-1, message="no")
+
+
+async def elicit(context: ServerRequestContext, params: ElicitRequestParams) -> ElicitResult:
+    return ElicitResult(action="decline")
+
+
+async def list_roots(context: ServerRequestContext) -> ListRootsResult:
+    return ListRootsResult(roots=[])
+
+
+async def log(params: LoggingMessageNotificationParams) -> None: ...
+
+
+def sample_now(context: ServerRequestContext, params: CreateMessageRequestParams) -> CreateMessageResult:
+    return CreateMessageResult(role="assistant", content=TextContent(type="text", text=""), model="")
+
+
+def elicit_now(context: ServerRequestContext, params: ElicitRequestParams) -> ElicitResult | ErrorData:
+    return ElicitResult(action="decline")
+
+
+def list_roots_now(context: ServerRequestContext) -> ListRootsResult:
+    return ListRootsResult(roots=[])
+
+
+def log_now(params: LoggingMessageNotificationParams) -> None: ...
+
+
 async def asynchronous() -> None:
     server = ServerConfig(command="python", args=("-m", "server"), env={"A": "b"}, timeout=5)
     remote = ServerConfig(url="https://example.com/mcp", headers={"Authorization": "x"}, type="http", disabled=True)
@@ -56,7 +96,10 @@ async def asynchronous() -> None:
     MultiServerClient()
     MultiServerClient("servers.json", strict_connect=True)
     MultiServerClient.from_config(Path("servers.json"), strict_connect=False)
-    MultiServerClient.connect("/run/mcp.sock")
+    MultiServerClient.connect("/run/mcp.sock", logging_callback=log)
+    MultiServerClient(sampling_callback=sample, elicitation_callback=elicit, list_roots_callback=list_roots)
+    MultiServerClient.from_config("servers.json", sampling_callback=sample, logging_callback=None)
+    MultiServerClient.from_dict({}, elicitation_callback=elicit, list_roots_callback=list_roots)
     stacked = MultiServerClient.connect()
     async with AsyncExitStack() as stack:
         await stacked.connect_all(stack)
@@ -89,7 +132,9 @@ async def asynchronous() -> None:
 def synchronous() -> None:
     SyncMultiServerClient(config_dict={"mcpServers": {}}, strict_connect=True).shutdown()
     SyncMultiServerClient.from_config(Path("servers.json")).shutdown()
-    SyncMultiServerClient.connect("/run/mcp.sock").shutdown()
+    SyncMultiServerClient.connect("/run/mcp.sock", logging_callback=log_now).shutdown()
+    SyncMultiServerClient("servers.json", sampling_callback=sample_now, elicitation_callback=elicit_now).shutdown()
+    SyncMultiServerClient.from_dict({}, list_roots_callback=list_roots_now, logging_callback=log_now).shutdown()
     with SyncMultiServerClient.from_dict({"mcpServers": {}}) as client:
         assert_type(client, SyncMultiServerClient)
         assert_type(client.list_tools(), ListToolsResult)

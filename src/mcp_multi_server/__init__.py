@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from .callbacks import ServerRequestContext
     from .capabilities import ServerCapabilities
     from .client import MultiServerClient
     from .core.settings import ServerConfig
@@ -35,6 +36,7 @@ __all__ = [
     "MultiServerClient",
     "ServerCapabilities",
     "ServerConfig",
+    "ServerRequestContext",
     "SyncMultiServerClient",
     "configure_logging",
     "extract_template_variables",
@@ -52,6 +54,7 @@ _HOMES = {
     "MultiServerClient": "client",
     "ServerCapabilities": "capabilities",
     "ServerConfig": "core.settings",
+    "ServerRequestContext": "callbacks",
     "SyncMultiServerClient": "sync_client",
     "configure_logging": "logs",
     "extract_template_variables": "uris",

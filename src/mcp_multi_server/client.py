@@ -11,8 +11,9 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from copy import deepcopy
 from datetime import timedelta
+from functools import partial
 from types import TracebackType
-from typing import Any, Self, TypeAlias
+from typing import Any, Self, TypeAlias, Unpack
 
 import anyio
 import mcp_types as types
@@ -20,22 +21,23 @@ import msgspec
 from pydantic import AnyUrl
 from pydantic_core import to_json, to_jsonable_python
 
+from .answers import error_result, is_unknown, mcp_error, no_paging, of_reading
+from .callbacks import CallbackOptions, Callbacks, ElicitationFnT, ListRootsFnT, LoggingFnT, SamplingFnT
 from .capabilities import ServerCapabilities
 from .core.catalog import Kind
-from .core.errors import INTERNAL_ERROR, INVALID_PARAMS, METHOD_NOT_FOUND, RpcError
+from .core.errors import INTERNAL_ERROR, METHOD_NOT_FOUND, RpcError
 from .core.lifecycle import Lost
 from .core.uri import namespaced
+from .hosting import Hosting, TimeLimits
+from .logs import follow
 from .offers import Offers
 from .progress import ProgressFnT, delivery
 from .runtime.attachment import Attachment
-from .sources import Dial, daemon, load, own_fleet
+from .sources import Source, daemon, first, is_strict, load, own_fleet
 
-STRICT_VARIABLE = "MCP_MULTI_SERVER_STRICT_CONNECT"
 REATTACH_EVERY = 0.2
 REATTACH_WITHIN = 10.0
 """Seconds between attempts to reach a daemon that is gone, and how long a call waits for it to come back."""
-START_WITHIN = 30.0
-"""Seconds that connecting waits for servers that a daemon is just starting."""
 IN_FLIGHT = 240
 """Calls of one client at a time, further ones wait: a daemon refuses more than `limits.inFlight` (256) requests."""
 
@@ -49,17 +51,25 @@ class MultiServerClient:
     """Connects to several MCP servers, lists what they offer as one, and routes each request to its server.
 
     `async with` connects and disconnects. Listings come at once, from an index that is kept current; servers that die
-    are restarted. A client can be entered again after it was left.
+    are restarted. A client can be entered again after it was left. Servers may ask what there is a callback for, and
+    while they wait for it, `read_timeout_seconds` of a call stands still.
     """
 
     def __init__(
-        self, config_path: str | os.PathLike[str] = "mcp_servers.json", *, strict_connect: bool | None = None
+        self,
+        config_path: str | os.PathLike[str] = "mcp_servers.json",
+        *,
+        strict_connect: bool | None = None,
+        sampling_callback: SamplingFnT | None = None,
+        elicitation_callback: ElicitationFnT | None = None,
+        list_roots_callback: ListRootsFnT | None = None,
+        logging_callback: LoggingFnT | None = None,
     ) -> None:
         self._config_path = os.path.abspath(config_path) if config_path else ""
         self._given: bytes | None = None
         self._socket: str | None = None
         self._attaches = False
-        self._strict = _is_strict(strict_connect)
+        self._strict = is_strict(strict_connect)
         self._life: asyncio.Task[None] | None = None
         self._stop = asyncio.Event()
         self._attached = asyncio.Event()
@@ -67,24 +77,39 @@ class MultiServerClient:
         self._attachment: Attachment | None = None
         self._offers = Offers.none()
         self._watchers: list[OnChange] = []
+        self._callbacks = Callbacks(sampling_callback, elicitation_callback, list_roots_callback, logging_callback)
+        self._limits = TimeLimits()
+        self._log_level: types.LoggingLevel | None = None
 
     @classmethod
-    def from_config(cls, config_path: str | os.PathLike[str], *, strict_connect: bool | None = None) -> Self:
+    def from_config(
+        cls,
+        config_path: str | os.PathLike[str],
+        *,
+        strict_connect: bool | None = None,
+        **callbacks: Unpack[CallbackOptions],
+    ) -> Self:
         """A client with servers of its own, as the file says; edits of the file are followed while it is connected."""
-        return cls(config_path, strict_connect=strict_connect)
+        return cls(config_path, strict_connect=strict_connect, **callbacks)
 
     @classmethod
-    def from_dict(cls, config_dict: Mapping[str, Any], *, strict_connect: bool | None = None) -> Self:
+    def from_dict(
+        cls,
+        config_dict: Mapping[str, Any],
+        *,
+        strict_connect: bool | None = None,
+        **callbacks: Unpack[CallbackOptions],
+    ) -> Self:
         """A client with servers of its own. Raises pydantic.ValidationError where the config is wrong."""
-        client = cls("", strict_connect=strict_connect)
+        client = cls("", strict_connect=strict_connect, **callbacks)
         client._given = to_json(config_dict, by_alias=True)
         load("", client._given)
         return client
 
     @classmethod
-    def connect(cls, socket: str | None = None) -> Self:
+    def connect(cls, socket: str | None = None, **callbacks: Unpack[CallbackOptions]) -> Self:
         """A client of the daemon, at this socket or where daemons usually listen."""
-        client = cls("")
+        client = cls("", **callbacks)
         client._attaches, client._socket = True, socket
         return client
 
@@ -135,14 +160,17 @@ class MultiServerClient:
         """Connect, for as long as `stack` is open."""
         await stack.enter_async_context(self)
 
-    def _own_fleet(self) -> AbstractAsyncContextManager[Dial]:
-        return own_fleet(load(self._config_path, self._given), self._config_path, is_strict=self._strict)
+    def _own_fleet(self) -> AbstractAsyncContextManager[Source]:
+        config, abilities = load(self._config_path, self._given), self._callbacks.abilities
+        return own_fleet(config, self._config_path, is_strict=self._strict, abilities=abilities)
 
-    async def _live(self, fleet: AbstractAsyncContextManager[Dial], opened: asyncio.Future[None]) -> None:
+    async def _live(self, fleet: AbstractAsyncContextManager[Source], opened: asyncio.Future[None]) -> None:
         """Be connected until told to stop. What keeps it from beginning is raised from `opened`."""
         try:
-            async with fleet as dial:
-                await self._stay_attached(dial, opened)
+            async with fleet as source:
+                refusal = await self._stay_attached(source, opened)
+            if refusal:
+                raise ConnectionError(refusal)
         except BaseException as failure:
             if opened.done():
                 raise
@@ -151,26 +179,31 @@ class MultiServerClient:
             self._attachment = None
             self._stop.set()
 
-    async def _stay_attached(self, dial: Dial, opened: asyncio.Future[None]) -> None:
-        """Attach, and attach again to a daemon that comes back."""
+    async def _stay_attached(self, source: Source, opened: asyncio.Future[None]) -> str:
+        """Attach, and attach again to a daemon that comes back; why it must not even begin, or ""."""
         while not self._stop.is_set():
             try:
-                async with self._attach(await dial()) as attachment:
+                async with self._attach(await source.dial()) as attachment:
                     if not opened.done():
-                        with anyio.move_on_after(START_WITHIN):
-                            await _first(attachment.settled(), attachment.ended())
+                        refusal = await source.settled(attachment)
+                        self._changed({"event": "lists"})
+                        if refusal:
+                            return refusal
                         opened.set_result(None)
-                    await _first(self._stop.wait(), attachment.ended())
+                    await first(self._stop.wait(), attachment.ended())
             except (OSError, Lost, RpcError, TimeoutError):
                 if not opened.done():
                     raise ConnectionError("the daemon does not answer") from None
             self._attached.clear()
-            await _first(self._stop.wait(), asyncio.sleep(REATTACH_EVERY))
+            await first(self._stop.wait(), asyncio.sleep(REATTACH_EVERY))
+        return ""
 
     @asynccontextmanager
     async def _attach(self, connected: sockets.socket) -> AsyncIterator[Attachment]:
-        attachment = Attachment(self._changed)
+        attachment = Attachment(self._changed, Hosting(self._callbacks, self._limits))
         async with attachment.over(connected):
+            if self._log_level is not None:
+                await attachment.ask("logging/setLevel", {"level": self._log_level})
             self._attachment = attachment
             self._changed({"event": "lists"})
             self._attached.set()
@@ -182,14 +215,14 @@ class MultiServerClient:
         self, cursor: str | None = None, *, params: types.PaginatedRequestParams | None = None
     ) -> types.ListToolsResult:
         """All tools, each with its server's name in `meta["serverName"]`. One page: a cursor raises ValueError."""
-        _no_paging(cursor, params)
+        no_paging(cursor, params)
         return types.ListToolsResult(tools=self._offers.tools())
 
     def list_prompts(
         self, cursor: str | None = None, *, params: types.PaginatedRequestParams | None = None
     ) -> types.ListPromptsResult:
         """All prompts, likewise."""
-        _no_paging(cursor, params)
+        no_paging(cursor, params)
         return types.ListPromptsResult(prompts=self._offers.prompts())
 
     def list_resources(
@@ -200,7 +233,7 @@ class MultiServerClient:
         params: types.PaginatedRequestParams | None = None,
     ) -> types.ListResourcesResult:
         """All resources, with `server:uri` as their URIs, or the servers' own where `use_namespace` is False."""
-        _no_paging(cursor, params)
+        no_paging(cursor, params)
         return types.ListResourcesResult(resources=self._offers.resources(use_namespace))
 
     def list_resource_templates(
@@ -211,7 +244,7 @@ class MultiServerClient:
         params: types.PaginatedRequestParams | None = None,
     ) -> types.ListResourceTemplatesResult:
         """All resource templates, likewise."""
-        _no_paging(cursor, params)
+        no_paging(cursor, params)
         return types.ListResourceTemplatesResult(resource_templates=self._offers.templates(use_namespace))
 
     @property
@@ -261,7 +294,7 @@ class MultiServerClient:
         """
         if server_name is not None:
             if refusal := self._offers.refusal(Kind.TOOL, server_name, name):
-                return _error_result(refusal)
+                return error_result(refusal)
             name = self._offers.qualified(server_name, name)
         params: dict[str, Any] = {"name": name, "arguments": to_jsonable_python(arguments or {})}
         if meta:
@@ -269,9 +302,9 @@ class MultiServerClient:
         try:
             raw = await self._ask_by_name(Kind.TOOL, "tools/call", params, read_timeout_seconds, progress_callback)
         except RpcError as refused:
-            if _is_unknown(refused, "Unknown tool"):
-                return _error_result(f"Unknown tool: {name}")
-            raise _mcp_error(refused) from None
+            if is_unknown(refused, "Unknown tool"):
+                return error_result(f"Unknown tool: {name}")
+            raise mcp_error(refused) from None
         return types.CallToolResult.model_validate_json(bytes(raw))
 
     async def read_resource(self, uri: str | AnyUrl, server_name: str | None = None) -> types.ReadResourceResult:
@@ -282,14 +315,12 @@ class MultiServerClient:
         target = str(uri)
         if server_name is not None:
             if not self._offers.knows(server_name):
-                raise _mcp_error(RpcError(METHOD_NOT_FOUND, f"Unknown server: {server_name}"))
+                raise mcp_error(RpcError(METHOD_NOT_FOUND, f"Unknown server: {server_name}"))
             target = namespaced(server_name, target)
         try:
             raw = await self._ask("resources/read", {"uri": target})
         except RpcError as refused:
-            if refused.code == INVALID_PARAMS and refused.data == {"uri": target}:
-                refused = RpcError(METHOD_NOT_FOUND, refused.message, refused.data)
-            raise _mcp_error(refused) from None
+            raise mcp_error(of_reading(refused, target)) from None
         result = types.ReadResourceResult.model_validate_json(bytes(raw))
         if server_name is not None:
             for content in result.contents:
@@ -305,14 +336,14 @@ class MultiServerClient:
         """
         if server_name is not None:
             if refusal := self._offers.refusal(Kind.PROMPT, server_name, name):
-                raise _mcp_error(RpcError(METHOD_NOT_FOUND, refusal))
+                raise mcp_error(RpcError(METHOD_NOT_FOUND, refusal))
             name = self._offers.qualified(server_name, name)
         try:
             raw = await self._ask_by_name(Kind.PROMPT, "prompts/get", {"name": name, "arguments": arguments or {}})
         except RpcError as refused:
-            if _is_unknown(refused, "Unknown prompt"):
+            if is_unknown(refused, "Unknown prompt"):
                 refused = RpcError(METHOD_NOT_FOUND, refused.message)
-            raise _mcp_error(refused) from None
+            raise mcp_error(refused) from None
         return types.GetPromptResult.model_validate_json(bytes(raw))
 
     async def complete(
@@ -328,15 +359,20 @@ class MultiServerClient:
         try:
             raw = await self._ask("completion/complete", params)
         except RpcError as refused:
-            raise _mcp_error(refused) from None
+            raise mcp_error(refused) from None
         return types.CompleteResult.model_validate_json(bytes(raw))
 
     async def set_logging_level(self, level: types.LoggingLevel) -> types.EmptyResult:
-        """Have servers log from this level on. Raises mcp.MCPError where that cannot be had."""
+        """Have `logging_callback` told of what servers log from this level on, and the library's own logger too.
+
+        Raises mcp.MCPError, code -32602, where it is no level.
+        """
         try:
             await self._ask("logging/setLevel", {"level": level})
         except RpcError as refused:
-            raise _mcp_error(refused) from None
+            raise mcp_error(refused) from None
+        self._log_level = level
+        follow(level)
         return types.EmptyResult()
 
     async def _ask_by_name(
@@ -352,7 +388,7 @@ class MultiServerClient:
             return await self._ask(method, params, timeout, progress)
         except RpcError as refused:
             qualified = self._offers.withdrawn(kind, params["name"])
-            if qualified is None or not _is_unknown(refused, f"Unknown {kind.value}"):
+            if qualified is None or not is_unknown(refused, f"Unknown {kind.value}"):
                 raise
         return await self._ask(method, {**params, "name": qualified}, timeout, progress)
 
@@ -367,7 +403,7 @@ class MultiServerClient:
         seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
         try:
             async with delivery(progress) as report:
-                with anyio.fail_after(seconds):
+                with self._limits.within(seconds, partial(self._may_be_at, params.get("name"))):
                     async with self._places:
                         attachment = await self._present()
                         return await attachment.ask(method, params, timeout=math.inf, progress=report)
@@ -377,6 +413,10 @@ class MultiServerClient:
             message = f"{lost.failure.message}; the request may or may not have been carried out"
             raise RpcError(INTERNAL_ERROR, message) from None
 
+    def _may_be_at(self, tool: str | None, server: str) -> bool:
+        """Whether a call of this tool may be with that server."""
+        return tool is None or self._offers.may_be_at(Kind.TOOL, tool, server)
+
     async def _present(self) -> Attachment:
         """The connection, waited for while a daemon is being restarted."""
         if self._life is None:
@@ -384,7 +424,7 @@ class MultiServerClient:
         if self._attachment is None or self._attachment.loss is not None:
             self._attached.clear()
             with anyio.move_on_after(REATTACH_WITHIN):
-                await _first(self._attached.wait(), self._stop.wait())
+                await first(self._attached.wait(), self._stop.wait())
         if self._stop.is_set():
             raise RpcError(INTERNAL_ERROR, "the client is closed")
         if self._attachment is None or self._attachment.loss is not None:
@@ -401,43 +441,8 @@ class MultiServerClient:
                 _log.exception("a callback of on_change failed")
 
 
-async def _first(*waits: Any) -> None:
-    """Wait for the first of these to end."""
-    tasks = [asyncio.ensure_future(wait) for wait in waits]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-
-
-def _is_strict(given: bool | None) -> bool:
-    if given is not None:
-        return given
-    return os.environ.get(STRICT_VARIABLE, "").strip().lower() in ("1", "true", "yes", "on")
-
-
-def _no_paging(cursor: str | None, params: types.PaginatedRequestParams | None) -> None:
-    if cursor is not None or params is not None:
-        raise ValueError("lists are a single page: cursor and params are not supported")
-
-
-def _error_result(message: str) -> types.CallToolResult:
-    return types.CallToolResult(content=[types.TextContent(type="text", text=message)], is_error=True)
-
-
-def _is_unknown(refused: RpcError, opening: str) -> bool:
-    return refused.code == INVALID_PARAMS and refused.data is None and refused.message.startswith(opening)
-
-
 def _only(failure: BaseException) -> BaseException:
     """The failure inside a group of one."""
     while isinstance(failure, BaseExceptionGroup) and len(failure.exceptions) == 1:
         failure = failure.exceptions[0]
     return failure
-
-
-def _mcp_error(failure: RpcError) -> Exception:
-    from mcp import MCPError  # 0.8 s to import, which only who meets an error pays
-
-    return MCPError(code=failure.code, message=failure.message, data=failure.data)

@@ -8,6 +8,15 @@ LOGGER = "mcp_multi_server"
 FORMAT = "%(asctime)s %(levelname)-8s %(name)s - %(message)s"
 DATE_FORMAT = "%Y-%m-%d %H:%M:%S"
 
+LEVELS = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "notice": logging.INFO,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+}
+"""Python's level for each of the protocol's; those that are missing are beyond its own."""
+
 
 def configure_logging(
     name: str = LOGGER,
@@ -24,3 +33,8 @@ def configure_logging(
     number = logging.getLevelNamesMapping().get(level.upper(), logging.INFO)
     logging.basicConfig(level=number, format=format or FORMAT, datefmt=datefmt or DATE_FORMAT)
     logging.getLogger(name).setLevel(number)
+
+
+def follow(level: str) -> None:
+    """Have the library log from the protocol's level on."""
+    logging.getLogger(LOGGER).setLevel(LEVELS.get(level, logging.CRITICAL))

@@ -84,6 +84,12 @@ class Offers:
         """The server of each listed tool or prompt."""
         return {item.name: server for server, item in self._called(kind).by_server()}
 
+    def may_be_at(self, kind: Kind, name: str, server: str) -> bool:
+        """Whether a tool or prompt of that name, listed or qualified, may be that server's."""
+        listed = self.servers_of(kind).get(name)
+        row = self._servers.get(server)
+        return listed == server if listed is not None else row is None or name.startswith(row["prefix"])
+
     def knows(self, server: str) -> bool:
         """Whether there is such a server."""
         return server in self._servers

@@ -7,8 +7,9 @@ import json
 import logging
 import os
 import socket as sockets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import anyio
@@ -19,6 +20,7 @@ from .core.errors import ConfigError
 from .core.events import Event, RequestDone
 from .core.paths import socket_candidates, temporary_directory
 from .runtime import config_file
+from .runtime.attachment import Attachment
 from .runtime.fleet import Fleet
 from .runtime.telemetry import describe
 from .runtime.watcher import identity, watch
@@ -26,6 +28,25 @@ from .runtime.watcher import identity, watch
 Dial: TypeAlias = Callable[[], Awaitable[sockets.socket]]
 """Gives a socket that is connected to a fleet; raises OSError where there is none."""
 
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A fleet to attach to."""
+
+    dial: Dial
+    settle: Callable[[Attachment], Coroutine[Any, Any, str]]
+    """Waits until each server is ready or has failed once; why a client must not go on, or ""."""
+
+    async def settled(self, attachment: Attachment) -> str:
+        """See `settle`; waits no longer than the connection lives. Servers may ask meanwhile: hence it is needed."""
+        settling = asyncio.ensure_future(self.settle(attachment))
+        await first(settling, attachment.ended())
+        return settling.result() if settling.done() and not settling.cancelled() else ""
+
+
+START_WITHIN = 30.0
+"""Seconds that connecting waits for servers that a daemon is just starting."""
+STRICT_VARIABLE = "MCP_MULTI_SERVER_STRICT_CONNECT"
 _log = logging.getLogger("mcp_multi_server")
 
 
@@ -35,6 +56,13 @@ class MCPServersConfig(BaseModel):
     model_config = ConfigDict(hide_input_in_errors=True, extra="allow", serialize_by_alias=True)
 
     mcpServers: dict[str, ServerConfig]  # noqa: N815  # the key in the file, and in the original library
+
+
+def is_strict(given: bool | None) -> bool:
+    """Whether a server that cannot be reached keeps a client from connecting: as it was told, else the environment."""
+    if given is not None:
+        return given
+    return os.environ.get(STRICT_VARIABLE, "").strip().lower() in ("1", "true", "yes", "on")
 
 
 def load(path: str, given: bytes | None) -> Config:
@@ -60,36 +88,36 @@ def load(path: str, given: bytes | None) -> Config:
 
 
 @asynccontextmanager
-async def own_fleet(config: Config, path: str, *, is_strict: bool) -> AsyncIterator[Dial]:
+async def own_fleet(config: Config, path: str, *, is_strict: bool, abilities: frozenset[str]) -> AsyncIterator[Source]:
     """Run the servers of a config in this process; `path` is its file, "" where there is none.
 
-    Raises ConnectionError with `is_strict`, where a server cannot be reached.
+    `abilities`: what servers are told that they may ask. `is_strict`: a server that cannot be reached is a reason not
+    to go on.
     """
     known = identity(path) if path else None
-    fleet = Fleet(path, config, observe=_observe)
+    fleet = Fleet(path, config, observe=_observe, abilities=abilities)
 
     async def dial() -> sockets.socket:
         ours, theirs = sockets.socketpair()
         fleet.gateway.adopt(theirs)
         return ours
 
-    failures: list[str] = []
+    async def settle(attachment: Attachment) -> str:
+        failures = await _first_attempts(fleet)
+        await attachment.refresh()
+        return "; ".join(failures) if is_strict else ""
+
     async with anyio.create_task_group() as tasks:
         await tasks.start(fleet.run)
         if path:
             tasks.start_soon(watch, path, known, fleet.config_may_have_changed)
-        failures = await _first_attempts(fleet)
-        if not (is_strict and failures):
-            yield dial
-            failures = []
+        yield Source(dial, settle)
         fleet.gateway.close("the client is closed")
         tasks.cancel_scope.cancel()
-    if failures:
-        raise ConnectionError("; ".join(failures))
 
 
 @asynccontextmanager
-async def daemon(path: str | None) -> AsyncIterator[Dial]:
+async def daemon(path: str | None) -> AsyncIterator[Source]:
     """Use the servers of the daemon at this socket. Raises ConnectionError where there is none."""
     candidates = (path,) if path else _usual_sockets()
 
@@ -111,7 +139,13 @@ async def daemon(path: str | None) -> AsyncIterator[Dial]:
         connected, first = first, None
         return connected or await dial()
 
-    yield dial_again
+    yield Source(dial_again, _settle)
+
+
+async def _settle(attachment: Attachment) -> str:
+    with anyio.move_on_after(START_WITHIN):
+        await attachment.settled()
+    return ""
 
 
 async def _first_attempts(fleet: Fleet) -> list[str]:
@@ -142,3 +176,13 @@ def _with_servers(data: Any) -> Any:
     if isinstance(data, dict) and "mcpServers" not in data and "servers" in data:
         return data | {"mcpServers": data["servers"]}
     return data
+
+
+async def first(*waits: Any) -> None:
+    """Wait for the first of these to end."""
+    tasks = [asyncio.ensure_future(wait) for wait in waits]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()

@@ -13,7 +13,7 @@ from contextlib import suppress
 from datetime import timedelta
 from threading import Thread, get_ident
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, Unpack
 from warnings import warn
 
 import anyio
@@ -35,6 +35,14 @@ from mcp_types import (
 )
 from pydantic import AnyUrl
 
+from .callbacks import (
+    OffLoop,
+    SyncCallbackOptions,
+    SyncElicitationFnT,
+    SyncListRootsFnT,
+    SyncLoggingFnT,
+    SyncSamplingFnT,
+)
 from .capabilities import ServerCapabilities
 from .client import MultiServerClient, OnChange
 from .progress import ProgressFnT
@@ -57,9 +65,11 @@ class SyncMultiServerClient:
     """`MultiServerClient` for programs without an event loop: the same methods, which return when they are done.
 
     Made is connected; `with`, `shutdown()` or the end of the program disconnects. Every method may be called from any
-    thread, several at a time, also from one that runs an event loop (which then stands still for as long). Callbacks
-    run in this client's own thread, and what blocks raises RuntimeError there; so does everything after `shutdown()`
-    and in a forked child. Where `timeout` seconds are given and over, the call is cancelled and raises TimeoutError.
+    thread, several at a time, also from one that runs an event loop (which then stands still for as long). What
+    `on_change` and progress call runs in this client's own thread, and what blocks raises RuntimeError there; so does
+    everything after `shutdown()` and in a forked child. The callbacks that answer servers, and the one for their log
+    messages, run in threads of their own: they may block, and use this client. Where `timeout` seconds are given and
+    over, the call is cancelled and raises TimeoutError.
     """
 
     def __init__(
@@ -68,29 +78,53 @@ class SyncMultiServerClient:
         config_dict: Mapping[str, Any] | None = None,
         *,
         strict_connect: bool | None = None,
+        sampling_callback: SyncSamplingFnT | None = None,
+        elicitation_callback: SyncElicitationFnT | None = None,
+        list_roots_callback: SyncListRootsFnT | None = None,
+        logging_callback: SyncLoggingFnT | None = None,
     ) -> None:
+        callbacks = OffLoop().options(
+            {
+                "sampling_callback": sampling_callback,
+                "elicitation_callback": elicitation_callback,
+                "list_roots_callback": list_roots_callback,
+                "logging_callback": logging_callback,
+            }
+        )
         if config_path is not None and config_dict is None:
-            self._begin(MultiServerClient.from_config(config_path, strict_connect=strict_connect))
+            self._begin(MultiServerClient.from_config(config_path, strict_connect=strict_connect, **callbacks))
         elif config_dict is not None and config_path is None:
-            self._begin(MultiServerClient.from_dict(config_dict, strict_connect=strict_connect))
+            self._begin(MultiServerClient.from_dict(config_dict, strict_connect=strict_connect, **callbacks))
         else:
             raise ValueError("give either config_path or config_dict")
 
     @classmethod
-    def from_config(cls, config_path: str | os.PathLike[str], *, strict_connect: bool | None = None) -> Self:
+    def from_config(
+        cls,
+        config_path: str | os.PathLike[str],
+        *,
+        strict_connect: bool | None = None,
+        **callbacks: Unpack[SyncCallbackOptions],
+    ) -> Self:
         """See MultiServerClient; connects."""
-        return cls(config_path, strict_connect=strict_connect)
+        return cls(config_path, strict_connect=strict_connect, **callbacks)
 
     @classmethod
-    def from_dict(cls, config_dict: Mapping[str, Any], *, strict_connect: bool | None = None) -> Self:
+    def from_dict(
+        cls,
+        config_dict: Mapping[str, Any],
+        *,
+        strict_connect: bool | None = None,
+        **callbacks: Unpack[SyncCallbackOptions],
+    ) -> Self:
         """See MultiServerClient; connects."""
-        return cls(config_dict=config_dict, strict_connect=strict_connect)
+        return cls(config_dict=config_dict, strict_connect=strict_connect, **callbacks)
 
     @classmethod
-    def connect(cls, socket: str | None = None) -> Self:
+    def connect(cls, socket: str | None = None, **callbacks: Unpack[SyncCallbackOptions]) -> Self:
         """See MultiServerClient; connects."""
         self = cls.__new__(cls)
-        self._begin(MultiServerClient.connect(socket))
+        self._begin(MultiServerClient.connect(socket, **OffLoop().options(callbacks)))
         return self
 
     def _begin(self, client: MultiServerClient) -> None:

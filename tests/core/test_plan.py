@@ -48,6 +48,7 @@ CHANGES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "headers": ({"url": "http://a"}, {"url": "http://a", "headers": {"A": "1"}}),
     "type": ({"url": "http://a"}, {"url": "http://a", "type": "sse"}),
     "protocol": ({}, {"protocol": "legacy"}),
+    "may_ask": ({}, {"may_ask": ("roots",)}),
     "timeout": ({}, {"timeout": 1}),
     "start_timeout": ({}, {"start_timeout": 1}),
     "stop_timeout": ({}, {"stop_timeout": 1}),

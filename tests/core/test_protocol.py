@@ -8,8 +8,15 @@ import pytest
 
 from mcp_multi_server.core import jsonrpc, protocol
 from mcp_multi_server.core.errors import INVALID_PARAMS, UNSUPPORTED_PROTOCOL_VERSION, RpcError
-from mcp_multi_server.core.jsonrpc import Members
-from mcp_multi_server.core.protocol import CAPABILITIES_KEY, CLIENT_INFO_KEY, SERVER_INFO_KEY, VERSION_KEY, Era
+from mcp_multi_server.core.jsonrpc import Buffer, Members
+from mcp_multi_server.core.protocol import (
+    CAPABILITIES_KEY,
+    CLIENT_INFO_KEY,
+    LOG_LEVEL_KEY,
+    SERVER_INFO_KEY,
+    VERSION_KEY,
+    Era,
+)
 
 L, M = Era.LEGACY, Era.MODERN
 ENVELOPE = {VERSION_KEY: "2026-07-28", CAPABILITIES_KEY: {"sampling": {}}, CLIENT_INFO_KEY: {"name": "c"}}
@@ -50,16 +57,36 @@ def test_a_whole_envelope_passes(given: dict[str, Any]) -> None:
     protocol.check_envelope(meta(given))
 
 
-def forwarded(given: dict[str, Any] | None, client: Era, server: Era, token: int | None = None) -> Any:
+class Introduced:
+    """What a legacy client said in its handshake, and afterwards."""
+
+    client_info: Buffer | None = b'{"name":"l"}'
+
+    def __init__(self, capabilities: dict[str, Any] | None = None, log_level: str | None = None) -> None:
+        self.capabilities = meta(capabilities or {})
+        self.log_level = log_level
+
+
+def forwarded(
+    given: dict[str, Any] | None,
+    client: Era,
+    server: Era,
+    token: int | None = None,
+    introduction: Introduced | None = None,
+) -> Any:
     found = protocol.meta_for_server(
-        None if given is None else meta(given), client=client, server=server, client_info=b'{"name":"l"}', token=token
+        None if given is None else meta(given),
+        client=client,
+        server=server,
+        introduction=introduction or Introduced(),
+        token=token,
     )
     return None if found is None else plain(found)
 
 
 def test_the_same_era_forwards_the_very_meta() -> None:
     given = meta(ENVELOPE)
-    same = protocol.meta_for_server(given, client=M, server=M, client_info=None, token=None)
+    same = protocol.meta_for_server(given, client=M, server=M, introduction=Introduced(), token=None)
     assert same is given
     assert forwarded(None, L, L) is None
 
@@ -76,6 +103,12 @@ def test_a_legacy_client_gets_an_envelope_for_a_modern_server() -> None:
         CAPABILITIES_KEY: {},
         CLIENT_INFO_KEY: {"name": "l"},
     }
+
+
+def test_what_a_legacy_client_can_be_asked_and_logs_is_told_to_a_modern_server_with_each_request() -> None:
+    told = forwarded(None, L, M, introduction=Introduced({"sampling": {"x": 1.0}}, "notice"))
+    assert (told[CAPABILITIES_KEY], told[LOG_LEVEL_KEY]) == ({"sampling": {"x": 1.0}}, "notice")
+    assert forwarded(None, L, L, introduction=Introduced({"sampling": {}}, "notice")) is None
 
 
 @pytest.mark.parametrize(("client", "server"), [(L, L), (L, M), (M, L), (M, M)])

@@ -151,13 +151,13 @@ def test_names_outlive_a_blip_and_go_with_one_notice_after_the_grace() -> None:
         assert any(tool["name"] == "echo" for tool in wire.result("tools/list")["tools"])
         told = wire.notification("notifications/tools/list_changed")
         names = [tool["name"] for tool in wire.result("tools/list")["tools"]]
-        assert len(names) == len(set(names)) == 18
+        assert len(names) == len(set(names)) == 20
         assert "two__echo" not in names
         more = {message["method"] for message in [told, *wire.drain(quiet=0.5)]}
         assert more <= {f"notifications/{kind}/list_changed" for kind in ("tools", "prompts", "resources")}
         daemon.await_up()
         assert wire.notification("notifications/tools/list_changed")
-        assert len(wire.result("tools/list")["tools"]) == 2 * 18
+        assert len(wire.result("tools/list")["tools"]) == 2 * 20
 
 
 def test_a_call_to_a_parked_server_fails_fast_with_the_reason() -> None:

@@ -51,7 +51,7 @@ def test_the_first_in_the_file_owns_a_name_though_it_connected_last(daemon: Daem
 def test_later_claimants_are_listed_under_their_qualified_names(wire: Wire) -> None:
     listed = tools(wire)
     assert [name for name in listed if name.endswith("echo")] == ["echo", "second__echo", "third__echo"]
-    assert len(listed) == len(set(listed)) == 3 * 18
+    assert len(listed) == len(set(listed)) == 3 * 20
 
 
 def test_every_claimant_is_callable_by_its_qualified_name(wire: Wire) -> None:

@@ -48,7 +48,7 @@ def test_the_sdk_speaks_with_the_fixture_in_its_eras(era: str, mode: Mode, versi
         async with connected(direct_client(fixture("one", "--era", era, "--page-size", 5), mode)) as client:
             assert client.protocol_version == version
             tools = [tool.name async for tool in every_tool(client)]
-            assert tools[:3] == ["echo", "received", "slow"] and len(tools) == len(set(tools)) == 18
+            assert tools[:3] == ["echo", "received", "slow"] and len(tools) == len(set(tools)) == 20
             result = await client.call_tool("echo", {"a": [1]})
             assert result.structured_content is not None
             assert result.structured_content["arguments"] == {"a": [1]}

@@ -266,7 +266,7 @@ def test_a_file_that_cannot_be_trusted_costs_one_line_in_the_log_and_nothing_els
         gate.shut()
         daemon.start()
         with daemon.legacy() as wire:
-            assert len(wire.result("tools/list")["tools"]) == 18, "the file was not put right"
+            assert len(wire.result("tools/list")["tools"]) == 20, "the file was not put right"
         gate.open()
 
 

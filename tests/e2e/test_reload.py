@@ -404,7 +404,7 @@ def test_status_tells_all_that_the_contract_names(daemon: Daemon) -> None:
         inFlight tools resources resourceTemplates prompts refreshedAt stale"""
     assert set(row) >= set(columns.split())
     assert (row["state"], row["transport"], row["protocolVersion"]) == ("ready", "stdio", "2026-07-28")
-    assert (row["tools"], row["resources"], row["resourceTemplates"], row["prompts"]) == (18, 2, 1, 1)
+    assert (row["tools"], row["resources"], row["resourceTemplates"], row["prompts"]) == (20, 2, 1, 1)
 
 
 def test_secrets_appear_in_no_answer_and_no_log(daemon: Daemon) -> None:

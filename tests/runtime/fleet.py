@@ -64,10 +64,12 @@ class Script:
         prompts: Iterable[str] = (),
         resources: Iterable[str] = (),
         templates: Iterable[str] = (),
+        logs: bool = False,
         entry: Message | None = None,
     ) -> None:
         self.name = name
         self.era = era
+        self.logs = logs
         self.lists = {
             "tools/list": ("tools", "name", list(tools)),
             "prompts/list": ("prompts", "name", list(prompts)),
@@ -132,6 +134,26 @@ class Script:
         body = f'"result":{result}' if error is None else f'"error":{error}'
         self.say(f'{{"jsonrpc":"2.0","id":{id},{body}}}')
 
+    def ask(self, method: str, params: str | None = None, *, id: str = "1") -> None:
+        """Send a request; `id` and `params` are JSON."""
+        body = "" if params is None else f',"params":{params}'
+        self.say(f'{{"jsonrpc":"2.0","id":{id},"method":"{method}"{body}}}')
+
+    def tell(self, method: str, params: str) -> None:
+        """Send a notification; `params` are JSON."""
+        self.say(f'{{"jsonrpc":"2.0","method":"{method}","params":{params}}}')
+
+    async def response(self, id: str = "1") -> str:
+        """The line that answers what it asked with this id."""
+        with anyio.fail_after(PATIENCE):
+            while not (found := self._responses(id)):
+                await self._stirred.wait()
+        assert len(found) == 1, f"answered more than once: {found}"
+        return found[0]
+
+    def _responses(self, id: str) -> list[str]:
+        return [line for line in self.lines if member(line, "id") == id and not member(line, "method")]
+
     def report(self, token: str, progress: str = "0.5") -> None:
         """Send progress."""
         params = f'{{"progressToken":{token},"progress":{progress},"x-vendor":1.0}}'
@@ -176,7 +198,9 @@ class Script:
     def _result(self, method: str) -> str | None:
         if method in self.replies:
             return self.replies[method]
-        offered = {name: {"listChanged": True} for name in ("tools", "prompts", "resources")}
+        offered: Message = {name: {"listChanged": True} for name in ("tools", "prompts", "resources")}
+        if self.logs:
+            offered["logging"] = {}
         match method:
             case "initialize":
                 return json.dumps({"protocolVersion": "2025-11-25", "capabilities": offered, "serverInfo": {}})
@@ -193,9 +217,10 @@ class Script:
 class Client:
     """One connection to the gateway: lines out, lines in."""
 
-    def __init__(self, connected: socket.socket, *, modern: bool) -> None:
+    def __init__(self, connected: socket.socket, *, modern: bool, capabilities: Message | None = None) -> None:
         self.socket = connected
         self.modern = modern
+        self.capabilities = capabilities or {}
         self._rest = b""
         self._lines: deque[bytes] = deque()
         self._kept: deque[bytes] = deque()
@@ -209,7 +234,8 @@ class Client:
         if params is None or isinstance(params, dict):
             params = dict(params or {})
             if self.modern and not method.startswith("daemon/"):
-                params["_meta"] = ENVELOPE | params.get("_meta", {})
+                declared = {META + "clientCapabilities": self.capabilities}
+                params["_meta"] = ENVELOPE | declared | params.get("_meta", {})
             params = json.dumps(params)
         await self.write(f'{{"jsonrpc":"2.0","id":{json.dumps(id)},"method":{json.dumps(method)},"params":{params}}}\n')
 
@@ -248,6 +274,20 @@ class Client:
         assert "method" in found, found
         return found
 
+    async def question(self) -> Message:
+        """The next request, which the daemon passes on from a server."""
+        while True:
+            line = self._kept.popleft() if self._kept else await self.line()
+            found: Message = json.loads(line)
+            if "id" in found and "method" in found:
+                return found
+            assert "method" in found, f"an answer before the question: {found}"
+
+    async def reply(self, question: Message, *, result: str | None = None, error: str | None = None) -> None:
+        """Answer it; `result` and `error` are JSON."""
+        body = f'"result":{result}' if error is None else f'"error":{error}'
+        await self.write(f'{{"jsonrpc":"2.0","id":{json.dumps(question["id"])},{body}}}\n')
+
     async def request(self, method: str, params: Message | str | None = None, *, id: object = 1) -> Message:
         """The response, whichever it is."""
         await self.post(method, params, id=id)
@@ -269,7 +309,7 @@ class Client:
     async def initialize(self) -> Message:
         """The legacy handshake, both halves."""
         info = {"name": "tester", "version": "1", "x-vendor": True}
-        params = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": info}
+        params = {"protocolVersion": "2025-11-25", "capabilities": self.capabilities, "clientInfo": info}
         result = await self.result("initialize", params, id="handshake")
         await self.notify("notifications/initialized")
         return result
@@ -358,31 +398,35 @@ class Fleet:
         self.events: list[Event] = []
         self._observed = asyncio.Event()
         self._flusher = Flusher()
-        self.supervisor = Supervisor(config, open_transport=self._open, observe=self.observe, luck=lambda: 0.0)
         self.router = Router(lambda: self.supervisor.snapshot, observe=self.observe, wall=lambda time: iso(wall(time)))
+        self.supervisor = Supervisor(
+            config, open_transport=self._open, observe=self.observe, luck=lambda: 0.0, host=self.router
+        )
         self.supervisor.listeners.append(self.router.changed)
         self.desk = Desk(self)
         self.control = Control(self.desk)
         self.gateway = Gateway(self.supervisor, self.router, self.control, observe=self.observe, flusher=self._flusher)
         self.clients: list[Client] = []
 
-    async def client(self, *, modern: bool = False) -> Client:
+    async def client(self, *, modern: bool = False, capabilities: Message | None = None) -> Client:
         """A connection on which nothing was said yet."""
         made = socket.socket(socket.AF_UNIX)
         made.connect(self.path)
         made.setblocking(False)
         await anyio.sleep(0)  # lets the gateway accept it: the backlog is short
-        self.clients.append(Client(made, modern=modern))
+        self.clients.append(Client(made, modern=modern, capabilities=capabilities))
         return self.clients[-1]
 
-    async def legacy(self) -> Client:
+    async def legacy(self, capabilities: Message | None = None) -> Client:
         """A legacy client that has shaken hands."""
-        client = await self.client()
+        client = await self.client(capabilities=capabilities)
         await client.initialize()
         return client
 
-    async def of_era(self, era: str) -> Client:
-        return await self.legacy() if era == "legacy" else await self.client(modern=True)
+    async def of_era(self, era: str, capabilities: Message | None = None) -> Client:
+        if era == "legacy":
+            return await self.legacy(capabilities)
+        return await self.client(modern=True, capabilities=capabilities)
 
     async def rested(self) -> Self:
         """The changes that the start was have been told to whoever was there."""

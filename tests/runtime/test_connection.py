@@ -40,6 +40,7 @@ from mcp_multi_server.runtime.opener import TransportOpener
 from mcp_multi_server.runtime.transport import Receiver
 from mcp_multi_server.runtime.transport.stdio import EXIT_GRACE
 
+from .nobody import nobody
 from .test_conversation import (
     LEGACY,
     MODERN,
@@ -178,7 +179,12 @@ class One:
         if isinstance(opener, Scripted):
             opener.news = self.log.wake
         surroundings = Surroundings(
-            open=opener, observe=self.log, luck=lambda: luck, admit=self._admit, changed=self._changed
+            open=opener,
+            observe=self.log,
+            luck=lambda: luck,
+            admit=self._admit,
+            changed=self._changed,
+            host=nobody(self.log),
         )
         self.connection = Connection("one", config, surroundings)
 

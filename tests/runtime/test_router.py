@@ -14,7 +14,8 @@ import pytest
 from mcp_multi_server.core.errors import INTERNAL_ERROR, INVALID_PARAMS, PARSE_ERROR, RESOURCE_NOT_FOUND_LEGACY
 from mcp_multi_server.core.events import RequestDone
 from mcp_multi_server.core.lifecycle import Failure, Reason, State
-from mcp_multi_server.runtime.router import LINKS_LOOKED_UP, LONGEST_FACTOR
+from mcp_multi_server.runtime.call import LONGEST_FACTOR
+from mcp_multi_server.runtime.router import LINKS_LOOKED_UP
 from tests.servers.fixture import META, MODERN, member
 
 from .fleet import ENVELOPE, Client, Fleet, Message, Script, fleet
@@ -173,12 +174,12 @@ async def test_resource_not_found_has_the_code_of_the_clients_era(
         assert (answered["code"], answered["data"]) == (expected, {"uri": "note://one"})
 
 
-async def test_input_that_a_server_needs_reaches_modern_clients_and_is_explained_to_legacy_ones() -> None:
+async def test_a_kind_of_result_that_only_modern_clients_know_is_explained_to_legacy_ones() -> None:
     server = full(era="modern")
-    server.replies["tools/call"] = '{"resultType":"input_required","inputRequests":{},"requestState":"s"}'
+    server.replies["tools/call"] = '{"resultType":"task","task":{}}'
     async with fleet(server) as running:
         modern, legacy = await running.client(modern=True), await running.legacy()
-        assert (await modern.result("tools/call", {"name": "echo"}))["resultType"] == "input_required"
+        assert (await modern.result("tools/call", {"name": "echo"}))["resultType"] == "task"
         error = await legacy.error("tools/call", {"name": "echo"})
         assert (error["code"], MODERN in error["message"]) == (INTERNAL_ERROR, True)
 

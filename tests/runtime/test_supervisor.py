@@ -27,6 +27,7 @@ from mcp_multi_server.runtime.snapshot import Snapshot
 from mcp_multi_server.runtime.supervisor import Supervisor
 from mcp_multi_server.runtime.transport import Receiver, Transport
 
+from .nobody import nobody
 from .test_connection import GONE, Log, Scripted, fixture, is_alive, legacy, timers, tools
 from .test_conversation import LEGACY, SOON, Json, result, silence
 
@@ -80,7 +81,9 @@ class Fleet:
         if isinstance(opener, Machine):
             for scripted in opener.servers.values():
                 scripted.news = self.log.wake
-        self.supervisor = Supervisor(config, open_transport=opener, observe=self.log, luck=luck, recall=recall)
+        self.supervisor = Supervisor(
+            config, open_transport=opener, observe=self.log, luck=luck, host=nobody(self.log), recall=recall
+        )
         self.supervisor.listeners.append(self._changed)
         self.changes: list[Change] = []
 
@@ -317,7 +320,7 @@ async def test_the_owner_of_a_name_is_the_first_in_config_order_whoever_comes_fi
 async def test_many_collisions_that_stay_cost_little() -> None:
     """Compared each with each, so many would hold the loop for a minute at every change of any server."""
     log = Log()
-    supervisor = Supervisor(config_of({}), open_transport=Machine(), observe=log, luck=lambda: 0.0)
+    supervisor = Supervisor(config_of({}), open_transport=Machine(), observe=log, luck=lambda: 0.0, host=nobody(log))
 
     def many() -> tuple[Collision, ...]:
         return tuple(Collision(Kind.TOOL, f"tool {number}", "a", ("b",)) for number in range(30_000))

@@ -65,6 +65,7 @@ class Options:
     delay = 0.0  # seconds asleep before serving
     burn = 0.0  # seconds of CPU before serving
     mute = False
+    asks_roots = False  # as soon as it is initialized; the answer goes to the journal
     journal = ""  # a file that gets a line for every start and every call
 
     def __init__(self, argv: list[str]) -> None:
@@ -148,7 +149,7 @@ class Server:
         self.listening: dict[str, Json] = {}
         self.running: dict[str, str] = {}
         self.cancelled: list[Json] = []
-        self.asked: dict[str, Call] = {}
+        self.asked: dict[str, Call | None] = {}
         self.grown = {"tools": 0, "prompts": 0, "resources": 0}
         self.timers: list[tuple[float, int, Callable[[], None]]] = []
         self.count = 0
@@ -254,6 +255,8 @@ class Server:
         return [MODERN, *LEGACY] if self.options.era == "both" else [MODERN]
 
     def notified(self, method: str, params: Json) -> None:
+        if method == "notifications/initialized" and self.options.asks_roots:
+            self.ask("roots/list", {}, None)
         if method != "notifications/cancelled":
             return
         id = dump(params.get("requestId"))
@@ -262,11 +265,19 @@ class Server:
             self.cancelled.append({"known": tag is not None, "tag": tag, "reason": params.get("reason")})
             self.journal("cancelled", str(tag))
 
+    def ask(self, method: str, params: Json, call: Call | None) -> None:
+        """Send a request; its answer is the result of `call`, else goes to the journal."""
+        self.count += 1
+        self.asked[f"ask-{self.count}"] = call
+        self.send(id=f'"ask-{self.count}"', method=dump(method), params=dump(params))
+
     def answered(self, message: Json) -> None:
+        kept = {name: message[name] for name in ("result", "error") if name in message}
         call = self.asked.pop(str(message.get("id")), None)
         if call is not None:
-            kept = {name: message[name] for name in ("result", "error") if name in message}
             self.answer(call, text_of("asked", structuredContent=kept))
+        else:
+            self.journal("answered", dump(kept))
 
     def changed(self, kind: str) -> None:
         """Tell everyone who is to know that a list changed."""
@@ -486,19 +497,33 @@ def ask(server: Server, call: Call, arguments: Json) -> Json | None:
     """Needs an answer from the client's user before it can answer itself."""
     schema = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
     wanted = {"mode": "form", "message": "Who are you?", "requestedSchema": schema}
+    return needs(server, call, "elicitation", "elicitation/create", wanted)
+
+
+def sample(server: Server, call: Call, arguments: Json) -> Json | None:
+    """Needs what the client's language model makes of `text`."""
+    said = {"role": "user", "content": {"type": "text", "text": arguments.get("text", "Hello")}}
+    return needs(server, call, "sampling", "sampling/createMessage", {"messages": [said], "maxTokens": 100})
+
+
+def roots(server: Server, call: Call, arguments: Json) -> Json | None:
+    """Needs the client's roots."""
+    return needs(server, call, "roots", "roots/list", {})
+
+
+def needs(server: Server, call: Call, capability: str, method: str, wanted: Json) -> Json | None:
+    """Ask the client in the way of the era; the tool's result is what it answers."""
     capabilities = call.meta.get(META + "clientCapabilities", {}) if server.is_modern(call) else server.capabilities
-    if "elicitation" not in capabilities:
+    if capability not in capabilities:
         code = -32021 if server.is_modern(call) else -32603
-        raise Fault(code, "needs elicitation", {"requiredCapabilities": {"elicitation": {}}})
+        raise Fault(code, f"needs {capability}", {"requiredCapabilities": {capability: {}}})
     if not server.is_modern(call):
-        server.count += 1
-        server.asked[f"ask-{server.count}"] = call
-        server.send(id=f'"ask-{server.count}"', method=dump("elicitation/create"), params=dump(wanted))
+        server.ask(method, wanted, call)
         return None
     if "inputResponses" in call.params:
         kept = {"result": call.params["inputResponses"].get("who")}
         return text_of("asked", structuredContent=kept | {"state": call.params.get("requestState")})
-    requests = {"who": {"method": "elicitation/create", "params": wanted}}
+    requests = {"who": {"method": method, "params": wanted}}
     return {"resultType": "input_required", "inputRequests": requests, "requestState": "opaque é state"}
 
 
@@ -562,6 +587,8 @@ TOOLS: dict[str, Tool] = {
     "touch": touch,
     "log": log,
     "ask": ask,
+    "sample": sample,
+    "roots": roots,
     "fail": fail,
     "rpc_error": rpc_error,
     "link": link,

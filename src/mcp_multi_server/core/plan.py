@@ -7,7 +7,9 @@ from typing import Literal, TypeAlias
 
 from .config import Config, ServerConfig
 
-DEFINES_THE_SERVER = frozenset({"command", "args", "env", "cwd", "inherit_env", "url", "headers", "type", "protocol"})
+DEFINES_THE_SERVER = frozenset(
+    {"command", "args", "env", "cwd", "inherit_env", "url", "headers", "type", "protocol", "may_ask"}
+)
 """Fields that a running process or connection cannot change."""
 APPLIES_AT_ONCE = frozenset(
     {

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -28,6 +28,7 @@ CLIENT_INFO_KEY = NAMESPACE + "clientInfo"
 CAPABILITIES_KEY = NAMESPACE + "clientCapabilities"
 SERVER_INFO_KEY = NAMESPACE + "serverInfo"
 SUBSCRIPTION_KEY = NAMESPACE + "subscriptionId"
+LOG_LEVEL_KEY = NAMESPACE + "logLevel"
 PROGRESS_TOKEN = "progressToken"
 DAEMON_EXTENSION = "mcp-multi-server/daemon"
 """Advertises the `daemon/…` control methods."""
@@ -38,7 +39,6 @@ OWN_INFO = {"name": "mcp-multi-server", "version": __version__}
 _OWN_INFO_RAW = msgspec.Raw(encode(OWN_INFO))
 _VERSION_RAW = msgspec.Raw(encode(MODERN_VERSION))
 _COMPLETE = msgspec.Raw(b'"complete"')
-_NO_CAPABILITIES = msgspec.Raw(b"{}")
 _ZERO = msgspec.Raw(b"0")
 _PRIVATE = msgspec.Raw(b'"private"')
 _CACHEABLE_READS = frozenset({"resources/read"})
@@ -98,14 +98,14 @@ def check_envelope(meta: Members) -> None:
         raise RpcError(UNSUPPORTED_PROTOCOL_VERSION, "Unsupported protocol version", supported)
 
 
-def own_envelope() -> dict[str, Any]:
+def own_envelope(capabilities: Mapping[str, Any]) -> dict[str, Any]:
     """The `_meta` of a modern request of our own."""
-    return {VERSION_KEY: MODERN_VERSION, CLIENT_INFO_KEY: OWN_INFO, CAPABILITIES_KEY: {}}
+    return {VERSION_KEY: MODERN_VERSION, CLIENT_INFO_KEY: OWN_INFO, CAPABILITIES_KEY: capabilities}
 
 
-def initialize_params() -> dict[str, Any]:
-    """Our `initialize` request. No capabilities: what a server may ask of a host is not forwarded from here."""
-    return {"protocolVersion": LATEST_LEGACY, "capabilities": {}, "clientInfo": OWN_INFO}
+def initialize_params(capabilities: Mapping[str, Any]) -> dict[str, Any]:
+    """Our `initialize` request. `capabilities`: what the server may ask of us."""
+    return {"protocolVersion": LATEST_LEGACY, "capabilities": capabilities, "clientInfo": OWN_INFO}
 
 
 def from_initialize(result: Buffer) -> Negotiated:
@@ -129,8 +129,16 @@ def from_discover(result: Buffer) -> Negotiated | None:
     return Negotiated(Era.MODERN, MODERN_VERSION, _mapping(body.get("capabilities")), _string(body.get("instructions")))
 
 
+class Introduction(Protocol):
+    """What a legacy client said of itself once, and a modern server is told with every request."""
+
+    client_info: Buffer | None
+    capabilities: Members
+    log_level: str | None
+
+
 def meta_for_server(
-    meta: Members | None, *, client: Era, server: Era, client_info: Buffer | None, token: int | None
+    meta: Members | None, *, client: Era, server: Era, introduction: Introduction, token: int | None
 ) -> Members | None:
     """The `_meta` to forward. `token` replaces the client's progress token, which is unique for that client only."""
     if client is server and token is None:
@@ -140,8 +148,11 @@ def meta_for_server(
         forwarded = {key: raw for key, raw in forwarded.items() if not key.startswith(NAMESPACE)}
     elif server is Era.MODERN and client is Era.LEGACY:
         forwarded[VERSION_KEY] = _VERSION_RAW
-        forwarded[CAPABILITIES_KEY] = _NO_CAPABILITIES
-        forwarded[CLIENT_INFO_KEY] = msgspec.Raw(client_info) if client_info else _OWN_INFO_RAW
+        forwarded[CAPABILITIES_KEY] = msgspec.Raw(encode(introduction.capabilities))
+        info = introduction.client_info
+        forwarded[CLIENT_INFO_KEY] = msgspec.Raw(info) if info else _OWN_INFO_RAW
+        if introduction.log_level is not None:
+            forwarded[LOG_LEVEL_KEY] = msgspec.Raw(encode(introduction.log_level))
     if token is not None:
         forwarded[PROGRESS_TOKEN] = msgspec.Raw(b"%d" % token)
     return forwarded or None
@@ -151,7 +162,7 @@ def result_for_client(result: Buffer, *, method: str, client: Era, server: Era) 
     """A server's result in the client's era; the very bytes where both speak the same.
 
     Raises:
-        RpcError: the result asks the client for input, which its era has no way to give.
+        RpcError: the result is of a kind that the client's era does not have.
 
     """
     if client is server:
@@ -160,7 +171,7 @@ def result_for_client(result: Buffer, *, method: str, client: Era, server: Era) 
     if client is Era.MODERN:
         return encode(_modernised(body, method))
     if body.pop("resultType", _COMPLETE) != _COMPLETE:
-        raise RpcError(INTERNAL_ERROR, "the server asks for input, which needs a client of revision 2026-07-28")
+        raise RpcError(INTERNAL_ERROR, f"the server answers with what needs a client of revision {MODERN_VERSION}")
     for hint in ("ttlMs", "cacheScope"):
         body.pop(hint, None)
     _without_server_info(body)
@@ -186,6 +197,7 @@ def own_capabilities() -> dict[str, Any]:
         "prompts": changing,
         "resources": changing,
         "completions": {},
+        "logging": {},
         "extensions": {DAEMON_EXTENSION: {}},
     }
 

@@ -229,6 +229,13 @@ class ServerConfig(Settings):
         description="Stands for the server in qualified names (prefix__tool). Default: its name, with _ for what is "
         "neither letter, digit, _ nor -.",
     )
+    may_ask: tuple[Literal["sampling", "elicitation", "roots"], ...] | None = Field(
+        default=None,
+        description="What a server of the legacy era may ask of the clients whose calls it serves, if they can: "
+        "sampling, elicitation, roots. Default: the first two; roots make some servers forget the directories in "
+        "their args.",
+        examples=[["sampling", "elicitation", "roots"], []],
+    )
     replace: Literal["overlap", "stop-first"] = Field(
         default="overlap",
         description="When the entry changes: start the new one before stopping the old one, or stop the old one first "

@@ -7,13 +7,15 @@ import math
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import anyio
+import anyio.abc
 import msgspec
 
 from ..core import jsonrpc
-from ..core.catalog import Catalog, Kind
+from ..core.asking import params_of
+from ..core.catalog import Catalog
 from ..core.errors import RpcError
 from ..core.jsonrpc import Buffer, Lines, Members, Message
 from ..core.lifecycle import Failure, Lost, Reason, State
@@ -64,14 +66,37 @@ class SocketTransport:
         self._receiver.lost(Failure(Reason.CLOSED, f"the connection to the daemon: {reason}"))
 
 
-class Attachment:
-    """One connection to a fleet: asks it, and knows what it lists and how its servers are."""
+class Host(Protocol):
+    """Answers what servers ask, and takes what they log."""
 
-    def __init__(self, changed: Callable[[Mapping[str, Any]], None]) -> None:
+    capabilities: Mapping[str, Any]
+    """What it can be asked."""
+
+    async def answer(self, message: Message) -> bytes:
+        """The result of a server's request. Raises RpcError."""
+
+    def log(self, message: Message) -> None:
+        """Take a log message."""
+
+    async def run(self) -> None:
+        """Work on them until cancelled."""
+
+
+class Attachment:
+    """One connection to a fleet: asks it, answers it, and knows what it lists and how its servers are.
+
+    It begins as a legacy client does: only such a one can be asked at any time, by servers of both eras, and says once
+    what it wants to be told.
+    """
+
+    def __init__(self, changed: Callable[[Mapping[str, Any]], None], host: Host) -> None:
         self.catalog = Catalog()
         self.status: dict[str, Any] = {}
         """The last `daemon/status`."""
         self._changed = changed
+        self._host = host
+        self._answering: dict[bytes, anyio.CancelScope] = {}
+        self._tasks: anyio.abc.TaskGroup | None = None
         self._stirred = asyncio.Event()
         self._refreshed = asyncio.Event()
         self._conversation = Conversation(
@@ -80,6 +105,8 @@ class Attachment:
             failed=lambda failure: None,
             lost=lambda failure: None,
             told=self._told,
+            asked=self._asked,
+            capabilities=host.capabilities,
         )
 
     @property
@@ -104,20 +131,29 @@ class Attachment:
         conversation = self._conversation
         transport = SocketTransport(connected, conversation.receiver(lambda line: None))
         conversation.transport = transport
+        raised: Exception | None = None
         try:
-            with anyio.fail_after(ANSWER_WITHIN):
-                await conversation.negotiate(Era.MODERN)
-                await self.refresh()
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._keep_current)
-                tasks.start_soon(self._stand, "subscriptions/listen", {"notifications": _ALL_LISTS})
-                tasks.start_soon(self._stand, "daemon/events", {})
-                self._stirred.set()  # for what changed between reading and listening
-                yield
-                tasks.cancel_scope.cancel()
+            async with anyio.create_task_group() as self._tasks:
+                self._tasks.start_soon(self._host.run)
+                try:
+                    await self._begin(self._tasks)
+                    yield
+                except Exception as error:  # raised again below, since the group would wrap it
+                    raised = error
+                self._tasks.cancel_scope.cancel()
+            if raised is not None:
+                raise raised
         finally:
             conversation.lose(Failure(Reason.CLOSED, "detached"))
             transport.close()
+
+    async def _begin(self, tasks: anyio.abc.TaskGroup) -> None:
+        with anyio.fail_after(ANSWER_WITHIN):
+            await self._conversation.negotiate(Era.LEGACY)
+            await self.refresh()
+        tasks.start_soon(self._keep_current)
+        tasks.start_soon(self._follow)
+        self._stirred.set()  # for what changed between reading and following
 
     async def ended(self) -> None:
         """Wait for the end of the connection."""
@@ -149,12 +185,27 @@ class Attachment:
                 continue
             self._changed({"event": "lists"})
 
-    async def _stand(self, method: str, params: Mapping[str, Any]) -> None:
-        """Keep a request open that is answered at the end, if ever."""
+    async def _follow(self) -> None:
+        """Be told of events, for as long as the connection lives."""
         try:
-            await self.ask(method, params, timeout=math.inf)
+            await self.ask("daemon/events", {}, timeout=math.inf)
         except Lost:
             return
+
+    def _asked(self, message: Message) -> None:
+        assert self._tasks is not None
+        self._tasks.start_soon(self._answer, message)
+
+    async def _answer(self, message: Message) -> None:
+        """Have the host answer, until the daemon takes the question back."""
+        id = bytes(message.id)
+        with anyio.CancelScope() as self._answering[id]:
+            try:
+                self._conversation.answer(id, await self._host.answer(message))
+            except RpcError as refusal:
+                self._conversation.answer_error(id, jsonrpc.error_object(refusal))
+            finally:
+                del self._answering[id]
 
     def _told(self, message: Message) -> None:
         if message.method == EVENT_METHOD:
@@ -162,6 +213,12 @@ class Attachment:
             if event.get("event") in _OF_SERVERS:
                 self._stirred.set()
                 self._changed(event)
+        elif message.method == "notifications/message":
+            self._host.log(message)
+        elif message.method == "notifications/cancelled":
+            scope = self._answering.get(bytes(params_of(message.params).get("requestId", b"")))
+            if scope is not None:
+                scope.cancel()
 
 
 def _is_starting(row: Mapping[str, Any]) -> bool:
@@ -170,4 +227,3 @@ def _is_starting(row: Mapping[str, Any]) -> bool:
 
 
 _OF_SERVERS = frozenset({"server", "server_replaced", "server_removed", "config", "collision"})
-_ALL_LISTS = {kind.subscription: True for kind in Kind}

@@ -23,6 +23,7 @@ from ..core.lifecycle import ROUTED, Failure, Happening, Lost, Reason, State, St
 from ..core.protocol import Era, Negotiated
 from .conversation import Conversation
 from .health import Health
+from .host import Host
 from .transport import Receiver, Transport
 
 STDERR_LINES = 200
@@ -57,6 +58,7 @@ class Surroundings:
     """Waits until the machine has room for one more server to start."""
     changed: Callable[[Connection], None]
     """Told after the state or the catalog changed."""
+    host: Host
 
 
 class Connection:
@@ -277,13 +279,16 @@ class Connection:
 
     async def _converse(self, kind: str, era: Era | None) -> tuple[Failure | None, Conversation]:
         """One transport from its opening to its end."""
+        host = self._surroundings.host
         conversation = Conversation(
             invalid=self._invalid,
             changed=self._list_changed,
             failed=lambda failure: self._health.request_failed(conversation),
             unanswered=self._health.request_unanswered,
             lost=self._lost,
-            told=self._told,
+            told=lambda message: self._told(conversation, message),
+            asked=lambda message: host.asked(self, conversation, message),
+            capabilities=host.capabilities(self.config),
         )
         failure: Failure | None = None
         receiver = conversation.receiver(self._stderr)
@@ -427,10 +432,12 @@ class Connection:
     def _list_changed(self, kind: Kind) -> None:
         self._nudged.set()
 
-    def _told(self, message: Message) -> None:
+    def _told(self, conversation: Conversation, message: Message) -> None:
         """A subscription begins: what changed since the lists were read was told to nobody."""
         if message.method == "notifications/subscriptions/acknowledged":
             self._nudged.set()
+        else:
+            self._surroundings.host.told(self, conversation, message)
 
 
 def _wants_sse(conversation: Conversation) -> bool:

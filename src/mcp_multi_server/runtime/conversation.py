@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import anyio
 import msgspec
 
 from ..core import jsonrpc, protocol
+from ..core.asking import unsupported
 from ..core.catalog import Catalog, CatalogError, Kind, Page, read_page
 from ..core.errors import METHOD_NOT_FOUND, UNSUPPORTED_PROTOCOL_VERSION, RpcError
 from ..core.jsonrpc import ABSENT, Buffer, InvalidMessage, Members, Message, Oversize
 from ..core.lifecycle import Failure, Lost, Reason
 from ..core.protocol import Era, Negotiated
-from .pending import Pending
+from .pending import Ask, Pending
 from .transport import Receiver, Transport
 
 PROBE_PATIENCE = 3.0
@@ -29,37 +30,11 @@ LONGEST_NUMBER = 18
 """Digits of an id, token or error code; Python refuses to read thousands, and none of ours has as many."""
 
 
-class Ask:
-    """A request of our own, waited for by a task, which keeps the time itself."""
+class Withdrawable(Protocol):
+    """Something that the other side asked and waits for."""
 
-    deadline = float("inf")
-
-    def __init__(self, progress: Callable[[Members], None] | None = None) -> None:
-        self.answer: asyncio.Future[msgspec.Raw] = asyncio.get_running_loop().create_future()
-        self.wants_progress = progress is not None
-        self._progress = progress
-
-    def settle(self, message: Message) -> None:
-        """See Waiter."""
-        if self.answer.done():
-            return
-        if message.error is not ABSENT:
-            self.answer.set_exception(_rpc_error(message.error))
-        else:
-            self.answer.set_result(message.result)
-
-    def fail(self, failure: Failure) -> None:
-        """See Waiter."""
-        if not self.answer.done():
-            self.answer.set_exception(Lost(failure))
-
-    def expire(self) -> None:
-        """See Waiter; it has no deadline there."""
-
-    def progress(self, params: Members) -> None:
-        """See Waiter."""
-        if self._progress is not None:
-            self._progress(params)
+    def withdraw(self, reason: str) -> None:
+        """Nobody waits for it any more."""
 
 
 class Conversation:
@@ -67,7 +42,9 @@ class Conversation:
 
     `invalid` is told of each line that is no message, `changed` of each list that the server says has changed,
     `failed` of each request that was lost while the connection lives, `unanswered` of each that nothing came after
-    until its deadline, `lost` of the connection's end, before the waiters are, and `told` of every other notification.
+    until its deadline, `lost` of the connection's end, before the waiters are, `asked` of what the other side asks,
+    which is answered later, and `told` of every other notification. `capabilities` are those that we declare; they hold
+    for as long as it lives.
     """
 
     def __init__(
@@ -79,6 +56,8 @@ class Conversation:
         lost: Callable[[Failure], None],
         unanswered: Callable[[], None] = lambda: None,
         told: Callable[[Message], None] = lambda message: None,
+        asked: Callable[[Message], None] | None = None,
+        capabilities: Mapping[str, Any] | None = None,
     ) -> None:
         self._invalid = invalid
         self._changed = changed
@@ -86,9 +65,15 @@ class Conversation:
         self._lost = lost
         self._told = told
         self._unanswered = unanswered
+        self._asked = asked or self._refuse
+        self.capabilities = capabilities or {}
         self._loop = asyncio.get_running_loop()
         self.transport: Transport | None = None
         self.pending = Pending(self._tell_cancelled, late=self._is_late)
+        self.questions: dict[bytes, Withdrawable] = {}
+        """What the server asks and waits for, by its ids."""
+        self.log_level: str | None = None
+        """The level that it was told last."""
         self.negotiated: Negotiated | None = None
         self.loss: Failure | None = None
         self.ended = asyncio.Event()
@@ -108,6 +93,16 @@ class Conversation:
         """Send the request that `pending.add` gave this id."""
         if self.transport is not None:
             self.transport.send(jsonrpc.request(id, method, params))
+
+    def answer(self, id: bytes, payload: Buffer) -> None:
+        """Answer what the other side asked."""
+        if self.loss is None and self.transport is not None:
+            self.transport.send(jsonrpc.result(id, payload))
+
+    def answer_error(self, id: bytes, payload: Buffer) -> None:
+        """Answer it with an error object, already encoded."""
+        if self.loss is None and self.transport is not None:
+            self.transport.send(jsonrpc.error(id, payload))
 
     def cancel(self, id: int, reason: str) -> None:
         """Give up a request: its waiter is told nothing more, the server is told why."""
@@ -150,6 +145,8 @@ class Conversation:
             self.ended.set()
             self._lost(failure)
             self.pending.fail_all(failure)
+            for question in list(self.questions.values()):
+                question.withdraw("the server is gone")
 
     # -- negotiation ---------------------------------------------------------------------------------------------
 
@@ -196,7 +193,9 @@ class Conversation:
             await _discard(initialize)
 
     async def _discover(self) -> msgspec.Raw:
-        return await self.ask("server/discover", {"_meta": protocol.own_envelope()}, timeout=float("inf"))
+        return await self.ask(
+            "server/discover", {"_meta": protocol.own_envelope(self.capabilities)}, timeout=float("inf")
+        )
 
     def _modern_answer(self, discover: asyncio.Task[msgspec.Raw]) -> Negotiated | None:
         """What the finished probe found: None for a legacy server."""
@@ -221,7 +220,7 @@ class Conversation:
 
     async def _initialize(self) -> Negotiated:
         try:
-            result = await self.ask("initialize", protocol.initialize_params(), timeout=float("inf"))
+            result = await self.ask("initialize", protocol.initialize_params(self.capabilities), timeout=float("inf"))
             found = protocol.from_initialize(result)
         except RpcError as refused:
             raise Lost(Failure(Reason.PROTOCOL, f"refused initialize: error {refused.code}")) from None
@@ -333,14 +332,16 @@ class Conversation:
             self._unanswered()
 
     def _requested(self, message: Message) -> None:
-        """Answer what a legacy server may ask of a client; a modern one must not ask (transports/stdio)."""
-        if self.transport is None or (self.negotiated is not None and self.negotiated.era is Era.MODERN):
+        """Take up what a legacy server asks; a modern one must not ask (transports/stdio)."""
+        if self.negotiated is not None and self.negotiated.era is Era.MODERN:
             return
         if message.method == "ping":
-            self.transport.send(jsonrpc.result(bytes(message.id), b"{}"))
+            self.answer(bytes(message.id), b"{}")
         else:
-            refusal = jsonrpc.error_object(RpcError(METHOD_NOT_FOUND, f"{message.method} is not supported"))
-            self.transport.send(jsonrpc.error(bytes(message.id), refusal))
+            self._asked(message)
+
+    def _refuse(self, message: Message) -> None:
+        self.answer_error(bytes(message.id), jsonrpc.error_object(unsupported(message.method)))
 
     def _unreadable(self, line: bytes, problem: str) -> None:
         """A line that is no message; where it was meant as an answer, its waiter need not wait for the deadline."""
@@ -369,23 +370,10 @@ class Conversation:
     def _with_meta(self, params: Mapping[str, Any], token: int | None = None) -> Mapping[str, Any]:
         """`params` with what the era and a wish for progress put into their `_meta`."""
         is_modern = self.negotiated is not None and self.negotiated.era is Era.MODERN
-        meta = protocol.own_envelope() if is_modern else {}
+        meta = protocol.own_envelope(self.capabilities) if is_modern else {}
         if token is not None:
             meta[protocol.PROGRESS_TOKEN] = token
         return {**params, "_meta": {**params.get("_meta", {}), **meta}} if meta else params
-
-
-def _rpc_error(error: msgspec.Raw) -> RpcError:
-    body = jsonrpc.members(error)
-    return RpcError(int(bytes(body["code"])), jsonrpc.text(body["message"]) or "", _value_or_none(body.get("data")))
-
-
-def _value_or_none(raw: msgspec.Raw | None) -> object:
-    """The value, or None for what is JSON and yet no value to Python: a number too big, nesting too deep."""
-    try:
-        return None if raw is None else jsonrpc.value(raw)
-    except (msgspec.DecodeError, RecursionError):
-        return None
 
 
 def _names_legacy(data: object) -> bool:

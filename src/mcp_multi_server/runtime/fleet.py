@@ -46,7 +46,7 @@ class Fleet:
     `config_path` is the file that `reload` reads; "" where the config came from elsewhere. `applied` is told of each
     config that took the place of another; `reloading` is entered for as long as a reload takes. `memory`: the file in
     which catalogs outlive the process; "" for none. `household` keeps account of the processes, `clocks` tell of a
-    suspend. `log` is None where the process is somebody else's, and its log too.
+    suspend. `log` is None where the process is somebody else's, and its log too. `abilities`: see Router.
     """
 
     def __init__(
@@ -62,6 +62,7 @@ class Fleet:
         household: Household | None = None,
         log: LogSettings | None = None,
         clocks: Callable[[], Clocks] = suspend.clocks,
+        abilities: frozenset[str] | None = None,
     ) -> None:
         self.config_path = config_path
         self.started_at = time.time()
@@ -80,15 +81,17 @@ class Fleet:
         flusher = Flusher()
         opener = TransportOpener(lambda: self.snapshot.config.daemon.limits, flusher, dict(environ), household)
         self._memory = Memory(memory, lambda: self.snapshot, observe=self.observe) if memory else None
+        self._router = router = Router(
+            lambda: self.snapshot, observe=self.observe, wall=lambda time: iso(wall(time)), abilities=abilities
+        )
         self._supervisor = Supervisor(
             config,
             open_transport=opener,
             observe=self.observe,
             luck=random.random,
+            host=router,
             recall=self._memory.recall if self._memory else None,
         )
-        router = Router(lambda: self.snapshot, observe=self.observe, wall=lambda time: iso(wall(time)))
-        self._router = router
         self._supervisor.listeners.append(router.changed)
         self.gateway = Gateway(self._supervisor, router, Control(self), observe=self.observe, flusher=flusher)
 

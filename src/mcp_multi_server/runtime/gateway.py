@@ -70,8 +70,8 @@ class Gateway:
         self._loop.add_reader(listener, self._accept)
 
     def adopt(self, connection: socket.socket) -> None:
-        """Serve a client of this very process over a connected socket."""
-        self._welcome(connection, peer_of(connection))
+        """Serve the client of this very process, whose the servers are, over a connected socket."""
+        self.router.asking.owner = self._welcome(connection, peer_of(connection))
 
     def stop_accepting(self) -> None:
         """Leave whoever connects from now on in the listener's queue."""
@@ -128,10 +128,11 @@ class Gateway:
         else:
             self._welcome(connection, peer)
 
-    def _welcome(self, connection: socket.socket, peer: Peer) -> None:
+    def _welcome(self, connection: socket.socket, peer: Peer) -> Session:
         self._last += 1
         self.observe(ClientConnected(self._last, peer.pid, peer.uid))
-        self.sessions[self._last] = Session(self._last, peer, connection.detach(), self)
+        session = self.sessions[self._last] = Session(self._last, peer, connection.detach(), self)
+        return session
 
     def _turn_away(self, connection: socket.socket, reason: str, message: str) -> None:
         """Say why, in one line, before hanging up."""

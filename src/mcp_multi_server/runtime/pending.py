@@ -6,8 +6,12 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
-from ..core.jsonrpc import Members, Message
-from ..core.lifecycle import Failure
+import msgspec
+
+from ..core import jsonrpc
+from ..core.errors import RpcError
+from ..core.jsonrpc import ABSENT, Members, Message
+from ..core.lifecycle import Failure, Lost
 
 
 class Waiter(Protocol):
@@ -29,6 +33,39 @@ class Waiter(Protocol):
         """The server reported progress; `params` are its notification's."""
 
 
+class Ask:
+    """A request of our own, waited for by a task, which keeps the time itself."""
+
+    deadline = float("inf")
+
+    def __init__(self, progress: Callable[[Members], None] | None = None) -> None:
+        self.answer: asyncio.Future[msgspec.Raw] = asyncio.get_running_loop().create_future()
+        self.wants_progress = progress is not None
+        self._progress = progress
+
+    def settle(self, message: Message) -> None:
+        """See Waiter."""
+        if self.answer.done():
+            return
+        if message.error is not ABSENT:
+            self.answer.set_exception(_rpc_error(message.error))
+        else:
+            self.answer.set_result(message.result)
+
+    def fail(self, failure: Failure) -> None:
+        """See Waiter."""
+        if not self.answer.done():
+            self.answer.set_exception(Lost(failure))
+
+    def expire(self) -> None:
+        """See Waiter; it has no deadline there."""
+
+    def progress(self, params: Members) -> None:
+        """See Waiter."""
+        if self._progress is not None:
+            self._progress(params)
+
+
 class Pending:
     """The table.
 
@@ -47,6 +84,10 @@ class Pending:
     def __len__(self) -> int:
         return len(self._rows)
 
+    def waiters(self) -> list[Waiter]:
+        """All rows, the oldest first."""
+        return list(self._rows.values())
+
     @property
     def due(self) -> int:
         """How many must be answered in time; a standing subscription has no deadline and is none of them."""
@@ -64,6 +105,11 @@ class Pending:
     def newest(self) -> int:
         """The id of the last request, 0 before the first."""
         return self._last
+
+    def hasten(self, when: float) -> None:
+        """A deadline has moved to an earlier time."""
+        if self._rows and (self._timer is None or when < self._timer.when()):
+            self._arm(when)
 
     def was_issued(self, id: int) -> bool:
         """Whether a request ever had this id."""
@@ -103,3 +149,16 @@ class Pending:
             self._late(max(overdue))
         if self._rows:
             self._arm(min(waiter.deadline for waiter in self._rows.values()))
+
+
+def _rpc_error(error: msgspec.Raw) -> RpcError:
+    body = jsonrpc.members(error)
+    return RpcError(int(bytes(body["code"])), jsonrpc.text(body["message"]) or "", _value_or_none(body.get("data")))
+
+
+def _value_or_none(raw: msgspec.Raw | None) -> object:
+    """The value, or None for what is JSON and yet no value to Python: a number too big, nesting too deep."""
+    try:
+        return None if raw is None else jsonrpc.value(raw)
+    except (msgspec.DecodeError, RecursionError):
+        return None

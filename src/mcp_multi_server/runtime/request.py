@@ -10,6 +10,7 @@ from ..core import jsonrpc, protocol
 from ..core.errors import INVALID_PARAMS, RpcError
 from ..core.jsonrpc import ABSENT, Buffer, Members, Message
 from ..core.protocol import Era
+from .questions import Questions
 
 
 class Request:
@@ -45,6 +46,16 @@ class Caller(Protocol):
     """What this client waits for, by request id."""
     client_info: Buffer | None
     """The `clientInfo` of its handshake, where it made one."""
+    capabilities: Members
+    """What a legacy client can be asked, as its handshake declares."""
+    log_level: str | None
+    """From where on a legacy client wants log messages."""
+    questions: Questions
+    """What a legacy client is asked."""
+
+    @property
+    def uid(self) -> int:
+        """Whose process it is."""
 
     def answer(self, id: bytes, payload: Buffer) -> None:
         """Send a result."""

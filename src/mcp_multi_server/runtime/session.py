@@ -7,16 +7,21 @@ import traceback
 from typing import Protocol
 
 from ..core import jsonrpc, protocol
+from ..core.asking import client_capabilities
 from ..core.catalog import Kind
 from ..core.errors import INTERNAL_ERROR, INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND, RpcError
 from ..core.events import InternalError, Observer, Rejected, RequestDone
-from ..core.jsonrpc import ABSENT, Buffer, InvalidMessage, Lines, Message, Oversize
+from ..core.jsonrpc import ABSENT, Buffer, InvalidMessage, Lines, Members, Message, Oversize
+from ..core.levels import level_in
 from ..core.protocol import Era
 from ..core.settings import LimitsConfig
 from . import router
 from .access import Peer
+from .call import Call
 from .link import Flusher, Link
+from .questions import Questions
 from .request import Cancellable, Request, too_deep
+from .server_logs import level_of
 from .snapshot import Snapshot
 
 CONTROL_PREFIX = "daemon/"
@@ -30,7 +35,8 @@ FLOOD_LINES = 100
 LONGEST_SHOWN = 100
 """Characters of a method's name in an error."""
 COMMON = frozenset({*LISTS, *router.METHODS})
-LEGACY_ONLY = frozenset({"initialize", "ping"})
+LEGACY_ONLY = frozenset({"initialize", "ping", "logging/setLevel"})
+BEFORE_INITIALIZE = frozenset({"initialize", "ping"})
 MODERN_ONLY = frozenset({"server/discover", "subscriptions/listen"})
 
 
@@ -87,6 +93,8 @@ class Session:
         self.era: Era | None = None
         self.calls: dict[bytes, Cancellable] = {}
         self.client_info: Buffer | None = None
+        self.capabilities: Members = {}
+        self.log_level: str | None = None
         self._services = services
         self._initialized = False
         self._loop = asyncio.get_running_loop()
@@ -105,6 +113,7 @@ class Session:
             flusher=services.flusher,
             cap=services.limits.outgoing,
         )
+        self.questions = Questions(self._link.send)
 
     def __repr__(self) -> str:
         return f"<Session {self.number} pid={self.peer.pid} calls={len(self.calls)}>"
@@ -115,9 +124,14 @@ class Session:
         return self.era.value if self.era else None
 
     @property
+    def uid(self) -> int:
+        """See Caller."""
+        return self.peer.uid
+
+    @property
     def waits_for_server(self) -> bool:
         """Whether a call of this client's is with a server."""
-        return any(isinstance(call, router.Call) for call in self.calls.values())
+        return any(isinstance(call, Call) for call in self.calls.values())
 
     @property
     def is_fresh(self) -> bool:
@@ -186,6 +200,8 @@ class Session:
                 self._notified(message)
             elif message.result is ABSENT and message.error is ABSENT:
                 raise InvalidMessage(INVALID_REQUEST, "method is missing", bytes(message.id))
+            else:
+                self.questions.answered(message)
         except InvalidMessage as invalid:
             self._invalid(invalid)
         except RecursionError:
@@ -268,6 +284,9 @@ class Session:
                 self._admit(request)
                 self._listen(request)
                 return None
+            case "logging/setLevel":
+                self._services.router.logs.want(self, level_in(request.params.get("level"), "params.level"))
+                return b"{}"
             case _:
                 return b"{}"
 
@@ -279,13 +298,15 @@ class Session:
             protocol.check_envelope(request.meta)
             allowed = method in COMMON or method in MODERN_ONLY
             self.era = self.era or Era.MODERN
+            if (level := level_of(request)) is not None:
+                self._services.router.logs.opted_in(self, level)
         else:
             allowed = method in COMMON or method in LEGACY_ONLY
             if method in MODERN_ONLY and self.era is not Era.LEGACY:
                 raise RpcError(INVALID_PARAMS, f"params._meta lacks {protocol.VERSION_KEY!r}")
         if not allowed:
             raise RpcError(METHOD_NOT_FOUND, f"Method not found: {method[:LONGEST_SHOWN]}")
-        if request.era is Era.LEGACY and self.era is not Era.LEGACY and method not in LEGACY_ONLY:
+        if request.era is Era.LEGACY and self.era is not Era.LEGACY and method not in BEFORE_INITIALIZE:
             wanted = f"send initialize first, or put {protocol.VERSION_KEY!r} into params._meta"
             raise RpcError(INVALID_REQUEST, f"Not initialized: {wanted}")
 
@@ -303,6 +324,7 @@ class Session:
     def _initialize(self, request: Request) -> bytes:
         self.era = Era.LEGACY
         self._introduced(request)
+        self.capabilities = client_capabilities(request.params.get("capabilities"))
         requested = jsonrpc.text(request.params.get("protocolVersion"))
         return jsonrpc.encode(protocol.initialize_result(requested, self._services.snapshot.instructions))
 
@@ -335,6 +357,7 @@ class Session:
         """The client ended its side, as `socat` does after its input: what it asked is answered before it goes."""
         if self._lines.partial:
             self._feed(b"\n")  # the end of the stream ends the last line too
+        self.questions.end()
         if self._link.is_deserted() or not (self.calls or self._link.waiting):
             self.close("closed")
         else:
@@ -350,6 +373,8 @@ class Session:
         for call in list(self.calls.values()):
             call.cancel("the client is gone")
         self.calls.clear()
+        self.questions.end()
+        self._services.router.gone(self)
         self._services.gone(self, reason)
 
     def _reject(self, reason: str, detail: str) -> None:

@@ -28,6 +28,7 @@ from ..core.plan import Plan, allows_two, change_between
 from .connection import Connection, Opener, Surroundings
 from .gate import Gate
 from .heartbeat import Heartbeat
+from .host import Host
 from .procfs import read_usage
 from .snapshot import Snapshot
 
@@ -84,6 +85,7 @@ class Supervisor:
         open_transport: Opener,
         observe: Observer,
         luck: Callable[[], float],
+        host: Host,
         recall: Callable[[Connection], None] | None = None,
     ) -> None:
         """`recall` is given each new connection before it is published, to offer what is remembered of its server."""
@@ -92,7 +94,7 @@ class Supervisor:
         self._loop = asyncio.get_running_loop()
         self._gate = Gate(starting=self._starting_pids, is_burning=_is_burning)
         self._surroundings = Surroundings(
-            open=open_transport, observe=observe, luck=luck, admit=self._admit, changed=self._changed
+            open=open_transport, observe=observe, luck=luck, admit=self._admit, changed=self._changed, host=host
         )
         self._runs: dict[str, _Run] = {}
         """Of the connections that readers see."""
