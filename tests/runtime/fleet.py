@@ -119,6 +119,11 @@ class Script:
         assert self._receiver is not None
         self._receiver.lost(failure)
 
+    def lose(self, id: str, failure: Failure) -> None:
+        """The request with this id is lost on its way."""
+        assert self._receiver is not None
+        self._receiver.failed(int(id), failure)
+
     def say(self, line: str) -> None:
         """Send a line, whatever it is."""
         assert self._receiver is not None

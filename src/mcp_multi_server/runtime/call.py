@@ -45,7 +45,12 @@ class Dispatcher(Protocol):
     def rename(self, route: Route, method: str) -> Callable[[str], str]:
         """How URIs in that server's results are made to lead back to it."""
 
-    def unavailable(self, connection: Connection, message: str, failure: Failure | None = None) -> RpcError:
+    def hold_on(self, call: Call, connection: Connection) -> bool:
+        """Have a call that was not sent wait a moment and be sent again; False where it has waited for long enough."""
+
+    def unavailable(
+        self, connection: Connection, message: str, failure: Failure | None = None, *, reason: str | None = None
+    ) -> RpcError:
         """The error for a call that its server could not answer."""
 
     def done(self, call: Call, error: str) -> None:
@@ -155,14 +160,17 @@ class Call:
 
     def fail(self, failure: Failure) -> None:
         """See Waiter."""
-        message = f"server {self.connection.name!r}: {failure.message}; the call may or may not have been carried out"
+        if failure.unsent and not self.is_parked and self.router.hold_on(self, self.connection):
+            return
+        became = "was not sent" if failure.unsent else "may or may not have been carried out"
+        message = f"server {self.connection.name!r}: {failure.message}; the call {became}"
         self.refuse(self.router.unavailable(self.connection, message, failure), "unavailable")
 
     def expire(self) -> None:
         """See Waiter."""
         seconds = self.router.time() - self.started
         message = f"server {self.connection.name!r} did not answer within {seconds:.3g} s"
-        self.refuse(self.router.unavailable(self.connection, message), "timeout")
+        self.refuse(self.router.unavailable(self.connection, message, reason="timeout"), "timeout")
 
     def progress(self, params: Members) -> None:
         """See Waiter: pass it on under the client's own token, and give the call more time."""
