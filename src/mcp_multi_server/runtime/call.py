@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import msgspec
 
@@ -23,19 +23,29 @@ from .conversation import Conversation
 from .request import Caller, Request
 from .tracing import Span, Tracer
 
-if TYPE_CHECKING:
-    from .asking import Asking
-
 LONGEST_FACTOR = 10
 """Progress renews a call's deadline, up to this multiple of its timeout in all."""
 THINKING = 600.0
 """Seconds that a client has for one question; meanwhile the deadline of its call stands still."""
 
 
+class Questions(Protocol):
+    """What a call uses of `Asking`."""
+
+    def inquire(self, call: Call, result: bytes) -> bool:
+        """Ask the client of a call what its server needs before it can answer; whether the result is such a need."""
+
+    def left(self, call: Call) -> None:
+        """A call has ended, and what was asked for its sake with it."""
+
+
 class Dispatcher(Protocol):
     """What a call uses of the router."""
 
-    asking: Asking
+    @property
+    def asking(self) -> Questions:
+        """All that servers ask."""
+
     held: dict[Call, str]
     """Calls that were not sent yet, with the server that they wait for."""
     time: Callable[[], float]
