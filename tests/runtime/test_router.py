@@ -18,7 +18,7 @@ from mcp_multi_server.runtime.call import LONGEST_FACTOR
 from mcp_multi_server.runtime.router import LINKS_LOOKED_UP
 from tests.servers.fixture import META, MODERN, member
 
-from .fleet import ENVELOPE, Client, Fleet, Message, Script, fleet
+from .fleet import ENVELOPE, Client, Fleet, Message, Script, deepest, fleet
 
 pytestmark = pytest.mark.anyio
 
@@ -724,7 +724,8 @@ async def test_held_calls_with_deep_params_harm_neither_the_server_nor_each_othe
     server.away = True
     async with fleet(server, up=False) as running:
         client = await running.legacy()
-        depths = range(900, 1010)
+        limit = deepest()
+        depths = range(limit - 100, limit + 10)
         for depth in depths:
             ref = f'{{"type":"ref/prompt","name":"one__greet","x":{"[" * depth + "]" * depth}}}'
             await client.post("completion/complete", f'{{"ref":{ref},"argument":{{}}}}', id=depth)
@@ -739,4 +740,5 @@ async def test_held_calls_with_deep_params_harm_neither_the_server_nor_each_othe
         assert server.opened == 1, "it was not taken down"
         codes = [answer["error"]["code"] for answer in answers if "error" in answer]
         assert 0 < len(codes) < len(depths)
-        assert set(codes) == {INVALID_PARAMS, PARSE_ERROR}
+        assert PARSE_ERROR in codes
+        assert set(codes) <= {INVALID_PARAMS, PARSE_ERROR}
