@@ -135,7 +135,8 @@ def _object(pairs: list[tuple[str, object]]) -> JsonObject:
 def _why_no_json(text: str, failure: json.JSONDecodeError) -> tuple[int, str]:
     """Where the text stops being JSON, and why. Of a comma too many, Python 3.13 points at the comma, 3.11 behind it."""
     comma = text.rfind(",", 0, failure.pos + 1)
-    if comma >= 0 and not text[comma + 1 : failure.pos].strip() and text[comma + 1 :].lstrip().startswith(("}", "]")):
+    closes = text[comma + 1 :].lstrip()[:1] in ("}", "]")
+    if comma >= 0 and closes and not text[comma + 1 : failure.pos].strip():
         return comma, "a comma before a closing bracket is not JSON"
     if text.startswith(("//", "/*"), failure.pos):
         return failure.pos, "comments are not JSON"
