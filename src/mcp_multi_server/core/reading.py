@@ -133,7 +133,7 @@ def _object(pairs: list[tuple[str, object]]) -> JsonObject:
 
 
 def _why_no_json(text: str, failure: json.JSONDecodeError) -> tuple[int, str]:
-    """Where the text stops being JSON, and why. Of a comma too many, Python 3.13 points at the comma, 3.11 behind it."""
+    """Where the text stops being JSON, and why. Python 3.13 points at a comma too many, 3.11 behind it."""
     comma = text.rfind(",", 0, failure.pos + 1)
     closes = text[comma + 1 :].lstrip()[:1] in ("}", "]")
     if comma >= 0 and closes and not text[comma + 1 : failure.pos].strip():
