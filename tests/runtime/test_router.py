@@ -574,13 +574,16 @@ async def test_a_held_call_fails_with_the_reason_when_its_time_is_over(daemon: M
         assert (done.server, done.error) == ("one", "unavailable")
 
 
-async def test_a_call_that_never_left_us_is_sent_again_until_its_server_takes_it() -> None:
+@pytest.mark.parametrize("name", ["echo", "one__echo"])
+async def test_a_call_that_never_left_us_is_sent_again_until_its_server_takes_it(name: str) -> None:
     server = mute()
     async with fleet(server) as running:
         client = await running.legacy()
-        await client.post("tools/call", {"name": "echo"})
+        await client.post("tools/call", {"name": name, "_meta": {"progressToken": "mine"}})
         for nth in (1, 2):
             sent = await server.got("tools/call", number=nth)
+            assert params_of(sent)["name"] == "echo"
+            assert params_of(sent)["_meta"]["progressToken"] == json.loads(sent)["id"]
             server.lose(member(sent, "id"), Failure(Reason.UNREACHABLE, "connection refused", unsent=True))
             assert running.router.held
         sent = await server.got("tools/call", number=3)

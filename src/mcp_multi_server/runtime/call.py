@@ -289,8 +289,11 @@ class Call:
         )
         return tracer.begin(operation, self.request.meta, seconds_ago=self.router.time() - self.started)
 
-    def _params(self, renamed: bool) -> Buffer:
-        """The params to forward: the client's own bytes, except for what names and eras make different."""
+    def _params(self, renamed: Members) -> Buffer:
+        """The params to forward: the client's own bytes, except for what names and eras make different.
+
+        The request stays what the client sent: a call may have to be sent once more, and resolved anew.
+        """
         request = self.request
         assert self.conversation.negotiated is not None
         said = request.meta if self.span is None else self.span.meta
@@ -303,12 +306,13 @@ class Call:
         )
         if meta is request.meta and not renamed and self.dialogue is None:
             return request.raw_params
-        if meta is None:
-            request.params.pop("_meta", None)
-        elif meta is not request.meta:
-            request.params["_meta"] = msgspec.Raw(jsonrpc.encode(meta))
         extra = self.dialogue.extra if self.dialogue is not None else {}
-        return jsonrpc.encode({**request.params, **extra})
+        params = {**request.params, **renamed, **extra}
+        if meta is None:
+            params.pop("_meta", None)
+        elif meta is not request.meta:
+            params["_meta"] = msgspec.Raw(jsonrpc.encode(meta))
+        return jsonrpc.encode(params)
 
     def _result(self, result: bytes) -> tuple[Buffer, str]:
         """The result for the client, and `tool_error` where it says so itself."""
@@ -351,18 +355,14 @@ def reference(request: Request) -> tuple[str, str]:
     return kind, target
 
 
-def _renamed(request: Request, name: str) -> bool:
-    """Put the server's own name or URI into the params; whether that made a difference."""
+def _renamed(request: Request, name: str) -> Members:
+    """The params that differ where the server's own name or URI stands in the place of the client's."""
     if request.method == "completion/complete":
         kind, target = reference(request)
         if target == name:
-            return False
+            return {}
         ref = jsonrpc.members(request.params["ref"])
         ref["name" if kind == "ref/prompt" else "uri"] = msgspec.Raw(jsonrpc.encode(name))
-        request.params["ref"] = msgspec.Raw(jsonrpc.encode(ref))
-        return True
+        return {"ref": msgspec.Raw(jsonrpc.encode(ref))}
     member = "uri" if request.method == "resources/read" else "name"
-    if request.string(member) == name:
-        return False
-    request.params[member] = msgspec.Raw(jsonrpc.encode(name))
-    return True
+    return {} if request.string(member) == name else {member: msgspec.Raw(jsonrpc.encode(name))}
