@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.harness import eventually
+
 from .conftest import MakeDaemon
 from .terminal import on_terminal
 from .test_status import EVENTS, FORBIDDEN_AT_START, fleet, server
@@ -293,6 +295,21 @@ def test_a_watch_leaves_the_terminal_as_it_was(daemon_with: MakeDaemon, number: 
         assert terminal.end() == code
         assert not terminal.screen.is_alternate
         assert terminal.screen.has_cursor
+
+
+def test_a_watch_that_is_stopped_gives_the_terminal_back_and_takes_it_again(daemon_with: MakeDaemon) -> None:
+    """Ctrl-Z and `fg`."""
+    daemon = Changing(server("git", "ready"))
+    with on_terminal("status", "--watch", MCP_MULTI_SERVER_SOCKET=daemon_with(daemon.script).path) as terminal:
+        terminal.until(lambda screen: "git" in screen.text)
+        terminal.process.send_signal(signal.SIGTSTP)
+        terminal.until(lambda screen: not screen.is_alternate and screen.has_cursor)
+        eventually(lambda: Path(f"/proc/{terminal.process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T")
+        terminal.process.send_signal(signal.SIGCONT)
+        terminal.until(lambda screen: screen.is_alternate and not screen.has_cursor and "git" in screen.text)
+        terminal.process.send_signal(signal.SIGINT)
+        assert terminal.end() == 0
+        assert not terminal.screen.is_alternate
 
 
 def test_a_watch_says_on_the_screen_that_the_daemon_is_away(tmp_path: Path) -> None:
