@@ -234,6 +234,21 @@ def test_a_watch_into_a_pipe_is_a_line_for_each_change(daemon_with: MakeDaemon) 
     assert daemon.asked <= 6
 
 
+@pytest.mark.parametrize("words", [("status", "--watch"), ("events",), ("events", "--json"), ("logs", "git", "-f")])
+def test_a_stream_ends_with_its_reader_even_if_nothing_happens_any_more(
+    daemon_with: MakeDaemon, words: tuple[str, ...]
+) -> None:
+    """`events | head -1`: the first line comes, and no other ever."""
+    script = {"daemon/events": events(STATUS), "daemon/logs": log({"lines": ["a word"]})}
+    with running(*words, MCP_MULTI_SERVER_SOCKET=daemon_with(script).path) as process:
+        assert output(process)
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.wait(DEADLINE) == 1
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+
+
 def test_a_watch_as_json_is_a_status_a_line(daemon_with: MakeDaemon) -> None:
     daemon = Changing(server("git", "ready"))
     with running("status", "--watch", "--json", MCP_MULTI_SERVER_SOCKET=daemon_with(daemon.script).path) as process:
