@@ -47,6 +47,22 @@ def test_a_note_is_no_problem(config: Path) -> None:
     assert f"ok: 1 server in {config}" in done.stdout
 
 
+def test_a_credential_is_a_note_to_whoever_cannot_see_any(config: Path) -> None:
+    """systemd gives credentials to the daemon, not to the operator who checks its config."""
+    entry = {"url": "${cred:address}", "headers": {"A": "Bearer ${cred:github}"}, "timeout": -1}
+    config.write_text(json.dumps({"mcpServers": {"hub": {**entry, "timeout": 1}}}))
+    done = run("check", str(config))
+    assert done.returncode == 0, done.stdout
+    assert "note: mcpServers.hub.headers.A: a credential" in done.stdout
+    assert "note: mcpServers.hub.url: a credential" in done.stdout
+    config.write_text(json.dumps({"mcpServers": {"hub": entry}}))
+    done = run("check", str(config))
+    assert done.returncode == 1
+    assert "problem: mcpServers.hub.timeout" in done.stdout
+    done = run("check", str(config), CREDENTIALS_DIRECTORY=str(config.parent))
+    assert "problem: mcpServers.hub.headers.A: credential github: No such file" in done.stdout
+
+
 @pytest.mark.parametrize("written", ["{", "[]", '{"mcpServers": {"a": {}, "a": {}}}'])
 def test_a_config_that_is_refused_as_a_whole_has_problems(config: Path, written: str) -> None:
     config.write_text(written)

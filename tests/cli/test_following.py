@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.harness import eventually
+
 from .conftest import MakeDaemon
 from .terminal import on_terminal
 from .test_status import EVENTS, FORBIDDEN_AT_START, fleet, server
@@ -232,6 +234,21 @@ def test_a_watch_into_a_pipe_is_a_line_for_each_change(daemon_with: MakeDaemon) 
     assert daemon.asked <= 6
 
 
+@pytest.mark.parametrize("words", [("status", "--watch"), ("events",), ("events", "--json"), ("logs", "git", "-f")])
+def test_a_stream_ends_with_its_reader_even_if_nothing_happens_any_more(
+    daemon_with: MakeDaemon, words: tuple[str, ...]
+) -> None:
+    """`events | head -1`: the first line comes, and no other ever."""
+    script = {"daemon/events": events(STATUS), "daemon/logs": log({"lines": ["a word"]})}
+    with running(*words, MCP_MULTI_SERVER_SOCKET=daemon_with(script).path) as process:
+        assert output(process)
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.wait(DEADLINE) == 1
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+
+
 def test_a_watch_as_json_is_a_status_a_line(daemon_with: MakeDaemon) -> None:
     daemon = Changing(server("git", "ready"))
     with running("status", "--watch", "--json", MCP_MULTI_SERVER_SOCKET=daemon_with(daemon.script).path) as process:
@@ -293,6 +310,21 @@ def test_a_watch_leaves_the_terminal_as_it_was(daemon_with: MakeDaemon, number: 
         assert terminal.end() == code
         assert not terminal.screen.is_alternate
         assert terminal.screen.has_cursor
+
+
+def test_a_watch_that_is_stopped_gives_the_terminal_back_and_takes_it_again(daemon_with: MakeDaemon) -> None:
+    """Ctrl-Z and `fg`."""
+    daemon = Changing(server("git", "ready"))
+    with on_terminal("status", "--watch", MCP_MULTI_SERVER_SOCKET=daemon_with(daemon.script).path) as terminal:
+        terminal.until(lambda screen: "git" in screen.text)
+        terminal.process.send_signal(signal.SIGTSTP)
+        terminal.until(lambda screen: not screen.is_alternate and screen.has_cursor)
+        eventually(lambda: Path(f"/proc/{terminal.process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T")
+        terminal.process.send_signal(signal.SIGCONT)
+        terminal.until(lambda screen: screen.is_alternate and not screen.has_cursor and "git" in screen.text)
+        terminal.process.send_signal(signal.SIGINT)
+        assert terminal.end() == 0
+        assert not terminal.screen.is_alternate
 
 
 def test_a_watch_says_on_the_screen_that_the_daemon_is_away(tmp_path: Path) -> None:

@@ -109,6 +109,14 @@ def test_a_narrow_terminal_gets_fewer_columns_but_never_loses_the_reason(daemon_
     assert "PROTOCOL" not in drawn and "PID" not in drawn
 
 
+@pytest.mark.parametrize("columns", [60, 50, 40, 30])
+def test_a_very_narrow_terminal_still_says_who_how_and_why(daemon_with: MakeDaemon, columns: int) -> None:
+    ill = server("weather", "backoff", reason="exit: exited with code 3", nextAttemptAt="2999-01-01T00:00:00Z")
+    status = fleet() | {"servers": [ill]}
+    _, drawn = run_on_terminal(["status"], daemon=daemon_with({"daemon/status": status}), columns=columns)
+    assert all(word in drawn for word in ("weather", "backoff", "exit:", "exited", "code", "3"))
+
+
 def test_a_server_cannot_write_to_the_terminal(daemon_with: MakeDaemon) -> None:
     status = fleet() | {"servers": [server("git", "parked", reason="\x1b[31mexit\x1b]0;title\x07\x9b2J")]}
     done = run("status", daemon=daemon_with({"daemon/status": status}))

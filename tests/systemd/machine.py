@@ -16,7 +16,7 @@ from tests.e2e.harness import eventually
 
 BOOT = Path(__file__).with_name("boot.sh")
 BOOT_WITHIN = 150.0
-NEEDED = ("systemd-nspawn", "systemd-analyze", "setpriv", "unshare", "nsenter", "runuser")
+NEEDED = ("systemd-nspawn", "systemd-analyze", "setpriv", "unshare", "nsenter", "runuser", "ps")
 SERVERS, MODULES, NODE, SOURCE = "/srv/servers", "/srv/node_modules", "/srv/node", "/srv/source"
 """Where the machine sees the servers of the tests, and this project."""
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ..core.errors import ConfigError, Problem
 from ..runtime import config_file
 from .failures import OPERATION_FAILED
 from .render import clean, echo, echo_json, echo_styled
+
+_NOT_HERE = "a credential, which systemd gives to the daemon alone: `plan` asks the daemon"
 
 
 def check(file: str | None, *, as_json: bool) -> int:
@@ -17,8 +20,15 @@ def check(file: str | None, *, as_json: bool) -> int:
         config = config_file.load(path)
     except ConfigError as refusal:
         return _report(None, refusal.problems, (), servers=0, as_json=as_json)
-    problems = tuple(problem for found in config.broken.values() for problem in found)
-    return _report(path, problems, config.notes, servers=len(config.order), as_json=as_json)
+    found = [problem for entry in config.broken.values() for problem in entry]
+    problems = [problem for problem in found if not _is_the_services(problem)]
+    notes = [replace(problem, message=_NOT_HERE) for problem in found if _is_the_services(problem)]
+    return _report(path, problems, (*config.notes, *notes), servers=len(config.order), as_json=as_json)
+
+
+def _is_the_services(problem: Problem) -> bool:
+    """Whether it is a credential that only the service, and nobody at a shell, is given."""
+    return problem.message.endswith(config_file.NO_CREDENTIALS)
 
 
 def _report(

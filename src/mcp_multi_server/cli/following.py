@@ -10,10 +10,12 @@ from typing import Protocol, Self
 from .answer import JsonObject
 from .connect import RETRY_EVERY, connect
 from .failures import HungUp, Unreachable
+from .render import check_reader
 from .session import DAEMON_TIMEOUT, Session
 
 LOOK_UP_EVERY = 0.5
-"""Seconds after which a read is begun anew: a Ctrl-C in the moment before one is only noticed after it."""
+"""Seconds after which a read is begun anew: a Ctrl-C in the moment before one is only noticed after it, and so is
+that the reader of stdout left."""
 EVENTS = ("daemon/events", "notifications/daemon/event")
 LOG = ("daemon/logs", "notifications/daemon/log")
 """A method and the notifications that it makes the daemon send."""
@@ -66,10 +68,12 @@ class Following:
         Raises:
             Unreachable: the daemon stayed away.
             Ended: it ended the stream, and not the connection.
+            BrokenPipeError: nobody reads what would be said of it.
 
         """
         until = time.monotonic() + within
         while True:
+            check_reader()
             try:
                 message = self._receive(until)
             except (HungUp, Unreachable) as loss:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import select
 import sys
 from contextlib import suppress
 from typing import Any
@@ -46,6 +47,14 @@ def echo_json(value: Any, *, indent: int | None = 2) -> None:
     echo(json.dumps(value, indent=indent, ensure_ascii=not spells_all))
     if indent is None:
         sys.stdout.flush()
+
+
+def check_reader() -> None:
+    """Raise BrokenPipeError where whoever read stdout has left: a stream that is quiet would not notice it."""
+    look = select.poll()
+    look.register(sys.stdout.fileno(), 0)
+    if any(event & (select.POLLERR | select.POLLHUP) for _, event in look.poll(0)):
+        raise BrokenPipeError
 
 
 def echo_styled(text: str, style: str) -> None:

@@ -24,17 +24,17 @@ _SAYS_WHY = ("exit", "signal", "closed", "hang", "protocol", "start_timeout", "f
 COLUMNS = (
     Column("SERVER"),
     Column("STATE"),
-    Column("FOR", right=True),
+    Column("FOR", right=True, give_up=2),
     Column("REASON", wraps=True),
-    Column("NEXT ATTEMPT"),
-    Column("TRANSPORT", give_up=5),
-    Column("PROTOCOL", give_up=7),
-    Column("PID", right=True, give_up=6),
-    Column("TOOLS", right=True),
-    Column("RESOURCES", right=True, give_up=1),
-    Column("PROMPTS", right=True, give_up=2),
-    Column("IN FLIGHT", right=True, give_up=4),
-    Column("RESTARTS", right=True, give_up=3),
+    Column("NEXT ATTEMPT", give_up=1),
+    Column("TRANSPORT", give_up=8),
+    Column("PROTOCOL", give_up=10),
+    Column("PID", right=True, give_up=9),
+    Column("TOOLS", right=True, give_up=3),
+    Column("RESOURCES", right=True, give_up=4),
+    Column("PROMPTS", right=True, give_up=5),
+    Column("IN FLIGHT", right=True, give_up=7),
+    Column("RESTARTS", right=True, give_up=6),
 )
 
 

@@ -202,14 +202,17 @@ def _size() -> tuple[int, int]:
 
 @contextmanager
 def _on_screen() -> Iterator[_Screen]:
-    """A screen that is left as it was found, whatever ends us; the last status stays to be read."""
-    screen, before = _Screen(), signal.signal(signal.SIGTERM, _end)
+    """A screen that is left as it was found, whatever ends or stops us; the last status stays to be read."""
+    screen = _Screen()
+    handlers = {signal.SIGTERM: _end, signal.SIGTSTP: _pause}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     sys.stdout.write(_ENTER)
     try:
         yield screen
     finally:
         sys.stdout.write(_LEAVE)
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
         if screen.status is not None:
             show_status(screen.status, time.time())
         sys.stdout.flush()
@@ -217,3 +220,13 @@ def _on_screen() -> Iterator[_Screen]:
 
 def _end(number: int, frame: object) -> NoReturn:
     sys.exit(128 + number)
+
+
+def _pause(number: int, frame: object) -> None:
+    """Ctrl-Z: the shell gets its screen, and we get ours back with `fg`; the next drawing fills it.
+
+    Written past `sys.stdout`, in which we may have been interrupted.
+    """
+    os.write(sys.stdout.fileno(), _LEAVE.encode())
+    os.kill(os.getpid(), signal.SIGSTOP)
+    os.write(sys.stdout.fileno(), _ENTER.encode())

@@ -17,6 +17,8 @@ MAX_BYTES = 1 << 20
 READ_ATTEMPTS = 5
 READ_AGAIN_AFTER = 0.05
 CREDENTIALS_VARIABLE = "CREDENTIALS_DIRECTORY"
+NO_CREDENTIALS = f"there are none, {CREDENTIALS_VARIABLE} is not set"
+"""The end of what is said of a credential outside of a unit of systemd's."""
 
 _CHUNK = 1 << 16
 
@@ -76,7 +78,7 @@ def _credential(name: str, environ: Mapping[str, str]) -> str:
     """systemd.exec(5): each credential is a file in a directory of the unit's own."""
     directory = environ.get(CREDENTIALS_VARIABLE)
     if not directory:
-        raise LookupError(f"credential {name}: there are none, {CREDENTIALS_VARIABLE} is not set")
+        raise LookupError(f"credential {name}: {NO_CREDENTIALS}")
     if "/" in name or name in (".", ".."):
         raise LookupError("the name of a credential holds no slash")
     return os.path.join(directory, name)
