@@ -5,12 +5,19 @@ from __future__ import annotations
 import mcp_types as types
 
 from .core.errors import INVALID_PARAMS, METHOD_NOT_FOUND, RESOURCE_NOT_FOUND_LEGACY, RpcError
+from .core.levels import LEVELS
 
 
 def no_paging(cursor: str | None, params: types.PaginatedRequestParams | None) -> None:
     """Raises ValueError where a page is asked for: each list has one."""
     if cursor is not None or params is not None:
         raise ValueError("lists are a single page: cursor and params are not supported")
+
+
+def only_levels(level: str) -> None:
+    """Raises ValueError where it is none of the protocol's levels."""
+    if level not in LEVELS:
+        raise ValueError(f"level must be one of {', '.join(LEVELS)}, not {level!r}")
 
 
 def error_result(message: str) -> types.CallToolResult:

@@ -21,7 +21,7 @@ import msgspec
 from pydantic import AnyUrl
 from pydantic_core import to_json, to_jsonable_python
 
-from .answers import error_result, is_unknown, mcp_error, no_paging, of_reading
+from .answers import error_result, is_unknown, mcp_error, no_paging, of_reading, only_levels
 from .callbacks import CallbackOptions, Callbacks, ElicitationFnT, ListRootsFnT, LoggingFnT, SamplingFnT
 from .capabilities import ServerCapabilities
 from .core.catalog import Kind
@@ -365,8 +365,9 @@ class MultiServerClient:
     async def set_logging_level(self, level: types.LoggingLevel) -> types.EmptyResult:
         """Have `logging_callback` told of what servers log from this level on, and the library's own logger too.
 
-        Raises mcp.MCPError, code -32602, where it is no level.
+        Raises ValueError where it is no level.
         """
+        only_levels(level)
         try:
             await self._ask("logging/setLevel", {"level": level})
         except RpcError as refused:
