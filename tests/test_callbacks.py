@@ -15,7 +15,7 @@ import pytest
 from mcp import MCPError
 from pydantic import FileUrl
 
-from mcp_multi_server import MultiServerClient, ServerRequestContext
+from mcp_multi_server import MultiServerClient, ServerRequestContext, SyncMultiServerClient
 
 from .e2e.entries import Entry, fixture
 from .library import SOON, Opened, both, journalled, owning, structured, until
@@ -339,6 +339,18 @@ async def test_a_logging_callback_that_fails_is_logged_and_gets_the_next_one(cap
             await log(client, "old", "info", number)
         await until(lambda: told == [0, 1])
     assert "the logging callback failed" in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["sampling", "elicitation", "list_roots", "logging"])
+@pytest.mark.parametrize("client", [MultiServerClient, SyncMultiServerClient])
+def test_what_cannot_be_called_is_refused_at_once(client: Any, kind: str) -> None:
+    with pytest.raises(TypeError, match=f"{kind}_callback must be callable, not int"):
+        client.from_dict({"mcpServers": {}}, **{f"{kind}_callback": 3})
+
+
+def test_only_what_can_be_called_can_be_told_of_changes() -> None:
+    with pytest.raises(TypeError, match="callback must be callable, not str"):
+        MultiServerClient.from_dict({"mcpServers": {}}).on_change("me")  # type: ignore[arg-type]  # that is the point
 
 
 @both

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from datetime import timedelta
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -157,7 +158,7 @@ def test_a_mirrored_method_takes_the_same_and_a_timeout_where_it_waits(name: str
         assert own.pop("callbacks").annotation == Unpack[SyncCallbackOptions]
     if inspect.iscoroutinefunction(getattr(MultiServerClient, name)):
         timeout = own.pop("timeout")
-        assert (timeout.default, timeout.annotation) == (None, float | None)
+        assert (timeout.default, timeout.annotation) == (None, float | timedelta | None)
     assert list(own.values()) == list(its.values())
     assert mirrored.return_annotation == original.return_annotation
 
