@@ -150,6 +150,25 @@ def test_a_server_that_goes_and_comes_back_is_found_again() -> None:
             again.stop()
 
 
+def test_a_call_waits_for_a_server_elsewhere_that_is_being_restarted() -> None:
+    """It takes no connection meanwhile, so nothing was sent, and nothing can have happened twice."""
+    server = HttpServer("--era", "modern")
+    url = server.url
+    again = None
+    try:
+        with Daemon({"one": {"url": url, "type": "http", "hold": 20}}) as daemon, daemon.legacy() as wire:
+            daemon.await_up("one")
+            server.stop()
+            id = wire.post("tools/call", {"name": "echo", "arguments": {"n": 1}})
+            assert not [one for one in wire.drain(quiet=0.5) if "id" in one], "no answer yet"
+            again = HttpServer("--era", "modern", port=int(url.split(":")[2].split("/")[0]))
+            assert wire.answer(id)["result"]["structuredContent"] == {"n": 1}
+    finally:
+        server.stop()
+        if again is not None:
+            again.stop()
+
+
 def test_an_address_that_refuses_us_is_parked_with_the_reason() -> None:
     server = HttpServer("--header", "authorization=Bearer right")
     try:

@@ -21,7 +21,7 @@ import anyio
 from mcp_multi_server.core.config import Config, ServerConfig, parse
 from mcp_multi_server.core.errors import Problem
 from mcp_multi_server.core.events import Event, InternalError
-from mcp_multi_server.core.jsonrpc import Buffer
+from mcp_multi_server.core.jsonrpc import Buffer, InvalidMessage, decode
 from mcp_multi_server.core.lifecycle import Failure, Lost, Reason, State
 from mcp_multi_server.core.plan import Plan
 from mcp_multi_server.runtime.connection import Connection
@@ -118,6 +118,11 @@ class Script:
         """The process ends."""
         assert self._receiver is not None
         self._receiver.lost(failure)
+
+    def lose(self, id: str, failure: Failure) -> None:
+        """The request with this id is lost on its way."""
+        assert self._receiver is not None
+        self._receiver.failed(int(id), failure)
 
     def say(self, line: str) -> None:
         """Send a line, whatever it is."""
@@ -476,6 +481,23 @@ class Fleet:
         assert config.command is not None
         async with self.scripts[config.command].open(receiver) as script:
             yield script
+
+
+def deepest() -> int:
+    """How deep a message may be nested, seen from here: Python versions differ by a factor of ten and more."""
+
+    def is_read(depth: int) -> bool:
+        try:
+            decode(b'{"jsonrpc":"2.0","id":1,"method":"x","params":{"a":%b%b}}' % (b"[" * depth, b"]" * depth))
+        except InvalidMessage:
+            return False
+        return True
+
+    low, high = 1, 200_000
+    while low + 1 < high:
+        middle = (low + high) // 2
+        low, high = (middle, high) if is_read(middle) else (low, middle)
+    return low
 
 
 def configured(scripts: Sequence[Script], daemon: Message | None = None) -> Config:

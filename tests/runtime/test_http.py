@@ -413,12 +413,12 @@ async def test_a_refused_connection_fails_each_call_and_nothing_else() -> None:
     async with connected(f"http://127.0.0.1:{port}/mcp") as client:
         for modern in (False, True):
             failure = await client.fail(modern=modern)
-            assert failure == Failure(Reason.UNREACHABLE, "connection refused")
+            assert failure == Failure(Reason.UNREACHABLE, "connection refused", unsent=True)
         assert not client.heard.losses
     with pytest.raises(Lost) as caught:
         async with connected(f"http://127.0.0.1:{port}/mcp", sse=True):
             pass
-    assert caught.value.failure == Failure(Reason.UNREACHABLE, "connection refused")
+    assert caught.value.failure == Failure(Reason.UNREACHABLE, "connection refused", unsent=True)
 
 
 async def test_a_restart_is_a_failed_call_in_the_modern_era_and_a_lost_session_in_the_legacy_one() -> None:
@@ -429,7 +429,8 @@ async def test_a_restart_is_a_failed_call_in_the_modern_era_and_a_lost_session_i
             await first.says("started stall")
             first.process.kill()
             first.process.wait()
-            assert (await modern.heard.failure(stalled)).reason is Reason.UNREACHABLE
+            lost = await modern.heard.failure(stalled)
+            assert (lost.reason, lost.unsent) == (Reason.UNREACHABLE, False)
             assert (await modern.fail(modern=True)).message == "connection refused"
             with serving(port=first.port):
                 assert (await modern.call("echo", {"n": 1}, modern=True))["structuredContent"] == {"n": 1}

@@ -65,11 +65,16 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a connection could not be made or ended. `permanent`: trying again soon cannot help."""
+    """Why a connection could not be made or ended, or a request was lost.
+
+    `permanent`: trying again soon cannot help. `unsent`: the request never left us, so that sending it is not sending
+    it twice.
+    """
 
     reason: Reason
     message: str
     permanent: bool = False
+    unsent: bool = False
 
 
 class Lost(Exception):

@@ -93,7 +93,9 @@ def decode(data: bytes) -> JsonObject:
     try:
         found = json.loads(text, object_pairs_hook=_object)
     except json.JSONDecodeError as failure:
-        raise _refused(f"line {failure.lineno}, column {failure.colno}: {_why_no_json(text, failure)}") from None
+        position, why = _why_no_json(text, failure)
+        line, column = text.count("\n", 0, position) + 1, position - text.rfind("\n", 0, position)
+        raise _refused(f"line {line}, column {column}: {why}") from None
     except ValueError:
         raise _refused("holds a number of too many digits") from None
     if not isinstance(found, JsonObject):
@@ -130,12 +132,15 @@ def _object(pairs: list[tuple[str, object]]) -> JsonObject:
     return made
 
 
-def _why_no_json(text: str, failure: json.JSONDecodeError) -> str:
+def _why_no_json(text: str, failure: json.JSONDecodeError) -> tuple[int, str]:
+    """Where the text stops being JSON, and why. Python 3.13 points at a comma too many, 3.11 behind it."""
+    comma = text.rfind(",", 0, failure.pos + 1)
+    closes = text[comma + 1 :].lstrip()[:1] in ("}", "]")
+    if comma >= 0 and closes and not text[comma + 1 : failure.pos].strip():
+        return comma, "a comma before a closing bracket is not JSON"
     if text.startswith(("//", "/*"), failure.pos):
-        return "comments are not JSON"
-    if text[failure.pos : failure.pos + 1] in ("}", "]") and text[: failure.pos].rstrip().endswith(","):
-        return "a comma before a closing bracket is not JSON"
-    return f"not JSON: {failure.msg[:1].lower()}{failure.msg[1:].removesuffix(' at')}"
+        return failure.pos, "comments are not JSON"
+    return failure.pos, f"not JSON: {failure.msg[:1].lower()}{failure.msg[1:].removesuffix(' at')}"
 
 
 def _refused(message: str) -> ConfigError:

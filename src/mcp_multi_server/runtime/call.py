@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import msgspec
 
@@ -23,19 +23,29 @@ from .conversation import Conversation
 from .request import Caller, Request
 from .tracing import Span, Tracer
 
-if TYPE_CHECKING:
-    from .asking import Asking
-
 LONGEST_FACTOR = 10
 """Progress renews a call's deadline, up to this multiple of its timeout in all."""
 THINKING = 600.0
 """Seconds that a client has for one question; meanwhile the deadline of its call stands still."""
 
 
+class Questions(Protocol):
+    """What a call uses of `Asking`."""
+
+    def inquire(self, call: Call, result: bytes) -> bool:
+        """Ask the client of a call what its server needs before it can answer; whether the result is such a need."""
+
+    def left(self, call: Call) -> None:
+        """A call has ended, and what was asked for its sake with it."""
+
+
 class Dispatcher(Protocol):
     """What a call uses of the router."""
 
-    asking: Asking
+    @property
+    def asking(self) -> Questions:
+        """All that servers ask."""
+
     held: dict[Call, str]
     """Calls that were not sent yet, with the server that they wait for."""
     time: Callable[[], float]
@@ -45,7 +55,12 @@ class Dispatcher(Protocol):
     def rename(self, route: Route, method: str) -> Callable[[str], str]:
         """How URIs in that server's results are made to lead back to it."""
 
-    def unavailable(self, connection: Connection, message: str, failure: Failure | None = None) -> RpcError:
+    def hold_on(self, call: Call, connection: Connection) -> bool:
+        """Have a call that was not sent wait a moment and be sent again; False where it has waited for long enough."""
+
+    def unavailable(
+        self, connection: Connection, message: str, failure: Failure | None = None, *, reason: str | None = None
+    ) -> RpcError:
         """The error for a call that its server could not answer."""
 
     def done(self, call: Call, error: str) -> None:
@@ -155,14 +170,17 @@ class Call:
 
     def fail(self, failure: Failure) -> None:
         """See Waiter."""
-        message = f"server {self.connection.name!r}: {failure.message}; the call may or may not have been carried out"
+        if failure.unsent and not self.is_parked and self.router.hold_on(self, self.connection):
+            return
+        became = "was not sent" if failure.unsent else "may or may not have been carried out"
+        message = f"server {self.connection.name!r}: {failure.message}; the call {became}"
         self.refuse(self.router.unavailable(self.connection, message, failure), "unavailable")
 
     def expire(self) -> None:
         """See Waiter."""
         seconds = self.router.time() - self.started
         message = f"server {self.connection.name!r} did not answer within {seconds:.3g} s"
-        self.refuse(self.router.unavailable(self.connection, message), "timeout")
+        self.refuse(self.router.unavailable(self.connection, message, reason="timeout"), "timeout")
 
     def progress(self, params: Members) -> None:
         """See Waiter: pass it on under the client's own token, and give the call more time."""

@@ -314,4 +314,6 @@ def _event_params(name: str, event: Event) -> dict[str, Any]:
     assert is_dataclass(event)
     at = datetime.now(UTC).isoformat(timespec="milliseconds")
     shown = {field.name: getattr(event, field.name) for field in fields(event) if field.name != "stderr_tail"}
+    if isinstance(failure := shown.get("failure"), Failure):
+        shown["failure"] = {name: getattr(failure, name) for name in ("reason", "message", "permanent")}
     return {"event": name, "at": at, **shown}

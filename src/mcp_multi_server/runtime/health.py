@@ -18,6 +18,7 @@ PROBE_EVERY = 15.0
 PROBE_SPREAD = 0.1
 PROBE_WHEN_DEGRADED = 2.0
 PROBE_DEADLINE = 5.0
+HUNG = Failure(Reason.HANG, f"missed {lifecycle.FALL} probes in a row")
 
 
 class Health:
@@ -65,13 +66,13 @@ class Health:
         """Probe a server that is idle, degraded or doubted; end the connection of one that hangs."""
         while True:
             await self._probe_is_due(conversation)
-            good = await _probe(conversation)
+            failure = await _probe(conversation)
             if conversation.loss is not None:
                 return
-            self._probed(good)
-            self._happen(lifecycle.Answered(probe=True) if good else lifecycle.Unanswered())
+            self._probed(failure is None)
+            self._happen(lifecycle.Answered(probe=True) if failure is None else lifecycle.Unanswered())
             if lifecycle.is_hung(self._status()):
-                conversation.lose(Failure(Reason.HANG, f"missed {lifecycle.FALL} probes in a row"))
+                conversation.lose(failure or HUNG)
 
     async def _probe_is_due(self, conversation: Conversation) -> None:
         """Wait until nothing else tells how the server is: it neither answers nor has been asked.
@@ -93,13 +94,15 @@ class Health:
         return doubted
 
 
-async def _probe(conversation: Conversation) -> bool:
-    """Whether the server answers at all; an error is an answer. Modern servers know no ping."""
+async def _probe(conversation: Conversation) -> Failure | None:
+    """Why the server does not answer, if it does not; an error is an answer. Modern servers know no ping."""
     is_modern = conversation.negotiated is not None and conversation.negotiated.era is Era.MODERN
     try:
         await conversation.ask("server/discover" if is_modern else "ping", {}, timeout=PROBE_DEADLINE)
     except RpcError:
-        return True
-    except (Lost, TimeoutError):
-        return False
-    return True
+        return None
+    except TimeoutError:
+        return HUNG
+    except Lost as lost:
+        return lost.failure
+    return None

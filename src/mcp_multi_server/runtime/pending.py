@@ -141,12 +141,12 @@ class Pending:
         self._timer = None
         now = self._loop.time()
         overdue = [id for id, waiter in self._rows.items() if waiter.deadline <= now]
+        if overdue:
+            self._late(max(overdue))  # before the waiters are told, whose errors tell what it means for the server
         for id in overdue:
             if (waiter := self.take(id)) is not None:
                 self._cancel(id, "deadline exceeded")
                 waiter.expire()
-        if overdue:
-            self._late(max(overdue))
         if self._rows:
             self._arm(min(waiter.deadline for waiter in self._rows.values()))
 

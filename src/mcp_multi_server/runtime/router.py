@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from ..core.catalog import Kind
@@ -33,6 +34,8 @@ METHODS = frozenset({"tools/call", "prompts/get", "resources/read", "completion/
 """What is forwarded to the server that owns the name or URI."""
 LONGEST_SHOWN = 200
 """Characters of a name in an error."""
+SEND_AGAIN_AFTER = 0.25
+"""Seconds until a call is tried again whose server took no connection."""
 LINKS_LOOKED_UP = 256
 """Links of one result whose way back is looked for, as each may mean a look at every template of every server."""
 
@@ -103,15 +106,29 @@ class Router:
 
         return lead_back
 
-    def unavailable(self, connection: Connection, message: str, failure: Failure | None = None) -> RpcError:
-        """The error for a call that its server could not answer: names it, its state and the next attempt."""
+    def hold_on(self, call: Call, connection: Connection) -> bool:
+        """See Dispatcher: a server elsewhere that takes no connection for a moment is away, whatever its state says."""
+        until, now = self._held_until(call, connection), self.time()
+        if now >= until:
+            return False
+        call.hold = self._call_at(min(now + SEND_AGAIN_AFTER, until), partial(self._release, call, may_hold=True))
+        self.held[call] = connection.name
+        return True
+
+    def unavailable(
+        self, connection: Connection, message: str, failure: Failure | None = None, *, reason: str | None = None
+    ) -> RpcError:
+        """The error for a call that its server could not answer: names it, its state and the next attempt.
+
+        `reason`: the call's own, where the server's state says nothing of it.
+        """
         status = connection.status
         why = failure or (None if status.state in ROUTED else status.failure)
         retry_at = None if status.next_attempt is None else self._wall(status.next_attempt)
         data = {
             "server": connection.name,
             "state": status.state.value,
-            "reason": why.reason.value if why else None,
+            "reason": why.reason.value if why else reason,
             "retryAt": retry_at,
         }
         return RpcError(INTERNAL_ERROR, message, data)
@@ -177,11 +194,13 @@ class Router:
         return True
 
     def _hold(self, call: Call, connection: Connection) -> None:
+        call.hold = self._call_at(self._held_until(call, connection), self._give_up, call)
+        self.held[call] = connection.name
+
+    def _held_until(self, call: Call, connection: Connection) -> float:
         hold = connection.config.hold
         seconds = self._snapshot().config.daemon.hold if hold is None else hold
-        until = call.started + min(seconds, connection.config.timeout)
-        call.hold = self._call_at(until, self._give_up, call)
-        self.held[call] = connection.name
+        return call.started + min(seconds, connection.config.timeout)
 
     def _release(self, call: Call, *, may_hold: bool) -> None:
         """Try once more to send a held call."""

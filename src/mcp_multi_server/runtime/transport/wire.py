@@ -10,7 +10,7 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 from urllib.request import getproxies, proxy_bypass
 
@@ -141,7 +141,12 @@ class Wire(httpx2.AsyncBaseTransport):
 
     async def _resume(self, request: httpx2.Request, posting: Posting) -> httpx2.Response:
         """An answer that broke off is asked for again, unless nobody waits for it any more."""
-        return httpx2.Response(410) if posting.done else await self._exchange(request, posting)
+        if posting.done:
+            return httpx2.Response(410)
+        response = await self._exchange(request, posting)
+        if posting.failure is not None:
+            posting.failure = replace(posting.failure, unsent=False)  # what is asked for again was sent before
+        return response
 
     async def _listen(self, request: httpx2.Request) -> httpx2.Response:
         """The standalone stream: opened for ever, but ever more slowly while it does not last."""
@@ -260,7 +265,8 @@ def media_type(response: httpx2.Response) -> str:
 def network_failure(error: httpx2.RequestError) -> Failure:
     """What a failed request means, in our words: those of the library may hold parts of the URL."""
     found = next((text for cause in _causes(error) for kind, text in _CAUSES if isinstance(cause, kind)), None)
-    return Failure(Reason.UNREACHABLE, found or "the connection broke")
+    unsent = isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.PoolTimeout)
+    return Failure(Reason.UNREACHABLE, found or "the connection broke", unsent=unsent)
 
 
 _CAUSES: tuple[tuple[type[BaseException], str], ...] = (
