@@ -99,7 +99,7 @@ def asking(*calls: tuple[str, dict[str, Any]]) -> Message:
 async def main() -> None:
     """Run the agent on a fresh shop."""
     with fresh_database():
-        async with MultiServerClient(CONFIG) as client:
+        async with MultiServerClient(CONFIG, strict_connect=True) as client:
             print(TASK)
             print(await run(client, TASK))
 

@@ -38,7 +38,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.in_process:
         with fresh_database():
-            asyncio.run(sell(MultiServerClient(CONFIG), options.sku))
+            asyncio.run(sell(MultiServerClient(CONFIG, strict_connect=True), options.sku))
         return
     try:
         asyncio.run(sell(MultiServerClient.connect(options.socket), options.sku))

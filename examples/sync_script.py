@@ -42,7 +42,7 @@ def show_offers(client: SyncMultiServerClient) -> None:
 
 def main() -> None:
     """Look around in a fresh shop."""
-    with fresh_database(), SyncMultiServerClient.from_config(CONFIG) as client:
+    with fresh_database(), SyncMultiServerClient.from_config(CONFIG, strict_connect=True) as client:
         print_capabilities_summary(client)
         show_shop(client)
         show_offers(client)

@@ -245,6 +245,14 @@ async def test_a_call_that_takes_too_long_is_given_up(
     await until(lambda: was_cancelled(client, tag))
 
 
+@pytest.mark.parametrize(("limit", "expected"), [("3", TypeError), (float("nan"), ValueError)])
+async def test_a_time_limit_that_is_none_is_refused_by_name(
+    client: MultiServerClient, limit: Any, expected: type[Exception]
+) -> None:
+    with pytest.raises(expected, match="read_timeout_seconds must be a number of seconds"):
+        await client.call_tool("echo", read_timeout_seconds=limit)
+
+
 async def test_a_cancelled_call_is_cancelled_at_its_server(client: MultiServerClient) -> None:
     call = asyncio.create_task(client.call_tool("slow", {"seconds": 30, "tag": "given up"}))
     await until(lambda: is_running(client, "given up"))

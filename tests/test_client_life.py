@@ -90,6 +90,34 @@ def test_a_dict_that_is_no_config_is_refused_at_once(config: dict[str, Any]) -> 
         MultiServerClient.from_dict(config)
 
 
+@pytest.mark.parametrize(
+    ("text", "field", "message"),
+    [
+        (
+            '{"mcpServers": {"a": {"command": "x", "env": {"TOKEN": "hunter2${env:NOT_SET_ANYWHERE}"}}}}',
+            ("mcpServers", "a", "env", "TOKEN"),
+            "environment variable NOT_SET_ANYWHERE is not set",
+        ),
+        ('{"mcpServers": {"a": {"command": "x"}, "a": {"command": "hunter2"}}}', ("mcpServers", "a"), "two servers of"),
+        ('{"mcpServers": {}, "daemon": {"hold": "hunter2"}}', ("daemon", "hold"), "must be a number"),
+    ],
+)
+async def test_what_only_we_refuse_is_an_error_of_the_same_class_and_shows_no_value(
+    tmp_path: Path, text: str, field: tuple[str, ...], message: str
+) -> None:
+    path = tmp_path / "servers.json"
+    path.write_text(text)
+    with pytest.raises(ValidationError, match=message) as refused:
+        await MultiServerClient(path).__aenter__()
+    assert [error["loc"] for error in refused.value.errors()] == [field]
+    assert "hunter2" not in str(refused.value) + repr(refused.value.errors())
+
+
+def test_a_dict_that_cannot_be_a_file_is_refused_as_a_config() -> None:
+    with pytest.raises(ValidationError, match=r"mcpServers\.a"):
+        MultiServerClient.from_dict({"mcpServers": {"a": object()}})
+
+
 async def test_models_make_a_config() -> None:
     entry = fixture("one")
     server = ServerConfig(command=entry["command"], args=entry["args"], start_timeout=20)
@@ -294,9 +322,16 @@ async def test_no_daemon_is_a_clear_error(tmp_path: Path) -> None:
     client = MultiServerClient.connect(str(path))
     before = Held()
     for _ in range(2):
-        with pytest.raises(ConnectionError, match=f"the daemon cannot be reached at {path}"):
+        with pytest.raises(ConnectionError, match=rf"the daemon cannot be reached at {path} \(No such file"):
             await client.__aenter__()
     await assert_nothing_more_than(before)
+
+
+@pytest.mark.parametrize(("name", "reason"), [("file", "Connection refused"), ("x" * 200, "path too long")])
+async def test_a_socket_that_is_none_says_why(tmp_path: Path, name: str, reason: str) -> None:
+    (tmp_path / name).touch()
+    with pytest.raises(ConnectionError, match=reason):
+        await MultiServerClient.connect(tmp_path / name).__aenter__()
 
 
 async def test_the_usual_socket_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -308,7 +343,7 @@ async def test_the_usual_socket_is_found(monkeypatch: pytest.MonkeyPatch) -> Non
 
 async def test_entering_waits_for_the_servers_that_a_daemon_is_starting() -> None:
     with Daemon({"slow": fixture("slow", "--delay", 1), **GONE}) as daemon:
-        async with MultiServerClient.connect(str(daemon.socket)) as client:
+        async with MultiServerClient.connect(daemon.socket) as client:
             assert states(client) == {"slow": "ready", "gone": "parked"}
             assert structured(await client.call_tool("echo"))["server"] == "slow"
 

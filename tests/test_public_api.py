@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import json
+import os
 import subprocess
 import sys
+from datetime import timedelta
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Unpack, get_type_hints
@@ -97,6 +101,23 @@ def test_each_public_name_is_there_and_explained(name: str) -> None:
     assert found.__doc__
 
 
+@pytest.mark.parametrize(
+    ("module", "names"),
+    {
+        "client": "MultiServerClient",
+        "config": "MCPServersConfig ServerConfig",
+        "sync_client": "SyncMultiServerClient",
+        "types": "ServerCapabilities",
+        "utils": "configure_logging extract_template_variables format_namespace_uri mcp_tools_to_openai_format "
+        "parse_namespace_uri print_capabilities_summary substitute_template_variables",
+    }.items(),
+)
+def test_names_are_found_in_the_modules_where_version_1_had_them(module: str, names: str) -> None:
+    found = import_module(f"mcp_multi_server.{module}")
+    for name in names.split():
+        assert getattr(found, name) is getattr(mcp_multi_server, name)
+
+
 def test_a_star_import_gives_the_public_names() -> None:
     given: dict[str, Any] = {}
     exec("from mcp_multi_server import *", given)
@@ -137,7 +158,7 @@ def test_a_mirrored_method_takes_the_same_and_a_timeout_where_it_waits(name: str
         assert own.pop("callbacks").annotation == Unpack[SyncCallbackOptions]
     if inspect.iscoroutinefunction(getattr(MultiServerClient, name)):
         timeout = own.pop("timeout")
-        assert (timeout.default, timeout.annotation) == (None, float | None)
+        assert (timeout.default, timeout.annotation) == (None, float | timedelta | None)
     assert list(own.values()) == list(its.values())
     assert mirrored.return_annotation == original.return_annotation
 
@@ -191,9 +212,27 @@ def test_the_package_says_that_it_is_typed() -> None:
     assert (Path(spec.submodule_search_locations[0]) / "py.typed").is_file()
 
 
-def test_a_program_that_uses_all_of_it_is_correctly_typed() -> None:
+def test_the_typed_program_uses_all_of_it() -> None:
     used = TYPED.read_text()
     assert [name for name in (*PUBLIC, *SIGNATURES, *PROPERTIES) if name not in used and name != "__init__"] == []
-    command = [sys.executable, "-m", "mypy", "--strict", "--no-error-summary", str(TYPED)]
-    checked = subprocess.run(command, capture_output=True, text=True, timeout=50, cwd=TESTS.parent, check=False)
-    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+@pytest.mark.parametrize("checker", [("mypy", "--strict", "--no-error-summary"), ("pyright",)], ids=lambda it: it[0])
+@pytest.mark.parametrize("mistake", [None, "MultiServerClient(3)", "ServerConfig(args=[4])", "mcp_multi_server.Nix"])
+def test_a_program_that_uses_all_of_it_is_correctly_typed(
+    checker: tuple[str, ...], mistake: str | None, tmp_path: Path
+) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(TYPED.read_text() + (f"\n\n{mistake}\n" if mistake else ""))
+    strict = {"typeCheckingMode": "strict", "venvPath": sys.prefix, "venv": "."}
+    (tmp_path / "pyrightconfig.json").write_text(json.dumps(strict))
+    checked = subprocess.run(
+        [sys.executable, "-m", *checker, str(program)],
+        capture_output=True,
+        text=True,
+        timeout=50,
+        cwd=tmp_path if checker == ("pyright",) else TESTS.parent,
+        env=os.environ | {"PYRIGHT_PYTHON_IGNORE_WARNINGS": "1"},  # it would ask the network for a newer version
+        check=False,
+    )
+    assert checked.returncode == (1 if mistake else 0), checked.stdout + checked.stderr

@@ -161,10 +161,13 @@ def test_every_method_answers(connected: Connected) -> None:
 
 
 @both
-def test_a_call_that_takes_too_long_raises_and_is_cancelled_at_its_server(connected: Connected) -> None:
+@pytest.mark.parametrize("timeout", [0.2, timedelta(milliseconds=200)], ids=["float", "timedelta"])
+def test_a_call_that_takes_too_long_raises_and_is_cancelled_at_its_server(
+    connected: Connected, timeout: float | timedelta
+) -> None:
     with connected(SERVERS) as client:
         with pytest.raises(TimeoutError, match=r"^tool 'slow' of server 'one' did not answer within 0\.2 s"):
-            client.call_tool("slow", {"seconds": 30, "tag": "late"}, timeout=0.2)
+            client.call_tool("slow", {"seconds": 30, "tag": "late"}, timeout=timeout)
         eventually(lambda: cancelled(client, "one") == ["late"], within=SOON, what="the server's knowing of the cancel")
 
 
@@ -445,6 +448,15 @@ def noting_its_end(file: Path) -> Entry:
 
 
 # --- beginnings ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("limit", "expected"), [("3", TypeError), (float("nan"), ValueError)])
+def test_a_timeout_that_is_none_is_refused_by_name(limit: Any, expected: type[Exception]) -> None:
+    with (
+        SyncMultiServerClient.from_dict({"mcpServers": {}}) as client,
+        pytest.raises(expected, match="timeout must be a number of seconds"),
+    ):
+        client.call_tool("x", timeout=limit)
 
 
 def test_one_config_is_needed() -> None:

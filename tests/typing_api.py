@@ -92,6 +92,7 @@ def log_now(params: LoggingMessageNotificationParams) -> None: ...
 async def asynchronous() -> None:
     server = ServerConfig(command="python", args=("-m", "server"), env={"A": "b"}, timeout=5)
     remote = ServerConfig(url="https://example.com/mcp", headers={"Authorization": "x"}, type="http", disabled=True)
+    ServerConfig(command="x", args=["-m"], include=["a*"], exclude=["b"], may_ask=["roots"], inherit_env=["C"])
     config = MCPServersConfig(mcpServers={"one": server, "two": remote})
     MultiServerClient()
     MultiServerClient("servers.json", strict_connect=True)

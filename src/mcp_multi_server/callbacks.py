@@ -107,6 +107,13 @@ class SyncCallbackOptions(TypedDict, total=False):
     logging_callback: SyncLoggingFnT | None
 
 
+def only_callable(**callbacks: object) -> None:
+    """Raises TypeError for what is given as a callback, and is none."""
+    for name, callback in callbacks.items():
+        if callback is not None and not callable(callback):
+            raise TypeError(f"{name} must be callable, not {type(callback).__name__}")
+
+
 @dataclass(frozen=True, slots=True)
 class Callbacks:
     """Those that a client has."""
@@ -115,6 +122,9 @@ class Callbacks:
     elicitation: ElicitationFnT | None = None
     list_roots: ListRootsFnT | None = None
     logging: LoggingFnT | None = None
+
+    def __post_init__(self) -> None:
+        only_callable(**{f"{name}_callback": getattr(self, name) for name in self.__slots__})
 
     @property
     def abilities(self) -> frozenset[str]:
@@ -131,6 +141,7 @@ class OffLoop:
 
     def options(self, given: SyncCallbackOptions) -> CallbackOptions:
         """Callbacks without await as callbacks of a MultiServerClient."""
+        only_callable(**given)
         return {
             "sampling_callback": self._of_two(given.get("sampling_callback")),
             "elicitation_callback": self._of_two(given.get("elicitation_callback")),

@@ -19,10 +19,10 @@ import anyio
 import mcp_types as types
 import msgspec
 from pydantic import AnyUrl
-from pydantic_core import to_json, to_jsonable_python
+from pydantic_core import to_jsonable_python
 
-from .answers import error_result, is_unknown, mcp_error, no_paging, of_reading
-from .callbacks import CallbackOptions, Callbacks, ElicitationFnT, ListRootsFnT, LoggingFnT, SamplingFnT
+from .answers import error_result, in_seconds, is_unknown, mcp_error, no_paging, of_reading, only_levels
+from .callbacks import CallbackOptions, Callbacks, ElicitationFnT, ListRootsFnT, LoggingFnT, SamplingFnT, only_callable
 from .capabilities import ServerCapabilities
 from .core.catalog import Kind
 from .core.errors import INTERNAL_ERROR, METHOD_NOT_FOUND, RpcError
@@ -33,7 +33,7 @@ from .logs import follow
 from .offers import Offers
 from .progress import ProgressFnT, delivery
 from .runtime.attachment import Attachment
-from .sources import Source, daemon, first, is_strict, load, own_fleet
+from .sources import Source, as_json, daemon, first, is_strict, load, own_fleet
 
 REATTACH_EVERY = 0.2
 REATTACH_WITHIN = 10.0
@@ -67,7 +67,7 @@ class MultiServerClient:
     ) -> None:
         self._config_path = os.path.abspath(config_path) if config_path else ""
         self._given: bytes | None = None
-        self._socket: str | None = None
+        self._socket: str | os.PathLike[str] | None = None
         self._attaches = False
         self._strict = is_strict(strict_connect)
         self._life: asyncio.Task[None] | None = None
@@ -102,12 +102,11 @@ class MultiServerClient:
     ) -> Self:
         """A client with servers of its own. Raises pydantic.ValidationError where the config is wrong."""
         client = cls("", strict_connect=strict_connect, **callbacks)
-        client._given = to_json(config_dict, by_alias=True)
-        load("", client._given)
+        client._given = as_json(config_dict)
         return client
 
     @classmethod
-    def connect(cls, socket: str | None = None, **callbacks: Unpack[CallbackOptions]) -> Self:
+    def connect(cls, socket: str | os.PathLike[str] | None = None, **callbacks: Unpack[CallbackOptions]) -> Self:
         """A client of the daemon, at this socket or where daemons usually listen."""
         client = cls("", **callbacks)
         client._attaches, client._socket = True, socket
@@ -272,6 +271,7 @@ class MultiServerClient:
 
     def on_change(self, callback: OnChange) -> None:
         """Have `callback` told, in this client's event loop, when lists or servers' states change."""
+        only_callable(callback=callback)
         self._watchers.append(callback)
 
     # -- what can be done ------------------------------------------------------------------------------------------
@@ -365,8 +365,9 @@ class MultiServerClient:
     async def set_logging_level(self, level: types.LoggingLevel) -> types.EmptyResult:
         """Have `logging_callback` told of what servers log from this level on, and the library's own logger too.
 
-        Raises mcp.MCPError, code -32602, where it is no level.
+        Raises ValueError where it is no level.
         """
+        only_levels(level)
         try:
             await self._ask("logging/setLevel", {"level": level})
         except RpcError as refused:
@@ -400,7 +401,7 @@ class MultiServerClient:
         progress: ProgressFnT | None = None,
     ) -> msgspec.Raw:
         """A request's result; raises RpcError."""
-        seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
+        seconds = in_seconds(timeout, "read_timeout_seconds")
         try:
             async with delivery(progress) as report:
                 with self._limits.within(seconds, partial(self._may_be_at, params.get("name"))):

@@ -11,7 +11,7 @@ DATE_FORMAT = "%Y-%m-%d %H:%M:%S"
 LEVELS = {
     "debug": logging.DEBUG,
     "info": logging.INFO,
-    "notice": logging.INFO,
+    "notice": logging.WARNING,
     "warning": logging.WARNING,
     "error": logging.ERROR,
 }

@@ -7,16 +7,17 @@ import json
 import logging
 import os
 import socket as sockets
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import anyio
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import PydanticCustomError, PydanticSerializationError, to_json
 
 from .core.config import Config, ServerConfig, parse
-from .core.errors import ConfigError
+from .core.errors import ConfigError, Problem
 from .core.events import Event, RequestDone
 from .core.paths import socket_candidates, temporary_directory
 from .runtime import config_file
@@ -68,7 +69,7 @@ def is_strict(given: bool | None) -> bool:
 def load(path: str, given: bytes | None) -> Config:
     """The config that was given, else the file's, with the errors that the original library raises.
 
-    Raises FileNotFoundError, json.JSONDecodeError, pydantic.ValidationError, ConfigError.
+    Raises FileNotFoundError, json.JSONDecodeError, pydantic.ValidationError.
     """
     if given is not None:
         text, directory = given, os.getcwd()
@@ -78,13 +79,42 @@ def load(path: str, given: bytes | None) -> Config:
     data = json.loads(text)
     try:
         config = parse(text, config_file.lookup_in(directory))
-    except ConfigError:
-        MCPServersConfig.model_validate(_with_servers(data))
-        raise
+    except ConfigError as unusable:
+        raise _refused(data, unusable.problems) from None
     if config.broken:
-        MCPServersConfig.model_validate(_with_servers(data))
-        raise ConfigError(tuple(problem for problems in config.broken.values() for problem in problems))
+        raise _refused(data, [problem for problems in config.broken.values() for problem in problems])
     return config
+
+
+def as_json(config: Mapping[str, Any]) -> bytes:
+    """A config that a program made, as the text of a file. Raises pydantic.ValidationError where it is wrong."""
+    try:
+        text: bytes = to_json(config, by_alias=True)
+    except PydanticSerializationError:
+        MCPServersConfig.model_validate(config)
+        raise
+    load("", text)
+    return text
+
+
+def _refused(data: Any, problems: Sequence[Problem]) -> ValidationError:
+    """What the original library raises for such a config; else an error of the same class with our problems."""
+    try:
+        MCPServersConfig.model_validate(_with_servers(data))
+    except ValidationError as wrong:
+        return wrong
+    return ValidationError.from_exception_data(
+        MCPServersConfig.__name__,
+        [
+            {
+                "type": PydanticCustomError("config", "{problem}", {"problem": problem.message}),
+                "loc": tuple(problem.field.split(".")) if problem.field else (),
+                "input": None,
+            }
+            for problem in problems
+        ],
+        hide_input=True,
+    )
 
 
 @asynccontextmanager
@@ -117,20 +147,22 @@ async def own_fleet(config: Config, path: str, *, is_strict: bool, abilities: fr
 
 
 @asynccontextmanager
-async def daemon(path: str | None) -> AsyncIterator[Source]:
+async def daemon(path: str | os.PathLike[str] | None) -> AsyncIterator[Source]:
     """Use the servers of the daemon at this socket. Raises ConnectionError where there is none."""
-    candidates = (path,) if path else _usual_sockets()
+    candidates = (os.fspath(path),) if path else _usual_sockets()
 
     async def dial() -> sockets.socket:
+        failures = []
         for candidate in candidates:
             connected = sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM | sockets.SOCK_NONBLOCK)
             try:
                 await asyncio.get_running_loop().sock_connect(connected, candidate)
-            except OSError:
+            except OSError as failure:
                 connected.close()
+                failures.append(f"{candidate} ({failure.strerror or failure})")
             else:
                 return connected
-        raise ConnectionError(f"the daemon cannot be reached at {' or '.join(candidates)}")
+        raise ConnectionError(f"the daemon cannot be reached at {' or '.join(failures)}")
 
     first: sockets.socket | None = await dial()
 

@@ -35,6 +35,7 @@ from mcp_types import (
 )
 from pydantic import AnyUrl
 
+from .answers import in_seconds
 from .callbacks import (
     OffLoop,
     SyncCallbackOptions,
@@ -68,8 +69,8 @@ class SyncMultiServerClient:
     thread, several at a time, also from one that runs an event loop (which then stands still for as long). What
     `on_change` and progress call runs in this client's own thread, and what blocks raises RuntimeError there; so does
     everything after `shutdown()` and in a forked child. The callbacks that answer servers, and the one for their log
-    messages, run in threads of their own: they may block, and use this client. Where `timeout` seconds are given and
-    over, the call is cancelled and raises TimeoutError.
+    messages, run in threads of their own: they may block, and use this client. Where `timeout`, seconds or a timedelta,
+    is given and over, the call is cancelled and raises TimeoutError.
     """
 
     def __init__(
@@ -121,7 +122,7 @@ class SyncMultiServerClient:
         return cls(config_dict=config_dict, strict_connect=strict_connect, **callbacks)
 
     @classmethod
-    def connect(cls, socket: str | None = None, **callbacks: Unpack[SyncCallbackOptions]) -> Self:
+    def connect(cls, socket: str | os.PathLike[str] | None = None, **callbacks: Unpack[SyncCallbackOptions]) -> Self:
         """See MultiServerClient; connects."""
         self = cls.__new__(cls)
         self._begin(MultiServerClient.connect(socket, **OffLoop().options(callbacks)))
@@ -212,7 +213,7 @@ class SyncMultiServerClient:
         arguments: dict[str, Any] | None = None,
         read_timeout_seconds: float | timedelta | None = None,
         progress_callback: ProgressFnT | None = None,
-        timeout: float | None = None,
+        timeout: float | timedelta | None = None,
         *,
         meta: dict[str, Any] | None = None,
         server_name: str | None = None,
@@ -228,7 +229,7 @@ class SyncMultiServerClient:
         )
 
     def read_resource(
-        self, uri: str | AnyUrl, server_name: str | None = None, timeout: float | None = None
+        self, uri: str | AnyUrl, server_name: str | None = None, timeout: float | timedelta | None = None
     ) -> ReadResourceResult:
         """See MultiServerClient."""
         client = self._client
@@ -243,7 +244,7 @@ class SyncMultiServerClient:
         name: str,
         arguments: dict[str, str] | None = None,
         server_name: str | None = None,
-        timeout: float | None = None,
+        timeout: float | timedelta | None = None,
     ) -> GetPromptResult:
         """See MultiServerClient."""
         client = self._client
@@ -258,7 +259,7 @@ class SyncMultiServerClient:
         ref: PromptReference | ResourceTemplateReference,
         argument: dict[str, str],
         context_arguments: dict[str, str] | None = None,
-        timeout: float | None = None,
+        timeout: float | timedelta | None = None,
     ) -> CompleteResult:
         """See MultiServerClient."""
         client = self._client
@@ -268,7 +269,7 @@ class SyncMultiServerClient:
             what=lambda: _named("completion of", ref.name if isinstance(ref, PromptReference) else ref.uri, None),
         )
 
-    def set_logging_level(self, level: LoggingLevel, timeout: float | None = None) -> EmptyResult:
+    def set_logging_level(self, level: LoggingLevel, timeout: float | timedelta | None = None) -> EmptyResult:
         """See MultiServerClient."""
         client = self._client
         return self._background.call(
@@ -321,20 +322,23 @@ class _Background:
                         self._connected.set_result(portal)
                         await anyio.sleep_forever()
 
-    def call(self, operation: Callable[[], Awaitable[T]], *, timeout: float | None, what: Callable[[], str]) -> T:
+    def call(
+        self, operation: Callable[[], Awaitable[T]], *, timeout: float | timedelta | None, what: Callable[[], str]
+    ) -> T:
         """What the operation returns or raises. Waits; what nobody waits for any longer is cancelled."""
         if get_ident() == self._thread.ident:
             raise RuntimeError(_OWN_LOOP)
+        seconds = in_seconds(timeout, "timeout")
         try:
             future = self._portal.start_task_soon(operation)
         except RuntimeError:  # it was shut down at this very moment
             raise RuntimeError(_SHUT_DOWN) from None
         try:
-            return future.result(timeout)
+            return future.result(seconds)
         except TimeoutError:
             if not future.cancel():  # it ended after all, or the error is its own
                 return future.result()
-            raise TimeoutError(f"{what()} did not answer within {timeout:g} s, the call was cancelled") from None
+            raise TimeoutError(f"{what()} did not answer within {seconds:g} s, the call was cancelled") from None
         except CancelledError:
             raise RuntimeError(_SHUT_DOWN_MEANWHILE) from None
         finally:

@@ -561,6 +561,16 @@ async def test_an_answer_that_broke_off_is_asked_for_again(bad: BadHttp) -> None
     assert [asked.method for asked in bad.asked] == ["POST", "GET"]
 
 
+async def test_what_was_sent_and_cannot_be_asked_for_again_does_not_pass_for_unsent(bad: BadHttp) -> None:
+    async with connected(bad.url("never-resumes")) as client:
+        id = client.send("ping")
+        await bad.until(lambda: bad.count("POST") == 1)
+        assert bad.server is not None
+        bad.server.close()
+        failure = await client.heard.failure(id)
+    assert failure == Failure(Reason.UNREACHABLE, "connection refused", unsent=False)
+
+
 async def test_a_cancelled_request_is_not_asked_for_again(bad: BadHttp) -> None:
     async with connected(bad.url("never-resumes")) as client:
         id = client.send("ping")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from fnmatch import fnmatchcase
@@ -169,7 +169,7 @@ class Catalog:
         """How many of a kind it holds."""
         return len(self.items[kind])
 
-    def filtered(self, include: tuple[str, ...] | None, exclude: tuple[str, ...]) -> Catalog:
+    def filtered(self, include: Sequence[str] | None, exclude: Sequence[str]) -> Catalog:
         """What case-sensitive globs leave of it; they meet names of tools and prompts, URIs of resources and templates.
 
         `include` None lets everything in; `exclude` is stronger.
@@ -183,7 +183,7 @@ class Catalog:
         return replace(self, items={kind: tuple(filter(passes, items)) for kind, items in self.items.items()})
 
 
-def _meets(item: Item, globs: tuple[str, ...]) -> bool:
+def _meets(item: Item, globs: Sequence[str]) -> bool:
     return any(fnmatchcase(item.name, glob) for glob in globs)
 
 

@@ -6,8 +6,8 @@ The descriptions end up in the JSON Schema that editors show.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Annotated, Literal, TypeAlias
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -125,8 +125,15 @@ Count: TypeAlias = Annotated[int, Field(ge=1, le=1_000_000), BeforeValidator(_no
 LineBytes: TypeAlias = Annotated[int, Field(ge=KIB, le=MAX_BYTES), BeforeValidator(_no_bool)]
 Account: TypeAlias = FullText | Annotated[StrictInt, Field(ge=0)]
 """A user or group: its name or its number."""
+Ability: TypeAlias = Literal["sampling", "elicitation", "roots"]
+if TYPE_CHECKING:  # programs give lists, of which pydantic makes tuples: a type checker knows nothing of that
+    Texts: TypeAlias = Sequence[Text]
+    Abilities: TypeAlias = Sequence[Ability]
+else:
+    Texts = tuple[Text, ...]
+    Abilities = tuple[Ability, ...]
 InheritEnv: TypeAlias = Annotated[
-    Annotated[tuple[Text, ...], Tag("list")] | Annotated[Literal["all"], Tag("word")], Discriminator(_list_or_word)
+    Annotated[Texts, Tag("list")] | Annotated[Literal["all"], Tag("word")], Discriminator(_list_or_word)
 ]
 
 
@@ -162,7 +169,7 @@ class ServerConfig(Settings):
         description="Program that speaks MCP on its standard input and output: a path, or a name to find on PATH.",
         examples=["uvx"],
     )
-    args: tuple[Text, ...] = Field(
+    args: Texts = Field(
         default=(), description="Arguments of the program, one a string; no shell reads them.", repr=False
     )
     env: Mapping[Annotated[str, AfterValidator(_variable_name)], Text] = Field(
@@ -214,12 +221,12 @@ class ServerConfig(Settings):
     refresh_interval: Timeout = Field(
         default=300.0, description="Seconds after which the server's lists are read again, where it does not say."
     )
-    include: tuple[Text, ...] | None = Field(
+    include: Texts | None = Field(
         default=None,
         description="Glob patterns: of the names that the server offers, only matching ones are passed on.",
         examples=[["git_*"]],
     )
-    exclude: tuple[Text, ...] = Field(
+    exclude: Texts = Field(
         default=(),
         description="Glob patterns of names that are not passed on; stronger than `include`.",
         examples=[["*_delete"]],
@@ -229,7 +236,7 @@ class ServerConfig(Settings):
         description="Stands for the server in qualified names (prefix__tool). Default: its name, with _ for what is "
         "neither letter, digit, _ nor -.",
     )
-    may_ask: tuple[Literal["sampling", "elicitation", "roots"], ...] | None = Field(
+    may_ask: Abilities | None = Field(
         default=None,
         description="What a server of the legacy era may ask of the clients whose calls it serves, if they can: "
         "sampling, elicitation, roots. Default: the first two; roots make some servers forget the directories in "
