@@ -150,9 +150,10 @@ def test_a_server_that_goes_and_comes_back_is_found_again() -> None:
             again.stop()
 
 
-def test_a_call_waits_for_a_server_elsewhere_that_is_being_restarted() -> None:
-    """It takes no connection meanwhile, so nothing was sent, and nothing can have happened twice."""
-    server = HttpServer("--era", "modern")
+@pytest.mark.parametrize("era", ["modern", "legacy"])
+def test_a_call_waits_for_a_server_elsewhere_that_is_being_restarted(era: str) -> None:
+    """It takes no connection meanwhile, and then no session of before; so nothing can have happened twice."""
+    server = HttpServer("--era", era)
     url = server.url
     again = None
     try:
@@ -161,7 +162,7 @@ def test_a_call_waits_for_a_server_elsewhere_that_is_being_restarted() -> None:
             server.stop()
             id = wire.post("tools/call", {"name": "echo", "arguments": {"n": 1}})
             assert not [one for one in wire.drain(quiet=0.5) if "id" in one], "no answer yet"
-            again = HttpServer("--era", "modern", port=int(url.split(":")[2].split("/")[0]))
+            again = HttpServer("--era", era, port=int(url.split(":")[2].split("/")[0]))
             assert wire.answer(id)["result"]["structuredContent"] == {"n": 1}
     finally:
         server.stop()

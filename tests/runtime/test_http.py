@@ -397,7 +397,9 @@ async def test_a_refusal_ends_the_connection_once(bad: BadHttp, path: str, reaso
         failure = await client.heard.loss()
         assert (failure.reason, failure.permanent) == (reason, permanent)
     assert len(client.heard.losses) == 1
-    assert not client.heard.failures
+    refused = list(client.heard.failures.values())
+    assert refused == ([Failure(reason, failure.message, undone=True)] if reason is Reason.SESSION else [])
+    assert not failure.undone, "of a request that is open besides nobody knows"
     assert len(client.heard.lines) == answered
 
 
@@ -413,12 +415,12 @@ async def test_a_refused_connection_fails_each_call_and_nothing_else() -> None:
     async with connected(f"http://127.0.0.1:{port}/mcp") as client:
         for modern in (False, True):
             failure = await client.fail(modern=modern)
-            assert failure == Failure(Reason.UNREACHABLE, "connection refused", unsent=True)
+            assert failure == Failure(Reason.UNREACHABLE, "connection refused", undone=True)
         assert not client.heard.losses
     with pytest.raises(Lost) as caught:
         async with connected(f"http://127.0.0.1:{port}/mcp", sse=True):
             pass
-    assert caught.value.failure == Failure(Reason.UNREACHABLE, "connection refused", unsent=True)
+    assert caught.value.failure == Failure(Reason.UNREACHABLE, "connection refused", undone=True)
 
 
 async def test_a_restart_is_a_failed_call_in_the_modern_era_and_a_lost_session_in_the_legacy_one() -> None:
@@ -430,7 +432,7 @@ async def test_a_restart_is_a_failed_call_in_the_modern_era_and_a_lost_session_i
             first.process.kill()
             first.process.wait()
             lost = await modern.heard.failure(stalled)
-            assert (lost.reason, lost.unsent) == (Reason.UNREACHABLE, False)
+            assert (lost.reason, lost.undone) == (Reason.UNREACHABLE, False)
             assert (await modern.fail(modern=True)).message == "connection refused"
             with serving(port=first.port):
                 assert (await modern.call("echo", {"n": 1}, modern=True))["structuredContent"] == {"n": 1}
@@ -568,7 +570,7 @@ async def test_what_was_sent_and_cannot_be_asked_for_again_does_not_pass_for_uns
         assert bad.server is not None
         bad.server.close()
         failure = await client.heard.failure(id)
-    assert failure == Failure(Reason.UNREACHABLE, "connection refused", unsent=False)
+    assert failure == Failure(Reason.UNREACHABLE, "connection refused", undone=False)
 
 
 async def test_a_cancelled_request_is_not_asked_for_again(bad: BadHttp) -> None:

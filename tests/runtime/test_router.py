@@ -584,7 +584,7 @@ async def test_a_call_that_never_left_us_is_sent_again_until_its_server_takes_it
             sent = await server.got("tools/call", number=nth)
             assert params_of(sent)["name"] == "echo"
             assert params_of(sent)["_meta"]["progressToken"] == json.loads(sent)["id"]
-            server.lose(member(sent, "id"), Failure(Reason.UNREACHABLE, "connection refused", unsent=True))
+            server.lose(member(sent, "id"), Failure(Reason.UNREACHABLE, "connection refused", undone=True))
             assert running.router.held
         sent = await server.got("tools/call", number=3)
         server.answer(member(sent, "id"), result='{"content":[]}')
@@ -592,19 +592,19 @@ async def test_a_call_that_never_left_us_is_sent_again_until_its_server_takes_it
         assert len([event for event in running.events if isinstance(event, RequestDone) and event.server]) == 1
 
 
-@pytest.mark.parametrize("unsent", [True, False])
-async def test_a_call_that_is_lost_for_good_says_whether_it_was_sent(unsent: bool) -> None:
+@pytest.mark.parametrize("undone", [True, False])
+async def test_a_call_that_is_lost_for_good_says_whether_it_was_sent(undone: bool) -> None:
     server = mute(entry={"hold": 0.1})
     async with fleet(server) as running:
         client = await running.legacy()
         await client.post("tools/call", {"name": "echo"})
-        refused = Failure(Reason.UNREACHABLE, "connection refused", unsent=unsent)
-        for nth in (1, 2) if unsent else (1,):
+        refused = Failure(Reason.UNREACHABLE, "connection refused", undone=undone)
+        for nth in (1, 2) if undone else (1,):
             sent = await server.got("tools/call", number=nth)
             server.lose(member(sent, "id"), refused)
         error = json.loads(await client.answer_line())["error"]
-        assert ("was not sent" in error["message"]) == unsent
-        assert ("may or may not have been carried out" in error["message"]) == (not unsent)
+        assert ("was not carried out" in error["message"]) == undone
+        assert ("may or may not have been carried out" in error["message"]) == (not undone)
         assert error["data"]["reason"] == "unreachable"
         assert not running.router.held
 
@@ -615,7 +615,7 @@ async def test_a_call_that_waits_to_be_sent_again_can_be_cancelled() -> None:
         client = await running.legacy()
         await client.post("tools/call", {"name": "echo"}, id=7)
         sent = await server.got("tools/call")
-        server.lose(member(sent, "id"), Failure(Reason.UNREACHABLE, "connection refused", unsent=True))
+        server.lose(member(sent, "id"), Failure(Reason.UNREACHABLE, "connection refused", undone=True))
         await client.notify("notifications/cancelled", {"requestId": 7})
         done = await running.event(RequestDone, lambda event: event.method == "tools/call")
         assert done.error == "cancelled"

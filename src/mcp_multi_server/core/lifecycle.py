@@ -67,14 +67,14 @@ class Reason(StrEnum):
 class Failure:
     """Why a connection could not be made or ended, or a request was lost.
 
-    `permanent`: trying again soon cannot help. `unsent`: the request never left us, so that sending it is not sending
-    it twice.
+    `permanent`: trying again soon cannot help. `undone`: it is certain that the request was not carried out, as it
+    never left us or was refused for want of a session; so it may be sent again.
     """
 
     reason: Reason
     message: str
     permanent: bool = False
-    unsent: bool = False
+    undone: bool = False
 
 
 class Lost(Exception):

@@ -56,7 +56,7 @@ class Dispatcher(Protocol):
         """How URIs in that server's results are made to lead back to it."""
 
     def hold_on(self, call: Call, connection: Connection) -> bool:
-        """Have a call that was not sent wait a moment and be sent again; False where it has waited for long enough."""
+        """Have a call that was not carried out wait a moment and be sent again; False where its hold is over."""
 
     def unavailable(
         self, connection: Connection, message: str, failure: Failure | None = None, *, reason: str | None = None
@@ -170,9 +170,9 @@ class Call:
 
     def fail(self, failure: Failure) -> None:
         """See Waiter."""
-        if failure.unsent and not self.is_parked and self.router.hold_on(self, self.connection):
+        if failure.undone and not self.is_parked and self.router.hold_on(self, self.connection):
             return
-        became = "was not sent" if failure.unsent else "may or may not have been carried out"
+        became = "was not carried out" if failure.undone else "may or may not have been carried out"
         message = f"server {self.connection.name!r}: {failure.message}; the call {became}"
         self.refuse(self.router.unavailable(self.connection, message, failure), "unavailable")
 

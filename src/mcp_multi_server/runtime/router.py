@@ -35,7 +35,7 @@ METHODS = frozenset({"tools/call", "prompts/get", "resources/read", "completion/
 LONGEST_SHOWN = 200
 """Characters of a name in an error."""
 SEND_AGAIN_AFTER = 0.25
-"""Seconds until a call is tried again whose server took no connection."""
+"""Seconds until a call is tried again whose server took no connection, or knew its session no more."""
 LINKS_LOOKED_UP = 256
 """Links of one result whose way back is looked for, as each may mean a look at every template of every server."""
 
@@ -107,7 +107,7 @@ class Router:
         return lead_back
 
     def hold_on(self, call: Call, connection: Connection) -> bool:
-        """See Dispatcher: a server elsewhere that takes no connection for a moment is away, whatever its state says."""
+        """See Dispatcher: a server elsewhere that is being restarted is away, whatever its state says."""
         until, now = self._held_until(call, connection), self.time()
         if now >= until:
             return False

@@ -44,7 +44,7 @@ from ...core.jsonrpc import Buffer
 from ...core.lifecycle import Failure, Lost, Reason, http_failure
 from . import Receiver
 from .outbox import Gate, Outbox, Posting, cancelled_id, posted, while_wanted
-from .wire import FORGOTTEN, NOTIFY_TIMEOUT, STOP_TIMEOUT, HttpSpec, Wire, client, network, network_failure
+from .wire import FORGOTTEN, NOTIFY_TIMEOUT, REFUSED, STOP_TIMEOUT, HttpSpec, Wire, client, network, network_failure
 
 __all__ = ["HttpSpec", "ServerSentEvents", "StreamableHttp", "open_http", "open_sse"]
 
@@ -159,7 +159,9 @@ class StreamableHttp:
             self._outbox.fail(posting, failure)
             return
         if self._wire.session and _is_session_error(message):
+            self._outbox.fail(posting, REFUSED)
             self._gate.lost(FORGOTTEN)
+            return
         if self._outbox.settle(posting):
             message.id = posting.id
             self._gate.line(self._learn(posting.message.method, message))

@@ -47,6 +47,7 @@ asks (after a second, for ever), then after 2, 4, 8 … LISTEN_PAUSE seconds."""
 SESSION_ID = "mcp-session-id"
 GIVEN_UP = Failure(Reason.UNREACHABLE, "given up")
 FORGOTTEN = Failure(Reason.SESSION, "the server forgot the session")
+REFUSED = replace(FORGOTTEN, undone=True)
 _SESSION_GONE = re.compile(r"session|not initialized", re.IGNORECASE)
 _FRAMING = frozenset({"content-encoding", "content-length", "transfer-encoding"})
 _TLS = httpx2.create_ssl_context()
@@ -124,7 +125,7 @@ class Wire(httpx2.AsyncBaseTransport):
 
     async def _exchange(self, request: httpx2.Request, posting: Posting) -> httpx2.Response:
         response, failure = await self._fetch(request, posting)
-        posting.failure = failure or self._judge(request, response)
+        posting.failure = failure or self._judge(request, response, posting)
         return response
 
     async def _deliver(self, request: httpx2.Request) -> None:
@@ -145,7 +146,7 @@ class Wire(httpx2.AsyncBaseTransport):
             return httpx2.Response(410)
         response = await self._exchange(request, posting)
         if posting.failure is not None:
-            posting.failure = replace(posting.failure, unsent=False)  # what is asked for again was sent before
+            posting.failure = replace(posting.failure, undone=False)  # what is asked for again was sent before
         return response
 
     async def _listen(self, request: httpx2.Request) -> httpx2.Response:
@@ -193,7 +194,9 @@ class Wire(httpx2.AsyncBaseTransport):
         headers = [(name, text) for name, text in response.headers.multi_items() if name.lower() not in _FRAMING]
         return httpx2.Response(response.status_code, headers=headers, content=bytes(body)), None
 
-    def _judge(self, request: httpx2.Request, response: httpx2.Response) -> Failure | None:
+    def _judge(
+        self, request: httpx2.Request, response: httpx2.Response, posting: Posting | None = None
+    ) -> Failure | None:
         """Why a response holds no JSON-RPC message; tells the gate where it means the end of the connection."""
         status = response.status_code
         if status < 400:
@@ -201,6 +204,8 @@ class Wire(httpx2.AsyncBaseTransport):
         self._refused(status)
         fault = _rpc_fault(response)
         if SESSION_ID in request.headers and _says_forgotten(status, fault):
+            if posting is not None and posting.id is not None and request.method == "POST":
+                self._gate.failed(posting.id, REFUSED)  # of this one request it is certain; what else is open, is not
             self._gate.lost(FORGOTTEN)
         elif status in (401, 403):
             self._gate.lost(http_failure(status))
@@ -265,8 +270,8 @@ def media_type(response: httpx2.Response) -> str:
 def network_failure(error: httpx2.RequestError) -> Failure:
     """What a failed request means, in our words: those of the library may hold parts of the URL."""
     found = next((text for cause in _causes(error) for kind, text in _CAUSES if isinstance(cause, kind)), None)
-    unsent = isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.PoolTimeout)
-    return Failure(Reason.UNREACHABLE, found or "the connection broke", unsent=unsent)
+    undone = isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.PoolTimeout)
+    return Failure(Reason.UNREACHABLE, found or "the connection broke", undone=undone)
 
 
 _CAUSES: tuple[tuple[type[BaseException], str], ...] = (
