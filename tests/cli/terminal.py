@@ -16,7 +16,11 @@ from contextlib import contextmanager
 
 from .wire import COMMAND, DEADLINE, environment
 
-_PIECE = re.compile(r"\x1b\[(?P<words>[0-9;?]*)(?P<final>[A-Za-z])|(?P<control>[\r\n])|(?P<text>[^\x1b\r\n]+)")
+_PIECE = re.compile(
+    r"\x1b\[(?P<words>[0-9;?]*)(?P<final>[A-Za-z])|(?P<cut>\x1b(?:\[[0-9;?]*)?(?=\x1b))"
+    r"|(?P<control>[\r\n])|(?P<text>[^\x1b\r\n]+)"
+)
+"""`cut`: the beginning of a sequence that another one cuts off, as Ctrl-C in the midst of drawing does (ECMA-48)."""
 
 
 class Screen:
@@ -40,7 +44,7 @@ class Screen:
                 self._write(found["text"])
             elif found["control"]:
                 self._column, self._row = 0, self._row + (found["control"] == "\n")
-            else:
+            elif not found["cut"]:
                 self._obey(found["final"], found["words"])
         assert len(drawn) - at < 20, f"not understood: {drawn[at:][:40]!r}"
         return drawn[at:]
