@@ -237,7 +237,7 @@ def test_orphans_that_end_by_themselves_do_not_stay_as_zombies() -> None:
         assert daemon.server("one")["restarts"] == 0
 
 
-def test_fifty_restarts_cost_no_process_no_descriptor_and_no_thread() -> None:
+def test_twenty_restarts_cost_no_process_no_descriptor_and_no_thread() -> None:
     def usage() -> dict[str, int]:
         of = f"/proc/{daemon.pid}"
         below = descendants(daemon.pid)
@@ -254,7 +254,7 @@ def test_fifty_restarts_cost_no_process_no_descriptor_and_no_thread() -> None:
         for _ in range(3):
             daemon.control("restart", {"server": "one"})
         before = usage()
-        for _ in range(50):
+        for _ in range(20):
             assert daemon.control("restart", {"server": "one"})["state"] == "ready"
         eventually(is_no_more, within=10, what=f"no more than {before}")
         eventually(lambda: not zombies(daemon), what="no zombie")
