@@ -43,6 +43,13 @@ async def fleet_of(machine: Machine, config: Config, *, seed: int) -> AsyncItera
         yield fleet
 
 
+def newest(fleet: Fleet) -> int:
+    """The id of the call that was made last."""
+    conversation = fleet["a"].live
+    assert conversation is not None
+    return conversation.pending.newest
+
+
 async def back(fleet: Fleet, *servers: str) -> None:
     """Wait until these are ready, for no longer than the longest pause between two attempts."""
     with anyio.fail_after(361):
@@ -166,6 +173,26 @@ def test_a_server_that_leaves_calls_unanswered_is_degraded_at_the_first_deadline
             assert fleet["a"].status.failure.reason is Reason.HANG
             assert [call.told for call in calls] == [["expired"]] * 3 + [["missed 3 probes in a row"]]
             await back(fleet, "a")
+
+    run(scenario())
+
+
+def test_a_server_that_lost_some_requests_and_answers_others_is_ready_again_soon() -> None:
+    async def scenario() -> None:
+        machine = Machine(a=Scripted(legacy()))
+        async with fleet_of(machine, config_of({"a": entry("a")}), seed=7) as fleet:
+            await fleet.until(a="ready")
+            for _ in range(lifecycle.TRANSPORT_FAILURES):
+                lost = open_call(fleet)
+                machine["a"].server.receiver.failed(newest(fleet), GONE)
+                assert lost.told == [GONE.message]
+            assert fleet.states() == {"a": "degraded"}
+            for _ in range(50):
+                quick = open_call(fleet)
+                machine["a"].server.say({"jsonrpc": "2.0", "id": newest(fleet), "result": {}})
+                assert quick.told == ["{}"]
+                await anyio.sleep(0.1)
+            assert fleet.states() == {"a": "ready"}
 
     run(scenario())
 

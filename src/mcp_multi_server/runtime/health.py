@@ -55,6 +55,8 @@ class Health:
             self._happen(lifecycle.Answered())  # what failed before was not in a row with this
         self._request_failed_at = self._loop.time()
         self._happen(lifecycle.TransportFailed())
+        if self._status().state is State.DEGRADED:
+            self.doubt()
 
     def request_unanswered(self) -> None:
         """A request was not answered by its deadline, nor was anything else since it was sent: as good as a probe."""
