@@ -182,6 +182,7 @@ def test_a_server_that_lost_some_requests_and_answers_others_is_ready_again_soon
         machine = Machine(a=Scripted(legacy()))
         async with fleet_of(machine, config_of({"a": entry("a")}), seed=7) as fleet:
             await fleet.until(a="ready")
+            await anyio.sleep(1)
             for _ in range(lifecycle.TRANSPORT_FAILURES):
                 lost = open_call(fleet)
                 machine["a"].server.receiver.failed(newest(fleet), GONE)
