@@ -22,7 +22,7 @@ install-user:  ## install or upgrade it as a service of your own
 # A directory of its own, so that nothing is left behind and no other run on the machine is disturbed.
 test: $(VENV)/.dev tests/node_modules/.installed tests/wheels/.downloaded  ## run all tests
 	base=$$(mktemp -d) && trap 'rm -rf "$$base"' EXIT && \
-		$(BIN)/python -m pytest -n 4 --dist loadfile --basetemp="$$base/t" $(PYTEST)
+		$(BIN)/python -m pytest -n 3 --dist loadfile --basetemp="$$base/t" $(PYTEST)
 
 lint: $(VENV)/.dev  ## style, types, import rules
 	$(BIN)/ruff check
