@@ -247,7 +247,7 @@ def _failures_of(replacements: Iterable[Replacement]) -> Iterator[Problem]:
             yield Problem(f"mcpServers.{server.name}", failure.message, server.name)
         elif failure is not None:
             goes_on = "it is tried again" if server.standing else "the old server goes on"
-            yield Problem(f"mcpServers.{server.name}", f"not ready: {failure.message}; {goes_on}", server.name)
+            yield Problem(f"mcpServers.{server.name}", f"its new server: {failure.message}; {goes_on}", server.name)
 
 
 def problems_of(config: Config) -> tuple[Problem, ...]:
