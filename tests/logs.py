@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from mcp_multi_server.runtime.log_lines import LOG, installed
+from mcp_multi_server.telemetry.log_lines import LOG, installed
 
 
 @contextmanager

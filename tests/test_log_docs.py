@@ -15,6 +15,8 @@ from typing import TypeAlias, get_args
 import pytest
 
 from mcp_multi_server.cli.commands import cli
+from mcp_multi_server.clients.control import EVENT_NAMES
+from mcp_multi_server.clients.streams import BATCH_EVERY, BATCH_LINES
 from mcp_multi_server.core.errors import Problem
 from mcp_multi_server.core.events import (
     CatalogRead,
@@ -44,11 +46,9 @@ from mcp_multi_server.core.events import (
     Woke,
 )
 from mcp_multi_server.core.lifecycle import Failure, Reason, State
-from mcp_multi_server.runtime import log_lines, telemetry
-from mcp_multi_server.runtime.control import EVENT_NAMES
-from mcp_multi_server.runtime.log_lines import configure
-from mcp_multi_server.runtime.streams import BATCH_EVERY, BATCH_LINES
-from mcp_multi_server.runtime.telemetry import Telemetry
+from mcp_multi_server.telemetry import log, log_lines
+from mcp_multi_server.telemetry.log import LogObserver
+from mcp_multi_server.telemetry.log_lines import configure
 from tests.logs import log_as_it_was
 
 ROOT = Path(__file__).parent.parent
@@ -118,7 +118,7 @@ def written() -> Iterator[list[dict[str, object]]]:
 
     with log_as_it_was():
         configure("debug", "json", fd=writer)
-        observe = Telemetry(clock=lambda: now[0])
+        observe = LogObserver(clock=lambda: now[0])
         for event in EVERYTHING:
             observe(event)
         read()
@@ -155,7 +155,7 @@ def test_the_table_of_log_events_is_what_is_written(written: list[dict[str, obje
 
 def test_every_name_that_the_code_has_for_a_line_is_in_the_table() -> None:
     documented = {name.strip("`") for name, *_ in rows("Every event")}
-    source = "".join(Path(str(module.__file__)).read_text() for module in (telemetry, log_lines))
+    source = "".join(Path(str(module.__file__)).read_text() for module in (log, log_lines))
     assert set(
         re.findall(r'"((?:daemon|server|catalog|collision|client|config|request|processes|log|internal)\.\w+)"', source)
     ) <= (documented)
@@ -169,7 +169,7 @@ def test_the_table_of_the_events_that_can_be_followed_is_current() -> None:
 
 def test_the_numbers_in_the_docs_are_those_of_the_code() -> None:
     assert f"{BATCH_LINES / BATCH_EVERY:,.0f} lines a second" in LOGS
-    limits = {kind.__name__: rate for kind, (rate, _) in telemetry._LIMITED.items()}
+    limits = {kind.__name__: rate for kind, (rate, _) in log._LIMITED.items()}
     assert limits == {"Stderr": 20, "InvalidLine": 5, "Rejected": 5, "ClientConnected": 20, "ClientGone": 20}
     assert "20 lines a second for each server's stderr, 5 for its invalid lines, 20 for\n  clients" in LOGS
     assert f"after a burst of {log_lines.BURST:g}" in LOGS

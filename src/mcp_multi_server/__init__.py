@@ -9,20 +9,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .callbacks import ServerRequestContext
-    from .capabilities import ServerCapabilities
-    from .client import MultiServerClient
     from .core.settings import ServerConfig
-    from .formats import (
+    from .library.callbacks import ServerRequestContext
+    from .library.capabilities import ServerCapabilities
+    from .library.client import MultiServerClient
+    from .library.formats import (
         mcp_tools_to_anthropic_format,
         mcp_tools_to_gemini_format,
         mcp_tools_to_openai_format,
         print_capabilities_summary,
     )
-    from .logs import configure_logging
-    from .sources import MCPServersConfig
-    from .sync_client import SyncMultiServerClient
-    from .uris import (
+    from .library.logs import configure_logging
+    from .library.sources import MCPServersConfig
+    from .library.sync_client import SyncMultiServerClient
+    from .library.uris import (
         extract_template_variables,
         format_namespace_uri,
         parse_namespace_uri,
@@ -50,21 +50,21 @@ __all__ = [
 ]
 
 _HOMES = {
-    "MCPServersConfig": "sources",
-    "MultiServerClient": "client",
-    "ServerCapabilities": "capabilities",
+    "MCPServersConfig": "library.sources",
+    "MultiServerClient": "library.client",
+    "ServerCapabilities": "library.capabilities",
     "ServerConfig": "core.settings",
-    "ServerRequestContext": "callbacks",
-    "SyncMultiServerClient": "sync_client",
-    "configure_logging": "logs",
-    "extract_template_variables": "uris",
-    "format_namespace_uri": "uris",
-    "mcp_tools_to_anthropic_format": "formats",
-    "mcp_tools_to_gemini_format": "formats",
-    "mcp_tools_to_openai_format": "formats",
-    "parse_namespace_uri": "uris",
-    "print_capabilities_summary": "formats",
-    "substitute_template_variables": "uris",
+    "ServerRequestContext": "library.callbacks",
+    "SyncMultiServerClient": "library.sync_client",
+    "configure_logging": "library.logs",
+    "extract_template_variables": "library.uris",
+    "format_namespace_uri": "library.uris",
+    "mcp_tools_to_anthropic_format": "library.formats",
+    "mcp_tools_to_gemini_format": "library.formats",
+    "mcp_tools_to_openai_format": "library.formats",
+    "parse_namespace_uri": "library.uris",
+    "print_capabilities_summary": "library.formats",
+    "substitute_template_variables": "library.uris",
 }
 
 

@@ -1,8 +1,8 @@
 """The functions under the name that version 1 had for their module, from which its programs import them."""
 
-from .formats import mcp_tools_to_openai_format, print_capabilities_summary
-from .logs import configure_logging
-from .uris import (
+from .library.formats import mcp_tools_to_openai_format, print_capabilities_summary
+from .library.logs import configure_logging
+from .library.uris import (
     extract_template_variables,
     format_namespace_uri,
     parse_namespace_uri,

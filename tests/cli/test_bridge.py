@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from mcp_multi_server.cli import bridge
-from mcp_multi_server.cli.failures import Failed
+from mcp_multi_server.cli.failures import CommandFailed
 
 from .wire import DEADLINE, run, running, serving
 
@@ -174,7 +174,7 @@ class Joined:
         ours, self.daemon = socket.socketpair()
         self.stdin, self.write_end = os.pipe()
         self.read_end, self.stdout = os.pipe()
-        self.failure: Failed | None = None
+        self.failure: CommandFailed | None = None
         self.cpu_seconds = 0.0
         self.thread = threading.Thread(target=self._run, args=(ours,))
 
@@ -183,7 +183,7 @@ class Joined:
         with ours:
             try:
                 bridge.join(ours, self.stdin, self.stdout)
-            except Failed as failure:
+            except CommandFailed as failure:
                 self.failure = failure
         ended = resource.getrusage(resource.RUSAGE_THREAD)
         self.cpu_seconds = ended.ru_utime + ended.ru_stime - began.ru_utime - began.ru_stime
@@ -243,7 +243,7 @@ def test_what_a_daemon_said_before_it_left_is_kept_for_a_slow_client() -> None:
         joined.daemon.close()
         assert len(read_exactly(joined.read_end, sent)) == sent
         joined.end()
-        assert isinstance(joined.failure, Failed)
+        assert isinstance(joined.failure, CommandFailed)
 
 
 @pytest.mark.usefixtures("short_linger")

@@ -84,16 +84,18 @@ def test_a_socket_address_holds_107_bytes(path: str, fits: bool) -> None:
     ],
 )
 def test_catalogs_are_kept_in_the_first_state_directory(environ: Mapping[str, str], home: str, directory: str) -> None:
-    found = paths.memory_file(environ, home, "/etc/c.json")
+    found = paths.catalog_cache_file(environ, home, "/etc/c.json")
     assert found.rpartition("/")[0] == directory
     assert found.rpartition("/")[2].startswith("catalogs-")
 
 
 def test_every_config_has_its_own_catalogs() -> None:
-    one, other, odd = (paths.memory_file({}, "/home/me", config) for config in ("/a.json", "/b.json", "/\udcff.json"))
+    one, other, odd = (
+        paths.catalog_cache_file({}, "/home/me", config) for config in ("/a.json", "/b.json", "/\udcff.json")
+    )
     assert len({one, other, odd}) == 3
-    assert one == paths.memory_file({}, "/home/me", "/a.json")
+    assert one == paths.catalog_cache_file({}, "/home/me", "/a.json")
 
 
 def test_without_a_home_no_catalogs_are_kept() -> None:
-    assert paths.memory_file({}, "~", "/a.json") == ""
+    assert paths.catalog_cache_file({}, "~", "/a.json") == ""

@@ -15,7 +15,7 @@ import pytest
 
 from mcp_multi_server.cli.connect import connect
 from mcp_multi_server.cli.failures import NotThere, Unreachable
-from mcp_multi_server.cli.session import Late, Session
+from mcp_multi_server.cli.session import DaemonSession, Late
 
 from .conftest import MakeDaemon
 from .wire import DEADLINE, Json, Line, environment, run, running, serving
@@ -143,7 +143,7 @@ def test_a_place_in_the_backlog_that_becomes_free_is_taken(tmp_path: Path) -> No
 def test_a_daemon_that_never_answers_does_not_respond() -> None:
     ours, theirs = socket.socketpair()
     with theirs, pytest.raises(Late, match=r"does not respond: no answer within 0\.1 s") as refusal:
-        Session(ours).control("daemon/status", timeout=0.1)
+        DaemonSession(ours).control("daemon/status", timeout=0.1)
     ours.close()
     assert refusal.value.exit_code == 69
 
@@ -182,7 +182,7 @@ def test_a_line_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None
     ours, theirs = socket.socketpair()
     theirs.sendall(b"x" * 5000)
     with theirs, pytest.raises(Exception, match="a line of more than"):
-        Session(ours).control("daemon/status", timeout=DEADLINE)
+        DaemonSession(ours).control("daemon/status", timeout=DEADLINE)
     ours.close()
 
 

@@ -4,12 +4,12 @@ import json
 
 import pytest
 
-from mcp_multi_server.core.catalog import Catalog, CatalogError, Item, Kind, Page, read_page
+from mcp_multi_server.core.catalog import Catalog, CatalogError, Item, Kind, ListPage, read_page
 
 KEPT = b'{ "title":"\\u00e9",  "name":"sum", "x-huge":12345678901234567890123, "ratio":1.50, "o":{ }}'
 
 
-def page_of(kind: Kind, *names: str, **rest: object) -> Page:
+def page_of(kind: Kind, *names: str, **rest: object) -> ListPage:
     return read_page(kind, json.dumps({kind.member: [{kind.key: name} for name in names], **rest}).encode())
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcp_multi_server.core import index as core_index
-from mcp_multi_server.core.catalog import Catalog, Item, Kind, Page
+from mcp_multi_server.core.catalog import Catalog, Item, Kind, ListPage
 from mcp_multi_server.core.index import (
     STATE_KEY,
     Collision,
@@ -42,20 +42,22 @@ def offer(
 ) -> Offer:
     """A server that offers items of these names."""
     given_names = zip(Kind, (tools, prompts, resources, templates), strict=True)
-    pages = {kind: [Page(tuple(Item(name, raw(kind, name, server)) for name in names))] for kind, names in given_names}
+    pages = {
+        kind: [ListPage(tuple(Item(name, raw(kind, name, server)) for name in names))] for kind, names in given_names
+    }
     return Offer(server, server, Catalog.of(pages), has_resources=bool(resources or templates))
 
 
 def offer_of(kind: Kind, server: str, *names: str) -> Offer:
     """A server that offers one kind only."""
-    pages = {kind: [Page(tuple(Item(name, raw(kind, name, server)) for name in names))]}
+    pages = {kind: [ListPage(tuple(Item(name, raw(kind, name, server)) for name in names))]}
     return Offer(server, server, Catalog.of(pages), has_resources=False)
 
 
 def offer_raw(server: str, item: bytes) -> Offer:
     """A server that offers one tool, in these words."""
     tool = Item(json.loads(item)["name"], item)
-    return Offer(server, server, Catalog.of({Kind.TOOL: [Page((tool,))]}), has_resources=False)
+    return Offer(server, server, Catalog.of({Kind.TOOL: [ListPage((tool,))]}), has_resources=False)
 
 
 def build(*offers: Offer, naming: Naming = BARE) -> Index:

@@ -82,15 +82,15 @@ def test_every_pair_of_state_and_happening_leads_where_the_table_says(state: Sta
     expected = (LEGAL[state] | ALWAYS).get(name)
     if expected is None:
         with pytest.raises(IllegalTransition):
-            step(in_state(state), HAPPENINGS[name], now=1.0, luck=0.5)
+            step(in_state(state), HAPPENINGS[name], now=1.0, jitter=0.5)
     else:
-        assert step(in_state(state), HAPPENINGS[name], now=1.0, luck=0.5).state is expected
+        assert step(in_state(state), HAPPENINGS[name], now=1.0, jitter=0.5).state is expected
 
 
-def run(*happenings: tuple[float, Happening], luck: float = 0.5, start: Status | None = None) -> Status:
+def run(*happenings: tuple[float, Happening], jitter: float = 0.5, start: Status | None = None) -> Status:
     status = start or Status(State.CONNECTING)
     for now, happening in happenings:
-        status = step(status, happening, now=now, luck=luck)
+        status = step(status, happening, now=now, jitter=jitter)
     return status
 
 
@@ -153,14 +153,14 @@ def test_backoff_doubles_to_thirty_seconds(failures: int, ceiling: float) -> Non
     assert backoff(failures, 0.0) == lifecycle.BACKOFF_FLOOR
 
 
-@given(failures=st.integers(1, 10**6), luck=st.floats(0, 1, exclude_max=True))
-def test_backoff_stays_within_its_bounds(failures: int, luck: float) -> None:
-    assert 0.1 <= backoff(failures, luck) <= 30.0
+@given(failures=st.integers(1, 10**6), jitter=st.floats(0, 1, exclude_max=True))
+def test_backoff_stays_within_its_bounds(failures: int, jitter: float) -> None:
+    assert 0.1 <= backoff(failures, jitter) <= 30.0
 
 
 def test_a_parked_server_is_tried_again_in_five_minutes_give_or_take_a_fifth() -> None:
-    assert run((0, Failed(GONE)), luck=0.0).next_attempt == 240.0
-    assert run((0, Failed(GONE)), luck=0.999999).next_attempt == pytest.approx(360.0, rel=1e-4)
+    assert run((0, Failed(GONE)), jitter=0.0).next_attempt == 240.0
+    assert run((0, Failed(GONE)), jitter=0.999999).next_attempt == pytest.approx(360.0, rel=1e-4)
 
 
 def test_a_broken_entry_is_not_tried_again_by_itself() -> None:
@@ -203,11 +203,11 @@ def test_failures_are_classified(failure: Failure, reason: Reason, permanent: bo
 )
 def test_whatever_happens_a_server_can_always_come_back(sequence: list[tuple[str, float, float]]) -> None:
     status, now = Status(State.CONNECTING), 0.0
-    for name, seconds, luck in sequence:
+    for name, seconds, jitter in sequence:
         now += seconds
         before = status
         try:
-            status = step(status, HAPPENINGS[name], now=now, luck=luck)
+            status = step(status, HAPPENINGS[name], now=now, jitter=jitter)
         except IllegalTransition:
             assert status is before
             continue
@@ -220,7 +220,7 @@ def test_whatever_happens_a_server_can_always_come_back(sequence: list[tuple[str
             assert status.next_attempt is None
         assert len(status.recent) <= lifecycle.FLAP_LIMIT
     if status.state not in lifecycle.ROUTED and status.state is not State.CONNECTING:
-        status = step(status, Attempt(), now=now + 1, luck=0.5)
+        status = step(status, Attempt(), now=now + 1, jitter=0.5)
     if status.state is State.CONNECTING:
-        status = step(status, Connected(), now=now + 2, luck=0.5)
+        status = step(status, Connected(), now=now + 2, jitter=0.5)
     assert status.state in lifecycle.ROUTED

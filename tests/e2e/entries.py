@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 TESTS = Path(__file__).resolve().parent.parent
-SERVERS = TESTS / "servers"
+SERVERS = TESTS / "fixtures"
 PACKAGES = TESTS / "node_modules" / "@modelcontextprotocol"
 MARK = "MCP_E2E_RUN"
 RUN = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"

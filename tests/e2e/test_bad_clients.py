@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.servers.fixture import META
+from tests.fixtures.fixture import META
 
 from .entries import fixture
 from .harness import Daemon, eventually

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.servers.faulty import AT_START, BEFORE, LISTS, LONG_NAME, MANY, TRIGGERS, TWICE
+from tests.fixtures.faulty import AT_START, BEFORE, LISTS, LONG_NAME, MANY, TRIGGERS, TWICE
 
 from .entries import faulty, fixture
 from .harness import UP, Daemon, eventually

@@ -39,10 +39,10 @@ DAMAGED = "misdeclared"
 
 
 class HttpServer:
-    """`tests.servers.http_server` as a process."""
+    """`tests.fixtures.http_server` as a process."""
 
     def __init__(self, *options: str, port: int = 0) -> None:
-        command = [sys.executable, "-m", "tests.servers.http_server", *options, "--port", str(port)]
+        command = [sys.executable, "-m", "tests.fixtures.http_server", *options, "--port", str(port)]
         self.process = subprocess.Popen(
             command, cwd=TESTS.parent, stdout=subprocess.PIPE, text=True, env={MARK: RUN, "PATH": "/usr/bin:/bin"}
         )

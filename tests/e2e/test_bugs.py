@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tests.servers.buggy_daemon import MESSAGE
+from tests.fixtures.buggy_daemon import MESSAGE
 
 from .entries import SERVERS, Entry, faulty, fixture
 from .harness import Daemon, eventually

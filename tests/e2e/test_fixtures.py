@@ -10,8 +10,8 @@ import anyio
 import pytest
 from mcp import Client, MCPError
 
-from tests.servers.faulty import AT_START, LISTS, MODES
-from tests.servers.fixture import EXACT, META, MODERN, member
+from tests.fixtures.faulty import AT_START, LISTS, MODES
+from tests.fixtures.fixture import EXACT, META, MODERN, member
 
 from .entries import faulty, fixture, npm
 from .pipe import Pipe

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.servers.fixture import EXACT, META, MODERN, member
+from tests.fixtures.fixture import EXACT, META, MODERN, member
 
 from .entries import fixture
 from .harness import Daemon

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.servers.fixture import TOOLS
+from tests.fixtures.fixture import TOOLS
 
 from .entries import fixture
 from .harness import Daemon

@@ -8,7 +8,7 @@ from typing import Any
 
 from mcp import Client, MCPError
 
-from tests.servers.fixture import META
+from tests.fixtures.fixture import META
 
 ERA_MEMBERS = ("resultType", "ttlMs", "cacheScope")
 """What the eras add to a result or leave out; the only differences that translating may make."""

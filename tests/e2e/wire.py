@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tests.servers.fixture import META, MODERN, member
+from tests.fixtures.fixture import META, MODERN, member
 
 PATIENCE = 15.0
 """Seconds that any answer may take before a test gives up."""

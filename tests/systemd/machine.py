@@ -82,7 +82,12 @@ class Machine:
         return ("env", f"HOME=/home/{user}", f"XDG_RUNTIME_DIR=/run/user/{uid}")
 
     def _boot(self) -> None:
-        shown = {TESTS / "servers": SERVERS, PACKAGES.parent: MODULES, node().parent.parent: NODE, TESTS.parent: SOURCE}
+        shown = {
+            TESTS / "fixtures": SERVERS,
+            PACKAGES.parent: MODULES,
+            node().parent.parent: NODE,
+            TESTS.parent: SOURCE,
+        }
         binds = [f"--bind-ro={ours}:{theirs}" for ours, theirs in shown.items()]
         alone = ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork", "--mount-proc"]
         alone += ["--kill-child=SIGKILL", "--propagation", "private", "--"]

@@ -14,11 +14,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.daemon.test_main import EXIT_FAILED, EXIT_OK, entries, logged
 from tests.e2e.entries import fixture
 from tests.e2e.harness import Daemon, eventually
 from tests.e2e.wire import Wire
 from tests.systemd.needs import require
-from tests.test_daemon import EXIT_FAILED, EXIT_OK, entries, logged
 
 WITHIN = 20.0
 

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.daemon.test_main import last_reload, logged
 from tests.e2e.entries import fixture
 from tests.e2e.harness import Daemon, eventually
 from tests.systemd.manager import Manager
-from tests.test_daemon import last_reload, logged
 
 MISSING = {"command": "/does/not/exist"}
 

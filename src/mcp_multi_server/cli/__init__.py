@@ -15,7 +15,7 @@ from typing import NoReturn
 import click
 
 from .commands import cli
-from .failures import INTERRUPTED, OPERATION_FAILED, Failed
+from .failures import INTERRUPTED, OPERATION_FAILED, CommandFailed
 
 
 def main() -> NoReturn:
@@ -40,18 +40,18 @@ def _run() -> int:
         with suppress(OSError):
             refusal.show()
         return refusal.exit_code
-    except Failed as failure:
+    except CommandFailed as failure:
         return _explain(failure)
     except BrokenPipeError:
         return OPERATION_FAILED  # the reader of stdout left, as `head` does
     except OSError as failure:
         if failure.filename is not None:
             raise
-        return _explain(Failed(f"cannot write the output: {failure.strerror}"))
+        return _explain(CommandFailed(f"cannot write the output: {failure.strerror}"))
     return code if isinstance(code, int) else 0
 
 
-def _explain(failure: Failed) -> int:
+def _explain(failure: CommandFailed) -> int:
     from .explain import explanation
     from .render import complain
 

@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from .failures import Failed
+from .failures import CommandFailed
 
 CHUNK = 64 * 1024
 LINGER = 5.0
@@ -86,7 +86,7 @@ def join(connection: socket.socket, stdin: int, stdout: int) -> None:
     with _non_blocking(stdin), _non_blocking(stdout):
         _copy(up, down, connection)
     if not (up.abandoned or down.broken):
-        raise Failed("the daemon closed the connection")
+        raise CommandFailed("the daemon closed the connection")
 
 
 def _copy(up: _Direction, down: _Direction, connection: socket.socket) -> None:

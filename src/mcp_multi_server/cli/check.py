@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ..core.errors import ConfigError, Problem
-from ..runtime import config_file
+from ..daemon import config_file
 from .failures import OPERATION_FAILED
 from .render import clean, echo, echo_json, echo_styled
 

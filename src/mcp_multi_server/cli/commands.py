@@ -7,7 +7,7 @@ from typing import Literal
 import click
 
 from .. import __version__
-from .options import Settings, as_json, on_socket, settings, timeout, while_away, with_config
+from .options import GlobalOptions, as_json, on_socket, settings, timeout, while_away, with_config
 
 CALL_TIMEOUT = 65.0
 """A little more than the daemon gives a server by default, so that its answer, which says more, comes first."""
@@ -33,7 +33,7 @@ def cli() -> None:
 @on_socket
 @as_json
 @settings
-def tools(options: Settings, as_json: bool) -> None:
+def tools(options: GlobalOptions, as_json: bool) -> None:
     """List the tools of all servers."""
     _show(options, "tools/list", "tools", key="name", as_json=as_json)
 
@@ -42,7 +42,7 @@ def tools(options: Settings, as_json: bool) -> None:
 @on_socket
 @as_json
 @settings
-def resources(options: Settings, as_json: bool) -> None:
+def resources(options: GlobalOptions, as_json: bool) -> None:
     """List the resources of all servers."""
     _show(options, "resources/list", "resources", key="uri", as_json=as_json)
 
@@ -51,7 +51,7 @@ def resources(options: Settings, as_json: bool) -> None:
 @on_socket
 @as_json
 @settings
-def templates(options: Settings, as_json: bool) -> None:
+def templates(options: GlobalOptions, as_json: bool) -> None:
     """List the resource templates of all servers."""
     _show(options, "resources/templates/list", "resourceTemplates", key="uriTemplate", as_json=as_json)
 
@@ -60,7 +60,7 @@ def templates(options: Settings, as_json: bool) -> None:
 @on_socket
 @as_json
 @settings
-def prompts(options: Settings, as_json: bool) -> None:
+def prompts(options: GlobalOptions, as_json: bool) -> None:
     """List the prompts of all servers."""
     _show(options, "prompts/list", "prompts", key="name", as_json=as_json)
 
@@ -75,7 +75,7 @@ def prompts(options: Settings, as_json: bool) -> None:
 @as_json
 @settings
 def call(
-    options: Settings,
+    options: GlobalOptions,
     name: str,
     arguments: tuple[str, ...],
     *,
@@ -89,9 +89,9 @@ def call(
     The arguments are one JSON object (`-` reads it from stdin), or KEY=VALUE words: a value that is JSON is taken as
     JSON, unless the tool wants text there.
     """
-    from .asking import Asking, call_tool
+    from .requests import RequestOptions, call_tool
 
-    return call_tool(Asking(options.socket, server, timeout, output, as_json), name, arguments)
+    return call_tool(RequestOptions(options.socket, server, timeout, output, as_json), name, arguments)
 
 
 @cli.command()
@@ -102,11 +102,13 @@ def call(
 @on_socket
 @as_json
 @settings
-def read(options: Settings, uri: str, *, server: str | None, output: str | None, timeout: float, as_json: bool) -> None:
+def read(
+    options: GlobalOptions, uri: str, *, server: str | None, output: str | None, timeout: float, as_json: bool
+) -> None:
     """Read a resource and print it; bytes as they are, except on a terminal."""
-    from .asking import Asking, read_resource
+    from .requests import RequestOptions, read_resource
 
-    read_resource(Asking(options.socket, server, timeout, output, as_json), uri)
+    read_resource(RequestOptions(options.socket, server, timeout, output, as_json), uri)
 
 
 @cli.command()
@@ -119,7 +121,7 @@ def read(options: Settings, uri: str, *, server: str | None, output: str | None,
 @as_json
 @settings
 def prompt(
-    options: Settings,
+    options: GlobalOptions,
     name: str,
     arguments: tuple[str, ...],
     *,
@@ -129,9 +131,9 @@ def prompt(
     as_json: bool,
 ) -> None:
     """Get a prompt and print its messages with their roles."""
-    from .asking import Asking, get_prompt
+    from .requests import RequestOptions, get_prompt
 
-    get_prompt(Asking(options.socket, server, timeout, output, as_json), name, arguments)
+    get_prompt(RequestOptions(options.socket, server, timeout, output, as_json), name, arguments)
 
 
 @cli.command()
@@ -145,7 +147,7 @@ def prompt(
 )
 @on_socket
 @settings
-def stdio(options: Settings, wait: float) -> None:
+def stdio(options: GlobalOptions, wait: float) -> None:
     """Join stdin and stdout to the daemon, for MCP hosts that start their servers."""
     from .bridge import join
     from .connect import connect_within
@@ -161,12 +163,12 @@ def stdio(options: Settings, wait: float) -> None:
 @on_socket
 @settings
 def serve(
-    options: Settings,
+    options: GlobalOptions,
     log_level: Literal["debug", "info", "warning", "error"] | None,
     log_format: Literal["auto", "json", "console"] | None,
 ) -> int:
     """Run the daemon in the foreground; it logs to stderr."""
-    from ..daemon import run
+    from ..daemon.main import run
 
     return run(config=options.config, socket=options.socket, log_level=log_level, log_format=log_format)
 
@@ -177,7 +179,7 @@ def serve(
 @on_socket
 @as_json
 @settings
-def status(options: Settings, *, is_live: bool, wait: float, as_json: bool) -> None:
+def status(options: GlobalOptions, *, is_live: bool, wait: float, as_json: bool) -> None:
     """Show every server's state and what the daemon knows about it."""
     if is_live:
         from .watch import watch
@@ -194,7 +196,7 @@ def status(options: Settings, *, is_live: bool, wait: float, as_json: bool) -> N
 @on_socket
 @as_json
 @settings
-def restart(options: Settings, server: str, *, timeout: float, as_json: bool) -> int:
+def restart(options: GlobalOptions, server: str, *, timeout: float, as_json: bool) -> int:
     """Give a server a new connection, and wait for the outcome."""
     from .control import restart
 
@@ -206,7 +208,7 @@ def restart(options: Settings, server: str, *, timeout: float, as_json: bool) ->
 @on_socket
 @as_json
 @settings
-def reload(options: Settings, *, timeout: float, as_json: bool) -> int:
+def reload(options: GlobalOptions, *, timeout: float, as_json: bool) -> int:
     """Have the daemon read its config again, and wait for the outcome."""
     from .control import reload
 
@@ -218,7 +220,7 @@ def reload(options: Settings, *, timeout: float, as_json: bool) -> int:
 @on_socket
 @as_json
 @settings
-def plan(options: Settings, file: str | None, *, as_json: bool) -> None:
+def plan(options: GlobalOptions, file: str | None, *, as_json: bool) -> None:
     """Show what a config would change, without changing anything: FILE, or the daemon's own as it is written."""
     from .control import plan
 
@@ -230,7 +232,7 @@ def plan(options: Settings, file: str | None, *, as_json: bool) -> None:
 @with_config
 @as_json
 @settings
-def check(options: Settings, file: str | None, *, as_json: bool) -> int:
+def check(options: GlobalOptions, file: str | None, *, as_json: bool) -> int:
     """Check a config, with no daemon: FILE, or the one that a daemon would use."""
     from .check import check
 
@@ -245,7 +247,7 @@ def check(options: Settings, file: str | None, *, as_json: bool) -> int:
 @on_socket
 @as_json
 @settings
-def logs(options: Settings, server: str, *, lines: int, follow: bool, wait: float, as_json: bool) -> None:
+def logs(options: GlobalOptions, server: str, *, lines: int, follow: bool, wait: float, as_json: bool) -> None:
     """Print the last lines that a server wrote to its stderr."""
     from .logs import follow_log, logs
 
@@ -260,7 +262,7 @@ def logs(options: Settings, server: str, *, lines: int, follow: bool, wait: floa
 @on_socket
 @as_json
 @settings
-def log_level(options: Settings, level: str | None, *, as_json: bool) -> None:
+def log_level(options: GlobalOptions, level: str | None, *, as_json: bool) -> None:
     """Show how much the daemon logs; with LEVEL, change it until it ends or its config says another one."""
     from .logs import log_level
 
@@ -272,14 +274,14 @@ def log_level(options: Settings, level: str | None, *, as_json: bool) -> None:
 @on_socket
 @as_json
 @settings
-def events(options: Settings, *, wait: float, as_json: bool) -> None:
+def events(options: GlobalOptions, *, wait: float, as_json: bool) -> None:
     """Print what happens, as it happens, until Ctrl-C."""
     from .events import events
 
     events(options.socket, wait=wait, as_json=as_json)
 
 
-def _show(options: Settings, method: str, member_name: str, *, key: str, as_json: bool) -> None:
+def _show(options: GlobalOptions, method: str, member_name: str, *, key: str, as_json: bool) -> None:
     from .offers import show_offers
     from .session import session
 

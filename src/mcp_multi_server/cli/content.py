@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from .answer import JsonObject, member, optional_objects, text
-from .failures import Failed
+from .failures import CommandFailed
 from .render import clean, echo, size
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
@@ -36,7 +36,7 @@ class Saver:
             os.makedirs(self.directory, exist_ok=True)
             return self._write(data, _extension(mime_type))
         except OSError as failure:
-            raise Failed(f"cannot save into {self.directory}: {failure.strerror}") from None
+            raise CommandFailed(f"cannot save into {self.directory}: {failure.strerror}") from None
 
     def _write(self, data: bytes, extension: str) -> str:
         stem = _UNSAFE.sub("_", self.stem).strip("._") or "content"
@@ -120,7 +120,7 @@ def _decoded(encoded: str) -> bytes:
     try:
         return base64.b64decode("".join(encoded.split()), validate=True)
     except (binascii.Error, ValueError):
-        raise Failed("the server sent content that is no base64") from None
+        raise CommandFailed("the server sent content that is no base64") from None
 
 
 def _extension(mime_type: str) -> str:

@@ -6,9 +6,9 @@ import json
 import time
 
 from .answer import JsonObject, member, optional_objects, text, words
-from .failures import OPERATION_FAILED, Failed
+from .failures import OPERATION_FAILED, CommandFailed
 from .render import clean, echo, echo_json, echo_styled
-from .session import Late, Session, session
+from .session import DaemonSession, Late, session
 
 CHANGES = {"start": "green", "stop": "red", "replace": "yellow", "update": "cyan", "keep": "dim"}
 _OUTCOME_STYLES = {"applied": "green", "unchanged": "dim", "partial": "yellow", "rejected": "red"}
@@ -74,11 +74,13 @@ def plan(socket: str | None, file: str | None, *, as_json: bool) -> None:
     _show_problems(result)
 
 
-def _outcome(opened: Session, method: str, params: JsonObject, timeout: float) -> JsonObject:
+def _outcome(opened: DaemonSession, method: str, params: JsonObject, timeout: float) -> JsonObject:
     try:
         return opened.control(method, params, timeout=timeout)
     except Late:
-        raise Failed(f"no outcome within {timeout:g} s; the daemon goes on with it, `status` will show it") from None
+        raise CommandFailed(
+            f"no outcome within {timeout:g} s; the daemon goes on with it, `status` will show it"
+        ) from None
 
 
 def _show_changes(changes: JsonObject) -> None:
@@ -100,15 +102,15 @@ def _read_config(file: str) -> JsonObject:
         with open(file, encoding="utf-8") as opened:
             config = json.load(opened, object_pairs_hook=_without_duplicates)
     except OSError as failure:
-        raise Failed(f"cannot read {file}: {failure.strerror}") from None
+        raise CommandFailed(f"cannot read {file}: {failure.strerror}") from None
     except json.JSONDecodeError as problem:
-        raise Failed(f"{file} is no JSON: line {problem.lineno} column {problem.colno}") from None
+        raise CommandFailed(f"{file} is no JSON: line {problem.lineno} column {problem.colno}") from None
     except (ValueError, RecursionError) as problem:
-        raise Failed(
+        raise CommandFailed(
             f"{file} is no usable JSON: {problem if isinstance(problem, _Duplicate) else 'bad text'}"
         ) from None
     if not isinstance(config, dict):
-        raise Failed(f"{file} holds no JSON object")
+        raise CommandFailed(f"{file} holds no JSON object")
     return config
 
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 
 from .answer import JsonObject, member, moment, number, objects, optional_objects, text, words
-from .failures import Failed
+from .failures import CommandFailed
 from .following import EVENTS, Following
 from .logs import notice
 from .render import clean, echo_json, echo_styled, until
@@ -42,7 +42,7 @@ def events(socket: str | None, *, wait: float, as_json: bool) -> None:
                     _show(event)
                 sys.stdout.flush()
     except Ended:
-        raise Failed("the daemon ended the stream of events") from None
+        raise CommandFailed("the daemon ended the stream of events") from None
     except KeyboardInterrupt:
         return
 

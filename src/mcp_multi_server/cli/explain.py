@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 
 from .answer import moment, text
-from .failures import Failed
+from .failures import CommandFailed
 from .render import clean, until
 from .session import RpcFailed
 
 
-def explanation(failure: Failed) -> str:
+def explanation(failure: CommandFailed) -> str:
     """What stderr gets."""
     message = f"error: {clean(str(failure))}"
     cause = _cause(failure) if isinstance(failure, RpcFailed) else ""

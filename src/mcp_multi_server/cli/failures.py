@@ -9,13 +9,13 @@ UNREACHABLE = 69
 INTERRUPTED = 130
 
 
-class Failed(Exception):
+class CommandFailed(Exception):
     """The operation failed; `message` is for the person who asked for it."""
 
     exit_code = OPERATION_FAILED
 
 
-class Unreachable(Failed):
+class Unreachable(CommandFailed):
     """No daemon answers."""
 
     exit_code = UNREACHABLE
@@ -25,14 +25,14 @@ class NotThere(Unreachable):
     """Nothing listens. A daemon that is only starting will, in a moment."""
 
 
-class HungUp(Failed):
+class HungUp(CommandFailed):
     """The daemon closed the connection."""
 
     def __init__(self) -> None:
         super().__init__("the daemon closed the connection")
 
 
-class Garbled(Failed):
+class Garbled(CommandFailed):
     """The other end of the socket sent what no daemon sends."""
 
     def __init__(self, what: str) -> None:

@@ -11,7 +11,7 @@ from .answer import JsonObject
 from .connect import RETRY_EVERY, connect
 from .failures import HungUp, Unreachable
 from .render import check_reader
-from .session import DAEMON_TIMEOUT, Session
+from .session import DAEMON_TIMEOUT, DaemonSession
 
 LOOK_UP_EVERY = 0.5
 """Seconds after which a read is begun anew: a Ctrl-C in the moment before one is only noticed after it, and so is
@@ -48,7 +48,7 @@ class Following:
         self._method, self._notification = stream
         self._wait = wait
         self._notice = notice
-        self._session: Session | None = None
+        self._session: DaemonSession | None = None
         self._id = 0
         self._due = 0.0
         """When the daemon must have said something; infinite while it is there."""
@@ -108,8 +108,8 @@ class Following:
         deadline = min(until, self._due, time.monotonic() + LOOK_UP_EVERY)
         return opened.next(self._id, self._notification, deadline)
 
-    def _open(self) -> Session:
-        self._session = Session(connect(self._socket))
+    def _open(self) -> DaemonSession:
+        self._session = DaemonSession(connect(self._socket))
         self._id = self._session.begin(self._method, self.params)
         return self._session
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from .answer import JsonObject, number, text, words
-from .failures import Failed
+from .failures import CommandFailed
 from .following import LOG, Following
 from .render import clean, echo, echo_json, remark
 from .session import Ended, session
@@ -38,7 +38,7 @@ def follow_log(socket: str | None, server: str, *, lines: int, wait: float, as_j
                     _show(message)
                 following.params["lines"] = ALL_LINES
     except Ended as ended:
-        raise Failed(f"{server} was {text(ended.result, 'ended') or 'ended'}; nothing more will come") from None
+        raise CommandFailed(f"{server} was {text(ended.result, 'ended') or 'ended'}; nothing more will come") from None
     except KeyboardInterrupt:
         return
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from .answer import JsonObject, member, objects, text
 from .render import clean, echo_json, first_line
-from .session import Session
+from .session import DaemonSession
 from .table import Cell, Column, echo_table
 
 SEPARATOR = "__"
@@ -17,7 +17,7 @@ STATE_KEY = "mcp-multi-server/state"
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_-]")
 
 
-def show_offers(session: Session, *, method: str, member_name: str, key: str, as_json: bool) -> None:
+def show_offers(session: DaemonSession, *, method: str, member_name: str, key: str, as_json: bool) -> None:
     """A list as the daemon gives it, or as a table. `key`: the member of an item that says what it is called by."""
     listed = session.ask_all(method, member_name)
     if as_json:

@@ -15,7 +15,7 @@ Decorator: TypeAlias = Callable[[Command], Command]
 
 
 @dataclass
-class Settings:
+class GlobalOptions:
     """The options that stand before the command, or after it."""
 
     socket: str | None = None
@@ -25,7 +25,7 @@ class Settings:
 def _keep(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
     if value is None:
         return
-    settings = context.ensure_object(Settings)
+    settings = context.ensure_object(GlobalOptions)
     if parameter.name == "socket":
         settings.socket = check_socket_path(value)
     else:
@@ -47,7 +47,7 @@ while_away = click.option(
     show_default=True,
     help="While following: how long the daemon may be away, as when it is restarted.",
 )
-settings = click.make_pass_decorator(Settings, ensure=True)
+settings = click.make_pass_decorator(GlobalOptions, ensure=True)
 
 
 def timeout(default: float, explanation: str) -> Callable[[Command], Command]:

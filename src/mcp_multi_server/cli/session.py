@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from .. import __version__
 from .answer import JsonObject, member, objects, text
 from .connect import connect
-from .failures import Failed, Garbled, HungUp, Unreachable
+from .failures import CommandFailed, Garbled, HungUp, Unreachable
 
 if TYPE_CHECKING:
     from .waiting import Watcher
@@ -29,7 +29,7 @@ MAX_PAGES = 1000
 _META = "io.modelcontextprotocol/"
 
 
-class RpcFailed(Failed):
+class RpcFailed(CommandFailed):
     """The daemon answered with a JSON-RPC error; `data` says which server is the cause, where one is."""
 
     def __init__(self, message: str, data: JsonObject) -> None:
@@ -41,7 +41,7 @@ class Late(Unreachable):
     """No answer within the time given."""
 
 
-class Ended(Failed):
+class Ended(CommandFailed):
     """The daemon answered a request for a stream, which ends it."""
 
     def __init__(self, result: JsonObject) -> None:
@@ -49,7 +49,7 @@ class Ended(Failed):
         self.result = result
 
 
-class Session:
+class DaemonSession:
     """Requests and their answers, over a connection that this object owns."""
 
     def __init__(self, connection: socket.socket) -> None:
@@ -130,7 +130,7 @@ class Session:
             return
 
     def _cancel(self, id: int) -> None:
-        with suppress(Failed, OSError):
+        with suppress(CommandFailed, OSError):
             self._send({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": id}})
 
     def _await(self, id: int, *, timeout: float, watcher: Watcher | None) -> JsonObject:
@@ -181,9 +181,9 @@ class Session:
 
 
 @contextmanager
-def session(explicit: str | None) -> Iterator[Session]:
+def session(explicit: str | None) -> Iterator[DaemonSession]:
     """A session with the daemon at `explicit`, or at one of the usual places."""
-    opened = Session(connect(explicit))
+    opened = DaemonSession(connect(explicit))
     try:
         yield opened
     finally:

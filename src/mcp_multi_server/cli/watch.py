@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import NoReturn, Protocol, TypeVar
 
 from .answer import JsonObject, member, number, objects, text
-from .failures import Failed
+from .failures import CommandFailed
 from .following import EVENTS, Following
 from .render import clean, echo_json, echo_styled, remark
 from .session import Ended
@@ -55,7 +55,7 @@ def watch(socket: str | None, *, wait: float, as_json: bool) -> None:
             for status in _statuses(following, view):
                 view.show(status)
     except Ended:
-        raise Failed("the daemon ended the stream of events") from None
+        raise CommandFailed("the daemon ended the stream of events") from None
     except KeyboardInterrupt:
         return
 

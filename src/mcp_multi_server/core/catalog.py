@@ -61,7 +61,7 @@ class Item(msgspec.Struct, frozen=True, gc=False):
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class ListPage:
     """One list result. `cursor` asks for the next page, and "" is one; None: this is the last."""
 
     items: tuple[Item, ...]
@@ -76,7 +76,7 @@ _decode_list = msgspec.json.Decoder(list[Raw]).decode
 _decode_number = msgspec.json.Decoder(float).decode
 
 
-def read_page(kind: Kind, result: Buffer) -> Page:
+def read_page(kind: Kind, result: Buffer) -> ListPage:
     """The page in a list result; items without a usable name are left out and counted in its problems.
 
     Raises:
@@ -91,7 +91,7 @@ def read_page(kind: Kind, result: Buffer) -> Page:
     named = [item for raw in raws if (item := read_item(kind, raw)) is not None]
     problems = (_unnamed(kind, len(raws) - len(named)),) if len(named) < len(raws) else ()
     private = text(body.get("cacheScope")) != "public"
-    return Page(tuple(named), _cursor(kind, body), _ttl(body), private=private, problems=problems)
+    return ListPage(tuple(named), _cursor(kind, body), _ttl(body), private=private, problems=problems)
 
 
 def _list(kind: Kind, body: Members) -> list[Raw]:
@@ -149,7 +149,7 @@ class Catalog:
     problems: tuple[str, ...] = field(default=(), compare=False)
 
     @classmethod
-    def of(cls, pages: Mapping[Kind, Iterable[Page]]) -> Catalog:
+    def of(cls, pages: Mapping[Kind, Iterable[ListPage]]) -> Catalog:
         """The catalog in the pages of each kind; of two items with one name the first stays."""
         read = {kind: tuple(pages.get(kind, ())) for kind in Kind}
         every = [page for of_kind in read.values() for page in of_kind]

@@ -171,7 +171,7 @@ class IllegalTransition(Exception):
     """Something happened that cannot happen in this state; a bug of ours."""
 
 
-def step(status: Status, happening: Happening, *, now: float, luck: float) -> Status:
+def step(status: Status, happening: Happening, *, now: float, jitter: float) -> Status:
     """The status after `happening`. Raises IllegalTransition where that state does not allow it."""
     state = status.state
     match happening:
@@ -180,7 +180,7 @@ def step(status: Status, happening: Happening, *, now: float, luck: float) -> St
         case Connected() if state is State.CONNECTING:
             return _to(status, State.READY, now)
         case Failed(failure) if state in (State.CONNECTING, *ROUTED):
-            return _failed(status, failure, now, luck)
+            return _failed(status, failure, now, jitter)
         case Answered(probe) if state in ROUTED:
             return _answered(status, probe, now)
         case Unanswered() if state is State.READY:
@@ -216,10 +216,10 @@ def kick_due(status: Status, now: float) -> float | None:
     return None
 
 
-def backoff(failures: int, luck: float) -> float:
+def backoff(failures: int, jitter: float) -> float:
     """Seconds to wait after so many failures in a row: full jitter, `luck × min(30, 0.5 × 2ⁿ⁻¹)`, at least 0.1."""
     ceiling = min(BACKOFF_CAP, BACKOFF_BASE * 2.0 ** min(failures - 1, 60))
-    return max(BACKOFF_FLOOR, luck * ceiling)
+    return max(BACKOFF_FLOOR, jitter * ceiling)
 
 
 def _to(status: Status, state: State, now: float, **changes: object) -> Status:
@@ -228,7 +228,7 @@ def _to(status: Status, state: State, now: float, **changes: object) -> Status:
     return replace(status, state=state, since=now, **(cleared | changes))  # type: ignore[arg-type]  # keyword by name
 
 
-def _failed(status: Status, failure: Failure, now: float, luck: float) -> Status:
+def _failed(status: Status, failure: Failure, now: float, jitter: float) -> Status:
     earlier = () if is_stable(status, now) else status.recent
     recent = (*(time for time in earlier if now - time < FLAP_WINDOW), now)
     failures = 1 if is_stable(status, now) else status.failures + 1
@@ -236,10 +236,10 @@ def _failed(status: Status, failure: Failure, now: float, luck: float) -> Status
         failure = Failure(Reason.FLAPPING, f"failed {len(recent)} times in 10 min; last: {failure.message}", True)
         recent = ()
     if failure.permanent:
-        retry = None if failure.reason is Reason.CONFIG else now + PARKED_RETRY * (1 + PARKED_SPREAD * (2 * luck - 1))
+        retry = None if failure.reason is Reason.CONFIG else now + PARKED_RETRY * (1 + PARKED_SPREAD * (2 * jitter - 1))
         state = State.PARKED
     else:
-        retry, state = now + backoff(failures, luck), State.BACKOFF
+        retry, state = now + backoff(failures, jitter), State.BACKOFF
     return _to(status, state, now, failure=failure, failures=failures, recent=recent, next_attempt=retry)
 
 

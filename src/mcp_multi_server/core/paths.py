@@ -47,7 +47,7 @@ def config_candidates(environ: Mapping[str, str], cwd: str, home: str) -> tuple[
     return _unique((posixpath.join(cwd, CONFIG_NAME), own, SYSTEM_CONFIG))
 
 
-def memory_file(environ: Mapping[str, str], home: str, config: str) -> str:
+def catalog_cache_file(environ: Mapping[str, str], home: str, config: str) -> str:
     """Where a daemon keeps its servers' catalogs, each config in a file of its own; "" where there is no place."""
     user = posixpath.join(_xdg(environ, "XDG_STATE_HOME") or posixpath.join(home, ".local/state"), APPLICATION)
     directory = _first_directory(environ, "STATE_DIRECTORY") or user

@@ -1,0 +1,122 @@
+"""Log messages of servers: which clients get them, and from which level on servers are to send them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from ..core import jsonrpc, levels
+from ..core.input_requests import named, params_of
+from ..core.jsonrpc import Members, Message
+from ..core.lifecycle import Failure
+from ..core.protocol import LOG_LEVEL_KEY, Era
+from ..servers.server import Server
+from ..servers.session import ServerSession
+from ..servers.snapshot import Snapshot
+from .call import Call, calls_on
+from .request import Caller, ClientRequest
+
+METHOD = "notifications/message"
+ANSWER_WITHIN = 10.0
+"""Seconds that a server may take to answer `logging/setLevel`, whose answer changes nothing."""
+
+
+class _Unheard:
+    """A Waiter for an answer that nobody needs."""
+
+    def __init__(self, deadline: float) -> None:
+        self.deadline = deadline
+
+    def settle(self, message: Message) -> None:
+        """See Waiter."""
+
+    def fail(self, failure: Failure) -> None:
+        """See Waiter."""
+
+    def expire(self) -> None:
+        """See Waiter."""
+
+    def progress(self, params: Members) -> None:
+        """See Waiter."""
+
+
+class ServerLogs:
+    """Keeps what clients want. A legacy server is told the lowest level of all; a modern one hears it in each call."""
+
+    def __init__(self, snapshot: Callable[[], Snapshot]) -> None:
+        self._snapshot = snapshot
+        self._wanted: dict[Caller, str] = {}
+        """From where on a client wants messages, for a modern one the lowest level of its calls so far."""
+        self._time = asyncio.get_running_loop().time
+
+    def want(self, caller: Caller, level: str) -> None:
+        """A legacy client says from which level on it wants messages."""
+        caller.log_level = level
+        self._want(caller, level)
+
+    def opted_in(self, caller: Caller, level: str) -> None:
+        """A request of a modern client asks for messages while it runs."""
+        before = self._wanted.get(caller)
+        if before is None or not levels.reaches(level, before):
+            self._want(caller, level)
+
+    def forget(self, caller: Caller) -> None:
+        """The client is gone."""
+        if self._wanted.pop(caller, None) is not None:
+            self._tell_all()
+
+    def changed(self, server: Server) -> None:
+        """A server may be there anew, and does not know yet what is wanted."""
+        if self._wanted:
+            self._tell(server, levels.lowest(self._wanted.values()))
+
+    def told(self, server: Server, session: ServerSession, message: Message) -> None:
+        """A server's message: for legacy clients by their level, for modern ones while an opted-in call runs there.
+
+        A modern server sends it because of a call, so clients that have none there are none of its business.
+        """
+        calls = [call for call in calls_on(session) if not call.is_parked]
+        is_legacy = session.negotiated is not None and session.negotiated.era is Era.LEGACY
+        wanted = {c: c.log_level for c in (self._wanted if is_legacy else (call.caller for call in calls))}
+        params = params_of(message.params)
+        level = jsonrpc.text(params.get("level"))
+        reached = {caller for caller, least in wanted.items() if least is not None and levels.reaches(level, least)}
+        reached |= {call.caller for call in calls if _opted_in(call, level)}
+        if reached:
+            payload = named(params, server.name)
+            for caller in reached:
+                caller.notify(METHOD, payload)
+
+    def _want(self, caller: Caller, level: str) -> None:
+        self._wanted[caller] = level
+        self._tell_all()
+
+    def _tell_all(self) -> None:
+        level = levels.lowest(self._wanted.values())
+        for server in self._snapshot().servers.values():
+            self._tell(server, level)
+
+    def _tell(self, server: Server, level: str | None) -> None:
+        session = server.live
+        if session is None or level in (None, session.log_level) or not _is_told_once(session):
+            return
+        session.log_level = level
+        id = session.pending.add(_Unheard(self._time() + ANSWER_WITHIN))
+        session.send(id, "logging/setLevel", jsonrpc.encode({"level": level}))
+
+
+def level_of(request: ClientRequest) -> str | None:
+    """The level that a modern request opts in with. Raises RpcError -32602 where it is none."""
+    if request.meta is None or LOG_LEVEL_KEY not in request.meta:
+        return None
+    return levels.level_in(request.meta[LOG_LEVEL_KEY], f"params._meta[{LOG_LEVEL_KEY!r}]")
+
+
+def _opted_in(call: Call, level: str | None) -> bool:
+    least = level_of(call.request) if call.request.era is Era.MODERN else None
+    return least is not None and levels.reaches(level, least)
+
+
+def _is_told_once(session: ServerSession) -> bool:
+    negotiated = session.negotiated
+    return negotiated is not None and negotiated.era is Era.LEGACY and negotiated.has("logging")

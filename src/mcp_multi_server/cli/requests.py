@@ -1,0 +1,111 @@
+"""`call`, `read` and `prompt`: one MCP request each, and what came of it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .answer import JsonObject, member, objects
+from .arguments import needs_schema, parse_object, split_pairs, typed
+from .content import Saver, echo_exact, echo_resource, prompt_lines, tool_lines
+from .failures import OPERATION_FAILED, CommandFailed
+from .offers import find, qualified, server_of
+from .render import complain, echo_json
+from .session import DaemonSession, Late, session
+from .waiting import watching
+
+
+@dataclass(frozen=True, slots=True)
+class RequestOptions:
+    """How a request is to be made, and its result shown."""
+
+    socket: str | None
+    server: str | None
+    timeout: float
+    output: str | None
+    as_json: bool
+
+
+def call_tool(options: RequestOptions, name: str, written: Sequence[str]) -> int:
+    """Call a tool; the exit code says whether it succeeded."""
+    pairs, arguments = _read_arguments(written)
+    with session(options.socket) as opened:
+        if options.server or needs_schema(pairs) or sys.stderr.isatty():
+            name, tool = _look_up(opened, "tools", name, options.server)
+        else:
+            tool = {}
+        arguments |= typed(pairs, member(tool, "inputSchema"))
+        whom = options.server or server_of(tool) or name
+        result = _ask(opened, "tools/call", {"name": name, "arguments": arguments}, options, whom=whom)
+    failed = result.get("isError") is True
+    if options.as_json:
+        echo_json(result)
+    else:
+        _print_blocks(tool_lines(result, Saver(options.output, name)), failed=failed)
+    return OPERATION_FAILED if failed else 0
+
+
+def read_resource(options: RequestOptions, uri: str) -> None:
+    """Read a resource."""
+    if options.server and not uri.startswith(f"{options.server}:"):
+        uri = f"{options.server}:{uri}"
+    with session(options.socket) as opened:
+        result = _ask(opened, "resources/read", {"uri": uri}, options, whom=options.server or uri)
+    if options.as_json:
+        echo_json(result)
+    else:
+        echo_resource(objects(result, "contents"), Saver(options.output, uri.rsplit("/", 1)[-1]))
+
+
+def get_prompt(options: RequestOptions, name: str, written: Sequence[str]) -> None:
+    """Get a prompt; its arguments are always text."""
+    arguments = split_pairs(written)
+    with session(options.socket) as opened:
+        if options.server:
+            name, _ = _look_up(opened, "prompts", name, options.server)
+        result = _ask(
+            opened, "prompts/get", {"name": name, "arguments": arguments}, options, whom=options.server or name
+        )
+    if options.as_json:
+        echo_json(result)
+    else:
+        _print_blocks(prompt_lines(objects(result, "messages"), Saver(options.output, name)), failed=False)
+
+
+def _read_arguments(written: Sequence[str]) -> tuple[dict[str, str], JsonObject]:
+    """Pairs that are still to be typed, and arguments that are so already; one of them is empty."""
+    if len(written) == 1 and written[0] == "-":
+        return {}, parse_object(sys.stdin.read())
+    if len(written) == 1 and written[0].lstrip().startswith("{"):
+        return {}, parse_object(written[0])
+    return split_pairs(written), {}
+
+
+def _look_up(opened: DaemonSession, kind: str, name: str, server: str | None) -> tuple[str, JsonObject]:
+    """The name to ask for, and the item as listed."""
+    items = objects(opened.ask_all(f"{kind}/list", kind), kind)
+    name = qualified(name, server, items) if server else name
+    return name, find(name, items)
+
+
+def _ask(opened: DaemonSession, method: str, params: JsonObject, options: RequestOptions, *, whom: str) -> JsonObject:
+    try:
+        with watching(whom) as watcher:
+            result = opened.ask(method, params, timeout=options.timeout, watcher=watcher)
+    except Late:
+        raise CommandFailed(
+            f"no answer from {whom} within {options.timeout:g} s (--timeout SECONDS waits longer)"
+        ) from None
+    if result.get("resultType") == "input_required":
+        raise CommandFailed(f"{whom} asks for input in between, which a command line cannot give")
+    return result
+
+
+def _print_blocks(lines: Sequence[str], *, failed: bool) -> None:
+    """Block by block, each beginning on a line of its own."""
+    said = "".join(line if line.endswith("\n") else f"{line}\n" for line in lines)
+    if failed:
+        complain(said or "error: the tool failed and did not say why")
+    else:
+        echo_exact(said)

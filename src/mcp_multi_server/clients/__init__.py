@@ -1,0 +1,1 @@
+"""Who connects: the socket, who may use it, one session per client, the daemon's own methods."""

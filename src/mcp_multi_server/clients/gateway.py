@@ -1,0 +1,208 @@
+"""The clients' side: accepts connections, keeps the sessions, spreads what concerns all of them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+
+from ..calls.request import ClientRequest
+from ..calls.router import Router
+from ..core import jsonrpc
+from ..core.catalog import Kind
+from ..core.config import Config
+from ..core.errors import INVALID_REQUEST, RpcError
+from ..core.events import ClientConnected, ClientGone, Event, Observer, Rejected
+from ..core.jsonrpc import Buffer
+from ..servers.server import Server
+from ..servers.snapshot import Snapshot
+from ..servers.supervisor import Supervisor
+from ..transport.link import Flusher
+from .access import Access, Peer, peer_of
+from .control import Control
+from .session import ClientSession
+
+CHANGES_TOGETHER = 0.1
+"""Seconds within which several changes become one `list_changed`."""
+ACCEPT_PAUSE = 1.0
+"""Seconds to wait when the process has no descriptor left for a new client."""
+ACCEPTS_A_TURN = 64
+
+
+class Gateway:
+    """All clients of the daemon."""
+
+    def __init__(
+        self, supervisor: Supervisor, router: Router, control: Control, *, observe: Observer, flusher: Flusher
+    ) -> None:
+        self.observe = observe
+        self.router = router
+        self.flusher = flusher
+        self.sessions: dict[int, ClientSession] = {}
+        self._supervisor = supervisor
+        self._control = control
+        self._loop = asyncio.get_running_loop()
+        self._last = 0
+        self._changed: set[Kind] = set()
+        self._listener: socket.socket | None = None
+        self._reserve = -1
+        """A descriptor to give up when there is no other, so that a client is told so instead of left waiting."""
+        self._config: Config | None = None
+        self.configure()
+        supervisor.listeners.append(self._published)
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """See Services."""
+        return self._supervisor.snapshot
+
+    def configure(self) -> None:
+        """Take over access rules and limits; clients that are connected keep theirs."""
+        if (config := self.snapshot.config) is not self._config:
+            self._config = config
+            self.limits = config.daemon.limits
+            self._access = Access(config.daemon.access)
+
+    def listen(self, listener: socket.socket) -> None:
+        """Accept clients from now on."""
+        self._listener = listener
+        self._reserve = _spare_descriptor()
+        self._loop.add_reader(listener, self._accept)
+
+    def adopt(self, connection: socket.socket) -> None:
+        """Serve the client of this very process, whose the servers are, over a connected socket."""
+        self.router.input_requests.owner = self._welcome(connection, peer_of(connection))
+
+    def stop_accepting(self) -> None:
+        """Leave whoever connects from now on in the listener's queue."""
+        if self._listener is not None:
+            self._loop.remove_reader(self._listener)
+            self._listener = None
+        self._give_up_reserve()
+
+    def close(self, reason: str) -> None:
+        """Accept nobody any more and part with everybody."""
+        self.stop_accepting()
+        for session in list(self.sessions.values()):
+            session.close(reason)
+
+    def control(self, session: ClientSession, request: ClientRequest) -> Buffer | None:
+        """See Services."""
+        return self._control.serve(session, request, is_admin=self._access.may_administer(session.peer))
+
+    def gone(self, session: ClientSession, reason: str) -> None:
+        """See Services."""
+        if self.sessions.pop(session.number, None) is not None:
+            self.observe(ClientGone(session.number, reason))
+
+    def spread(self, event: Event) -> None:
+        """Tell the clients that follow `daemon/events`; an Observer."""
+        self._control.spread(event)
+
+    # -- accept --------------------------------------------------------------------------------------------------
+
+    def _accept(self) -> None:
+        assert self._listener is not None
+        for _ in range(ACCEPTS_A_TURN):
+            try:
+                connection, _address = self._listener.accept()
+            except BlockingIOError:
+                return
+            except OSError:
+                if not self._turn_away_one():
+                    return
+                continue
+            with connection:
+                self._greet(connection)
+
+    def _greet(self, connection: socket.socket) -> None:
+        try:
+            peer = peer_of(connection)
+        except OSError:
+            return
+        refusal = self._access.refusal(peer)
+        if refusal is not None:
+            self._turn_away(connection, "access", refusal)
+        elif len(self.sessions) >= self.limits.clients:
+            self._turn_away(connection, "clients", f"more than {self.limits.clients} clients are connected")
+        else:
+            self._welcome(connection, peer)
+
+    def _welcome(self, connection: socket.socket, peer: Peer) -> ClientSession:
+        self._last += 1
+        self.observe(ClientConnected(self._last, peer.pid, peer.uid))
+        session = self.sessions[self._last] = ClientSession(self._last, peer, connection.detach(), self)
+        return session
+
+    def _turn_away(self, connection: socket.socket, reason: str, message: str) -> None:
+        """Say why, in one line, before hanging up."""
+        self.observe(Rejected(reason, None, message))
+        connection.setblocking(False)
+        line = b"".join(jsonrpc.error(b"null", jsonrpc.error_object(RpcError(INVALID_REQUEST, message))))
+        try:
+            connection.send(line)
+        except OSError:
+            return
+
+    def _turn_away_one(self) -> bool:
+        """Out of descriptors, use the reserve to tell the next client; whether another one may be waiting."""
+        assert self._listener is not None
+        if not self._give_up_reserve():
+            self._pause()
+            return False
+        try:
+            connection, _address = self._listener.accept()
+            with connection:
+                self._turn_away(connection, "no_descriptor", "the daemon has no file descriptor left for more clients")
+        except BlockingIOError:
+            return False  # the kernel looks for a descriptor first, and only then for somebody who waits
+        except OSError:
+            self._pause()
+            return False
+        finally:
+            self._reserve = _spare_descriptor()
+        return True
+
+    def _give_up_reserve(self) -> bool:
+        reserve, self._reserve = self._reserve, -1
+        if reserve >= 0:
+            os.close(reserve)
+        return reserve >= 0
+
+    def _pause(self) -> None:
+        """Out of descriptors, the reserve included, accepting would fail at once again and spin."""
+        self.observe(Rejected("no_descriptor"))
+        listener = self._listener
+        if listener is not None:
+            self._loop.remove_reader(listener)
+            self._loop.call_later(ACCEPT_PAUSE, self._resume)
+
+    def _resume(self) -> None:
+        if self._listener is not None:
+            if self._reserve < 0:
+                self._reserve = _spare_descriptor()
+            self._loop.add_reader(self._listener, self._accept)
+
+    # -- changes -------------------------------------------------------------------------------------------------
+
+    def _published(self, changed: frozenset[Kind], server: Server | None) -> None:
+        """A new snapshot: clients hear of it shortly, once for several in a row."""
+        self.configure()
+        if not self.sessions:
+            return  # who connects later sees this snapshot from the start
+        if changed and not self._changed:
+            self._loop.call_later(CHANGES_TOGETHER, self._tell_changes)
+        self._changed |= changed
+
+    def _tell_changes(self) -> None:
+        changed, self._changed = frozenset(self._changed), set()
+        for session in list(self.sessions.values()):
+            session.list_changed(changed)
+
+
+def _spare_descriptor() -> int:
+    """A descriptor that is of no use but to be closed; -1 where none is left."""
+    try:
+        return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return -1

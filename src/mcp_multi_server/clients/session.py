@@ -1,0 +1,405 @@
+"""One client on the socket: its requests in either era, its subscriptions, and what it waits for."""
+
+from __future__ import annotations
+
+import asyncio
+import traceback
+from typing import Protocol
+
+from ..calls import router
+from ..calls.call import Call
+from ..calls.client_requests import ClientRequests
+from ..calls.request import Cancellable, ClientRequest, too_deep
+from ..calls.server_logs import level_of
+from ..core import jsonrpc, protocol
+from ..core.catalog import Kind
+from ..core.errors import INTERNAL_ERROR, INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND, RpcError
+from ..core.events import InternalError, Observer, Rejected, RequestDone
+from ..core.input_requests import client_capabilities
+from ..core.jsonrpc import ABSENT, Buffer, InvalidMessage, Lines, Members, Message, Oversize
+from ..core.levels import level_in
+from ..core.protocol import Era
+from ..core.settings import LimitsConfig
+from ..servers.snapshot import Snapshot
+from ..transport.link import Flusher, Link
+from .access import Peer
+
+CONTROL_PREFIX = "daemon/"
+LISTS = {kind.list_method: kind for kind in Kind}
+LAST_ANSWERS_LOOK_EVERY = 0.1
+"""Seconds between looks at a client that has said all and waits for answers."""
+FRESH = 0.5
+"""Seconds after connecting within which a client's first words may be on their way."""
+FLOOD_LINES = 100
+"""Invalid messages within one second that end the connection: refusing them takes the loop from everybody else."""
+LONGEST_SHOWN = 100
+"""Characters of a method's name in an error."""
+COMMON = frozenset({*LISTS, *router.METHODS})
+LEGACY_ONLY = frozenset({"initialize", "ping", "logging/setLevel"})
+BEFORE_INITIALIZE = frozenset({"initialize", "ping"})
+MODERN_ONLY = frozenset({"server/discover", "subscriptions/listen"})
+
+
+class Services(Protocol):
+    """What a session uses of the daemon."""
+
+    observe: Observer
+    router: router.Router
+    limits: LimitsConfig
+    flusher: Flusher
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The present one."""
+
+    def control(self, session: ClientSession, request: ClientRequest) -> Buffer | None:
+        """Carry out a `daemon/…` request: its result, or None where it is answered later."""
+
+    def gone(self, session: ClientSession, reason: str) -> None:
+        """The client's connection ended."""
+
+
+class Subscription:
+    """A `subscriptions/listen` request: open until the client cancels it or we end it."""
+
+    def __init__(self, session: ClientSession, id: bytes, kinds: frozenset[Kind]) -> None:
+        self._session = session
+        self.id = id
+        self.kinds = kinds
+
+    def cancel(self, reason: str) -> None:
+        """See Cancellable."""
+        self._session.calls.pop(self.id, None)
+
+    def notify(self, method: str) -> None:
+        """Tell of a change."""
+        meta = {"_meta": protocol.subscription_meta(self.id)}
+        self._session.notify(method, jsonrpc.encode(meta))
+
+    def end(self) -> None:
+        """End it from our side, gracefully (basic/patterns/subscriptions, "Graceful Closure")."""
+        meta = protocol.subscription_meta(self.id)
+        self._session.answer(self.id, jsonrpc.encode({"resultType": "complete", "_meta": meta}))
+        self._session.calls.pop(self.id, None)
+
+
+class ClientSession:
+    """One client. `feed` is its only way in, `send` the only way out; neither waits."""
+
+    def __init__(self, number: int, peer: Peer, descriptor: int, services: Services) -> None:
+        self.number = number
+        self.peer = peer
+        self.name = ""
+        self.era: Era | None = None
+        self.calls: dict[bytes, Cancellable] = {}
+        self.client_info: Buffer | None = None
+        self.capabilities: Members = {}
+        self.log_level: str | None = None
+        self._services = services
+        self._initialized = False
+        self._loop = asyncio.get_running_loop()
+        self._lines = Lines(services.limits.client_line)
+        self._lines_done = 0
+        self._since = self._loop.time()
+        self._flood_since = 0.0
+        self._flood_lines = 0
+        self._line_timer: asyncio.TimerHandle | None = None
+        self._link = Link(
+            descriptor,
+            descriptor,
+            feed=self._feed,
+            lost=self._lost,
+            said_all=self._said_all,
+            flusher=services.flusher,
+            cap=services.limits.outgoing,
+        )
+        self.questions = ClientRequests(self._link.send)
+
+    def __repr__(self) -> str:
+        return f"<Session {self.number} pid={self.peer.pid} calls={len(self.calls)}>"
+
+    @property
+    def era_name(self) -> str | None:
+        """`legacy` or `modern`, once it is known."""
+        return self.era.value if self.era else None
+
+    @property
+    def uid(self) -> int:
+        """See Caller."""
+        return self.peer.uid
+
+    @property
+    def waits_for_server(self) -> bool:
+        """Whether a call of this client's is with a server."""
+        return any(isinstance(call, Call) for call in self.calls.values())
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether the client has only just connected and said nothing yet: it must not find the door shut again."""
+        return not self._lines_done and self._loop.time() - self._since < FRESH
+
+    # -- out -----------------------------------------------------------------------------------------------------
+
+    def answer(self, id: bytes, payload: Buffer) -> None:
+        """See Caller."""
+        self._link.send(jsonrpc.result(id, payload))
+
+    def answer_error(self, id: bytes, payload: Buffer) -> None:
+        """See Caller."""
+        self._link.send(jsonrpc.error(id, payload))
+
+    def notify(self, method: str, params: Buffer | None = None) -> None:
+        """See Caller."""
+        self._link.send(jsonrpc.notification(method, params))
+
+    def list_changed(self, kinds: frozenset[Kind]) -> None:
+        """Tell the client of changed lists, in the way of its era; templates change with resources."""
+        told: set[str] = set()
+        for kind in kinds:
+            method = kind.list_changed
+            if method in told:
+                continue
+            told.add(method)
+            if self._initialized:
+                self.notify(method)
+            for subscription in [call for call in self.calls.values() if isinstance(call, Subscription)]:
+                if any(k.list_changed == method for k in subscription.kinds):
+                    subscription.notify(method)
+
+    def close(self, reason: str) -> None:
+        """End the connection from our side: subscriptions gracefully, calls by telling their servers."""
+        for call in list(self.calls.values()):
+            if isinstance(call, Subscription):
+                call.end()
+        self._link.flush()
+        self._link.close()
+        self._gone(reason)
+
+    # -- in ------------------------------------------------------------------------------------------------------
+
+    def _feed(self, data: bytes) -> None:
+        for line in self._lines.feed(data):
+            self._lines_done += 1
+            self._line(line)
+            if self._link.closed:
+                return
+        if not self._lines.partial:
+            self._stop_line_timer()
+        elif self._line_timer is None:
+            self._start_line_timer()
+
+    def _line(self, line: bytes | Oversize) -> None:
+        """One line; whatever it is, the next one is served."""
+        try:
+            if isinstance(line, Oversize):
+                raise self._too_long(line)
+            message = jsonrpc.decode(line)
+            if message.method and message.id is not ABSENT:
+                self._requested(message)
+            elif message.method:
+                self._notified(message)
+            elif message.result is ABSENT and message.error is ABSENT:
+                raise InvalidMessage(INVALID_REQUEST, "method is missing", bytes(message.id))
+            else:
+                self.questions.answered(message)
+        except InvalidMessage as invalid:
+            self._invalid(invalid)
+        except RecursionError:
+            self._reject("invalid_message", too_deep().message)
+        except Exception:
+            self._services.observe(InternalError(f"client {self.number}", traceback.format_exc()))
+
+    def _invalid(self, invalid: InvalidMessage) -> None:
+        """Say what is wrong with a line; part with a client that sends nothing else."""
+        self._reject("invalid_message", invalid.message)
+        self.answer_error(invalid.id, jsonrpc.error_object(invalid))
+        now = self._loop.time()
+        if now - self._flood_since > 1:
+            self._flood_since, self._flood_lines = now, 0
+        self._flood_lines += 1
+        if self._flood_lines > FLOOD_LINES:
+            self._cut_off(f"sent more than {FLOOD_LINES} invalid messages within a second")
+
+    def _too_long(self, line: Oversize) -> InvalidMessage:
+        id = jsonrpc.salvage_id(line.head, line.tail) or b"null"
+        return InvalidMessage(INVALID_REQUEST, f"a message may have at most {self._lines.cap} bytes", id)
+
+    def _requested(self, message: Message) -> None:
+        started = self._loop.time()
+        id = bytes(message.id)
+        try:
+            if id in self.calls:
+                raise RpcError(INVALID_REQUEST, "a request with this id is still being answered")
+            request = ClientRequest(message)
+            if message.method in router.METHODS:
+                self._check(request)
+                self._admit(request)
+                self._services.router.forward(self, request)
+                return
+            answer = self._serve(request)
+            error = ""
+            if answer is not None:
+                self.answer(id, answer)
+        except RpcError as failure:
+            error = self._refuse(id, failure)
+        except RecursionError:
+            error = self._refuse(id, too_deep())
+        except Exception:
+            self._services.observe(InternalError(f"{message.method} of client {self.number}", traceback.format_exc()))
+            error = self._refuse(id, RpcError(INTERNAL_ERROR, "Internal error"))
+        self._services.observe(RequestDone(message.method, "", "", "", self._loop.time() - started, error))
+
+    def _refuse(self, id: bytes, failure: RpcError) -> str:
+        """Answer with an error; its code, as events have it."""
+        self.answer_error(id, jsonrpc.error_object(failure))
+        return str(failure.code)
+
+    def _notified(self, message: Message) -> None:
+        if message.method == "notifications/initialized":
+            self._initialized = self.era is Era.LEGACY
+        elif message.method == "notifications/cancelled" and message.params is not ABSENT:
+            params = jsonrpc.members(message.params)
+            call = self.calls.get(bytes(params.get("requestId", b"")))
+            if call is not None:
+                call.cancel(jsonrpc.text(params.get("reason")) or "cancelled by the client")
+
+    # -- requests that are answered here -------------------------------------------------------------------------
+
+    def _serve(self, request: ClientRequest) -> Buffer | None:
+        """The result of a request; None where it is answered later."""
+        method = request.method
+        if method.startswith(CONTROL_PREFIX):
+            self._admit(request)
+            return self._services.control(self, request)
+        self._check(request)
+        if (kind := LISTS.get(method)) is not None:
+            return self._list(request, kind)
+        match method:
+            case "initialize":
+                return self._initialize(request)
+            case "server/discover":
+                self._introduced(request)
+                return jsonrpc.encode(protocol.discover_result(self._services.snapshot.instructions))
+            case "subscriptions/listen":
+                self._admit(request)
+                self._listen(request)
+                return None
+            case "logging/setLevel":
+                self._services.router.logs.want(self, level_in(request.params.get("level"), "params.level"))
+                return b"{}"
+            case _:
+                return b"{}"
+
+    def _check(self, request: ClientRequest) -> None:
+        """Refuse what the request's era does not allow."""
+        method = request.method
+        if request.era is Era.MODERN:
+            assert request.meta is not None
+            protocol.check_envelope(request.meta)
+            allowed = method in COMMON or method in MODERN_ONLY
+            self.era = self.era or Era.MODERN
+            if (level := level_of(request)) is not None:
+                self._services.router.logs.opted_in(self, level)
+        else:
+            allowed = method in COMMON or method in LEGACY_ONLY
+            if method in MODERN_ONLY and self.era is not Era.LEGACY:
+                raise RpcError(INVALID_PARAMS, f"params._meta lacks {protocol.VERSION_KEY!r}")
+        if not allowed:
+            raise RpcError(METHOD_NOT_FOUND, f"Method not found: {method[:LONGEST_SHOWN]}")
+        if request.era is Era.LEGACY and self.era is not Era.LEGACY and method not in BEFORE_INITIALIZE:
+            wanted = f"send initialize first, or put {protocol.VERSION_KEY!r} into params._meta"
+            raise RpcError(INVALID_REQUEST, f"Not initialized: {wanted}")
+
+    def _admit(self, request: ClientRequest) -> None:
+        """Refuse one more request that may have to wait where as many wait as the limit allows."""
+        if len(self.calls) >= self._services.limits.in_flight:
+            self._reject("in_flight", request.method[:LONGEST_SHOWN])
+            raise RpcError(INTERNAL_ERROR, f"more than {self._services.limits.in_flight} requests in flight")
+
+    def _list(self, request: ClientRequest, kind: Kind) -> bytes:
+        if "cursor" in request.params:
+            raise RpcError(INVALID_PARAMS, "params.cursor is not one of ours: the list is a single page")
+        return self._services.snapshot.listing(kind, request.era)
+
+    def _initialize(self, request: ClientRequest) -> bytes:
+        self.era = Era.LEGACY
+        self._introduced(request)
+        self.capabilities = client_capabilities(request.params.get("capabilities"))
+        requested = jsonrpc.text(request.params.get("protocolVersion"))
+        return jsonrpc.encode(protocol.initialize_result(requested, self._services.snapshot.instructions))
+
+    def _introduced(self, request: ClientRequest) -> None:
+        """Keep who the client says it is, for status and for servers."""
+        holder = request.params.get("clientInfo")
+        if holder is None and request.meta is not None:
+            holder = request.meta.get(protocol.CLIENT_INFO_KEY)
+        if holder is None or not jsonrpc.is_object(holder):
+            return
+        self.client_info = bytes(holder)
+        self.name = (jsonrpc.text(jsonrpc.members(holder).get("name")) or "")[:100]
+
+    def _listen(self, request: ClientRequest) -> None:
+        try:
+            asked = jsonrpc.members(request.params["notifications"])
+        except (KeyError, ValueError):
+            raise RpcError(INVALID_PARAMS, "params.notifications must be an object") from None
+        wanted = frozenset(kind for kind in Kind if bytes(asked.get(kind.subscription, b"")) == b"true")
+        self.calls[request.id] = Subscription(self, request.id, wanted)
+        acknowledged = {
+            "_meta": protocol.subscription_meta(request.id),
+            "notifications": {kind.subscription: True for kind in wanted},
+        }
+        self.notify("notifications/subscriptions/acknowledged", jsonrpc.encode(acknowledged))
+
+    # -- the end -------------------------------------------------------------------------------------------------
+
+    def _said_all(self) -> None:
+        """The client ended its side, as `socat` does after its input: what it asked is answered before it goes."""
+        if self._lines.partial:
+            self._feed(b"\n")  # the end of the stream ends the last line too
+        self.questions.end()
+        if self._link.is_deserted() or not (self.calls or self._link.waiting):
+            self.close("closed")
+        else:
+            self._loop.call_later(LAST_ANSWERS_LOOK_EVERY, self._said_all)
+
+    def _lost(self, reason: str) -> None:
+        if self._link.overfull:
+            self._reject("cut_off", reason)
+        self._gone(reason)
+
+    def _gone(self, reason: str) -> None:
+        self._stop_line_timer()
+        for call in list(self.calls.values()):
+            call.cancel("the client is gone")
+        self.calls.clear()
+        self.questions.end()
+        self._services.router.gone(self)
+        self._services.gone(self, reason)
+
+    def _reject(self, reason: str, detail: str) -> None:
+        self._services.observe(Rejected(reason, self.number, detail))
+
+    def _start_line_timer(self) -> None:
+        seen, seconds = self._lines_done, self._services.limits.partial_line
+        self._line_timer = self._loop.call_later(seconds, self._line_is_late, seen)
+
+    def _stop_line_timer(self) -> None:
+        if self._line_timer is not None:
+            self._line_timer.cancel()
+            self._line_timer = None
+
+    def _line_is_late(self, seen: int) -> None:
+        """Cut off a client that began a line and did not end it in time."""
+        self._line_timer = None
+        if self._lines_done != seen:
+            self._start_line_timer()
+            return
+        seconds = self._services.limits.partial_line
+        late = InvalidMessage(INVALID_REQUEST, f"a message must be complete within {seconds:g} s")
+        self.answer_error(b"null", jsonrpc.error_object(late))
+        self._cut_off(f"left a message unfinished for {seconds:g} s")
+
+    def _cut_off(self, reason: str) -> None:
+        self._reject("cut_off", reason)
+        self.close(reason)

@@ -1,0 +1,1 @@
+"""The process: all parts put together, the config file and its watcher, systemd, signals."""

@@ -1,0 +1,252 @@
+"""The process: composes the parts, starts them in order, listens to signals, stops them in reverse."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Hashable, Iterable
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+import anyio
+from anyio.abc import TaskGroup
+
+from ..clients.listener import Listener, SocketUnusable, inherit, listen
+from ..core.config import AccessConfig, Config
+from ..core.errors import ConfigError, Problem
+from ..core.events import DaemonFailed, DaemonListening, DaemonStopping, DaemonWarning, Event, InternalError
+from ..core.paths import SOCKET_VARIABLE, catalog_cache_file, daemon_socket, temporary_directory
+from ..processes.children_file import ChildrenFile
+from ..processes.procfs import read_usage
+from ..processes.reaper import Reaper
+from ..servers.status import fleet_sample
+from ..telemetry import metrics_http, tracing
+from ..telemetry.log import LogObserver
+from ..telemetry.log_lines import Format, Level
+from ..telemetry.log_settings import LogSettings
+from ..telemetry.metrics import FleetSample, LoopLag, Metrics
+from . import config_file
+from .fleet import Fleet
+from .systemd import Service
+from .watcher import identity, watch
+
+EXIT_FAILED = 1
+EXIT_CONFIG = 78
+"""As in sysexits.h: the unit file tells systemd not to start again on it."""
+STOP_MARGIN = 10.0
+"""Seconds for killing what did not stop, and what that left behind, and for our own end."""
+
+
+def run(
+    *,
+    config: str | None,
+    socket: str | None,
+    log_level: Level | None = None,
+    log_format: Format | None = None,
+) -> int:
+    """Run the daemon until it is told to stop; its exit code."""
+    path = None
+    try:
+        path = config_file.find(config)
+        known = identity(path)
+        loaded = config_file.load(path)
+    except ConfigError as unusable:
+        if path is not None:
+            _complain(f"the config {path} cannot be used:")
+        for problem in unusable.problems:
+            _complain(str(problem))
+        return EXIT_CONFIG
+
+    log = LogSettings(loaded.daemon.log, level=log_level, form=log_format)
+    try:
+        listener = _listener(socket, shared=_is_shared(loaded.daemon.access))
+    except SocketUnusable as unusable:
+        _complain(str(unusable))
+        return EXIT_FAILED
+    try:
+        return anyio.run(partial(Daemon.main, path, loaded, known=known, listener=listener, log=log))
+    except Exception as bug:
+        last_words = LogObserver()
+        last_words(DaemonFailed(_stack(bug)))
+        last_words.flush()
+        return EXIT_FAILED
+    finally:
+        listener.close()
+
+
+def _stack(bug: BaseException) -> str:
+    """The stack of a bug; of several at once, those of each, without the task groups that they came through."""
+    if isinstance(bug, BaseExceptionGroup):
+        return "".join(map(_stack, bug.exceptions))
+    return "".join(traceback.format_exception(bug))
+
+
+def _complain(message: str) -> None:
+    with suppress(OSError):  # a full disk must not change the exit code
+        sys.stderr.write(f"mcp-multi-server: {message}\n")
+
+
+def _listener(named: str | None, *, shared: bool) -> Listener:
+    """The socket that systemd passed, or one that we make. Raises SocketUnusable."""
+    named = named or os.environ.get(SOCKET_VARIABLE)
+    passed = inherit(os.environ, named)
+    path = named or daemon_socket(os.environ, os.geteuid(), temporary_directory(os.environ))
+    return passed or listen(path, shared=shared)
+
+
+class Daemon:
+    """A fleet as a process, made on the running loop: its log, metrics, signals and watched config."""
+
+    @classmethod
+    async def main(cls, path: str, config: Config, *, known: Hashable, listener: Listener, log: LogSettings) -> int:
+        """Run until a signal says stop. `known`: the file's `identity` before it was read."""
+        daemon = cls(path, config, listener, log)
+        await daemon._begin()
+        try:
+            await daemon._run(known)
+        finally:
+            await daemon._end()
+        return 0
+
+    def __init__(self, path: str, config: Config, listener: Listener, log: LogSettings) -> None:
+        self._listener = listener
+        self._log = log
+        self._telemetry = LogObserver()
+        self._lag = LoopLag()
+        self._metrics = Metrics(self._sample, read_usage)
+        self._stop = anyio.Event()
+        self._stopping = False
+        self._children = ChildrenFile(listener.path, lambda doubt: self._observe(DaemonWarning("children", doubt)))
+        self._reaper = Reaper(observe=lambda event: self._fleet.observe(event), noted=self._children.note)
+        self._service = Service(os.environ, warn=lambda problem: self._observe(DaemonWarning("systemd", problem)))
+        self._fleet = Fleet(
+            path,
+            config,
+            observe=self._observe,
+            applied=self._applied,
+            reloading=self._service.reloading,
+            memory=catalog_cache_file(os.environ, os.path.expanduser("~"), path),
+            reaper=self._reaper,
+            log=log,
+        )
+
+    async def _begin(self) -> None:
+        """Listen to signals, and end what a daemon before us left: no server starts beside its own predecessor."""
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(self._callback_failed)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._told_to_stop, signal.Signals(number).name)
+        self._reaper.adopt()
+        left = self._children.take_over(self._reaper.run)
+        if left is not None:
+            await self._reaper.sweep(left)
+        self._children.note(())
+
+    async def _end(self) -> None:
+        """Leave nothing, in whatever way the daemon came to its end."""
+        with anyio.CancelScope(shield=True):
+            await self._reaper.end_abandoned()
+        self._children.remove()
+        self._telemetry.flush()
+
+    async def _run(self, known: Hashable) -> None:
+        fleet, listener, loop = self._fleet, self._listener, asyncio.get_running_loop()
+        async with anyio.create_task_group() as tasks:
+            loop.add_signal_handler(signal.SIGHUP, tasks.start_soon, fleet.config_may_have_changed)
+            tasks.start_soon(self._telemetry.run)
+            tasks.start_soon(self._reaper.keep)
+            if tracing.wanted(os.environ):
+                tasks.start_soon(self._trace)
+            await tasks.start(fleet.run)
+            fleet.gateway.listen(listener.socket)
+            address = await self._serve_metrics(tasks)
+            fleet.observe(DaemonListening(listener.path, fleet.config_path, address))
+            tasks.start_soon(watch, fleet.config_path, known, fleet.config_may_have_changed)
+            tasks.start_soon(self._service.run, fleet)
+            await self._stop.wait()
+            if listener.is_passed:
+                fleet.gateway.stop_accepting()  # systemd keeps them for the next daemon
+            await fleet.drain()
+            fleet.gateway.close("the daemon stops")
+            await fleet.remember()
+            tasks.cancel_scope.cancel()
+
+    async def _serve_metrics(self, tasks: TaskGroup) -> str:
+        """Serve /metrics where the config wants it; where that cannot be had, the daemon does without."""
+        settings = self._fleet.snapshot.config.daemon.metrics
+        tasks.start_soon(self._lag.run)
+        serve = partial(
+            metrics_http.serve,
+            settings.listen,
+            self._metrics,
+            ready=lambda: not self._stopping,
+            allowed_hosts=settings.allowed_hosts,
+            observe=self._observe,
+        )
+        try:
+            return str(await tasks.start(serve))
+        except metrics_http.CannotListen as unusable:
+            self._observe(DaemonWarning("metrics", str(unusable)))
+            return "off"
+
+    async def _trace(self) -> None:
+        """Send spans of forwarded requests until cancelled."""
+        async with tracing.tracer(os.environ, observe=self._observe) as tracer:
+            self._fleet.trace(tracer)
+            await anyio.sleep_forever()
+
+    def _sample(self) -> FleetSample:
+        fleet = self._fleet
+        clients = len(fleet.gateway.sessions)
+        return fleet_sample(fleet.snapshot, fleet.last_reload, clients=clients, loop_lag=self._lag.take())
+
+    def _applied(self, before: Config, after: Config) -> None:
+        self._log.follow(after.daemon.log)
+        for problem in _waits_for_restart(before, after, passed=self._listener.is_passed):
+            self._observe(DaemonWarning("config", str(problem)))
+
+    def _told_to_stop(self, name: str) -> None:
+        if self._stopping:
+            self._reaper.kill()
+            os._exit(EXIT_FAILED)  # a second signal is immediate; what it leaves of files the next start sees to
+        self._stopping = True
+        self._service.stopping(name, _longest_stop(self._fleet.snapshot.config))
+        self._fleet.observe(DaemonStopping(name))
+        self._stop.set()
+
+    def _callback_failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Something that no task waits for has raised. What the system refused is no bug of ours."""
+        bug = context.get("exception")
+        if isinstance(bug, Exception) and not isinstance(bug, OSError):
+            self._observe(InternalError("event loop", _stack(bug)))
+        else:
+            loop.default_exception_handler(context)
+
+    def _observe(self, event: Event) -> None:
+        self._telemetry(event)
+        self._metrics(event)
+        self._service(event)
+
+
+def _is_shared(access: AccessConfig) -> bool:
+    """Whether other users than the daemon's own and root may connect."""
+    return bool(access.users or access.groups or access.admins)
+
+
+def _longest_stop(config: Config) -> float:
+    """Seconds after which a stop that goes on is no longer what the config asks for."""
+    servers = (server.stop_timeout for server in config.servers.values())
+    return config.daemon.drain + max(servers, default=0.0) + STOP_MARGIN
+
+
+def _waits_for_restart(before: Config, after: Config, *, passed: bool) -> Iterable[Problem]:
+    """What a new config wants that the running process cannot give. `passed`: the socket's mode is systemd's."""
+    message = "takes effect when the daemon is started again"
+    if before.daemon.metrics != after.daemon.metrics:
+        yield Problem("daemon.metrics", message)
+    if _is_shared(after.daemon.access) and not (passed or _is_shared(before.daemon.access)):
+        yield Problem("daemon.access", f"for other users, {message}")

@@ -1,0 +1,1 @@
+"""MultiServerClient and SyncMultiServerClient: a program's view of a fleet, its own or a daemon's."""

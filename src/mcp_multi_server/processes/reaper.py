@@ -1,0 +1,166 @@
+"""All processes below this one: the servers that run, what those that ran have left, and how every last one ends."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import signal
+import time
+from collections.abc import Callable, Iterable
+from itertools import count
+
+import anyio
+
+from ..core.events import Observer, ProcessesEnded
+from ..core.processes import ENDED, Identity, Process, Record, is_abandoned, is_of_run, left_behind, mark_of
+from . import procfs
+from .child import LEADERS, POLL, Child, orphans, prctl, reap_orphans
+
+PR_SET_CHILD_SUBREAPER = 36
+TERM_WAIT = 2.0
+KILL_WAIT = 1.0
+"""Seconds that orphans get to end by themselves, and to be gone after SIGKILL."""
+TOGETHER = 0.1
+LOOK_EVERY = 10.0
+"""Seconds in which the ends of several processes are seen to at once, and between looks for which there is no sign."""
+KILL_ROUNDS = 20
+"""Looks at what is below us when everything is to die at once: each may find what the one before orphaned."""
+
+
+class Reaper:
+    """Keeps account of the children of this process.
+
+    A library leaves it at that. The daemon calls `adopt`, so that whoever loses its parent below us becomes our child
+    instead of getting away, and runs `keep`. `noted` is told of the children whenever one begins or ends.
+    """
+
+    def __init__(
+        self,
+        *,
+        observe: Observer = lambda event: None,
+        noted: Callable[[Iterable[Identity]], None] = lambda children: None,
+    ) -> None:
+        self.run = secrets.token_hex(16)
+        """Stands in the mark of every child."""
+        self._observe = observe
+        self._noted = noted
+        self._numbers = count(1)
+        self._running: dict[str, Child] = {}
+        self._nameless: set[Identity] = set()
+        self._stirred = asyncio.Event()
+        self._alone = False
+
+    def next_mark(self) -> str:
+        """The mark for a child that is about to start."""
+        return mark_of(self.run, next(self._numbers))
+
+    def began(self, child: Child) -> None:
+        """A child was started."""
+        self._running[child.mark] = child
+        self._tell()
+
+    def ended(self, child: Child) -> None:
+        """A child was stopped, and its group with it."""
+        self._running.pop(child.mark, None)
+        self._tell()
+        self._stirred.set()
+
+    def adopt(self) -> None:
+        """Inherit the orphans of our descendants. Those whom we have before any server started are not ours to end."""
+        self._alone = os.getpid() != 1 and not procfs.children(os.getpid())
+        prctl()(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+    async def keep(self) -> None:
+        """Reap whoever ends, end whoever belongs to no server any more; until cancelled."""
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGCHLD, self._stirred.set)
+        try:
+            while True:
+                with anyio.move_on_after(LOOK_EVERY):
+                    await self._stirred.wait()
+                    await anyio.sleep(TOGETHER)
+                self._stirred.clear()
+                await self.end_abandoned()  # what ends of it stirs us again, to be reaped
+                self._note_nameless()
+        finally:
+            loop.remove_signal_handler(signal.SIGCHLD)
+
+    async def end_abandoned(self) -> None:
+        """End what servers left that do not run any more; where none runs, all that they ever left."""
+        reap_orphans()
+        ended = await end(self._abandoned)
+        if ended:
+            self._observe(ProcessesEnded("their servers have ended", _pids(ended)))
+
+    async def sweep(self, record: Record) -> None:
+        """End what the daemon that wrote `record` left running when it was killed."""
+        boot, spare = procfs.boot_id(), procfs.ancestors(os.getpid())
+
+        def left() -> list[Process]:
+            return left_behind(record, procfs.everyone(), boot=boot, uid=os.geteuid(), spare=spare)
+
+        ended = await end(left)
+        if ended:
+            self._observe(ProcessesEnded("a daemon that was killed left them", _pids(ended)))
+
+    def kill(self) -> None:
+        """SIGKILL all that is below us, without waiting for anything."""
+        for child in self._running.values():
+            child.kill()
+        for _ in range(KILL_ROUNDS):
+            if not (living := [each for each in procfs.below(os.getpid()) if self._may_kill(each)]):
+                return
+            for each in living:
+                procfs.send(each, signal.SIGKILL)
+            time.sleep(POLL)
+
+    def _may_kill(self, process: Process) -> bool:
+        if process.state in ENDED:
+            return False
+        return self._alone or process.pid in LEADERS or is_of_run(procfs.marked(process).mark, self.run)
+
+    def _abandoned(self) -> list[Process]:
+        running = {mark: child.identity.started for mark, child in self._running.items()}
+        found = [each for each in orphans() if is_abandoned(each, run=self.run, running=running, alone=self._alone)]
+        return [*found, *(below for each in found for below in procfs.below(each.pid))]
+
+    def _note_nameless(self) -> None:
+        """Have those written down as well whom no mark would give away: after a kill -9 nothing else could."""
+        strangers = [each for each in procfs.below(os.getpid()) if self._alone and each.pid not in LEADERS]
+        nameless = {each.identity for each in strangers if not is_of_run(procfs.marked(each).mark, self.run)}
+        if nameless != self._nameless:
+            self._nameless = nameless
+            self._tell()
+
+    def _tell(self) -> None:
+        self._noted([*(child.identity for child in self._running.values()), *sorted(self._nameless)])
+
+
+async def end(find: Callable[[], list[Process]]) -> dict[Identity, Process]:
+    """Have all that `find` finds end, gently first; those that did, or were there at least. Takes 3 s at most."""
+    ended: dict[Identity, Process] = {}
+    for number, seconds in ((signal.SIGTERM, TERM_WAIT), (signal.SIGKILL, KILL_WAIT)):
+        deadline = time.monotonic() + seconds
+        told: set[Identity] = set()
+        while living := _living(ended, find()):
+            for each in living:
+                if each.identity not in told:
+                    procfs.send(each, number)
+                    procfs.send(each, signal.SIGCONT)  # what is stopped could not act on the other
+                    told.add(each.identity)
+            if time.monotonic() >= deadline:
+                break
+            await anyio.sleep(2 * POLL)
+        else:
+            return ended
+    return ended
+
+
+def _living(known: dict[Identity, Process], found: list[Process]) -> list[Process]:
+    known |= {each.identity: each for each in found}
+    return [each for each in known.values() if procfs.is_alive(each)]
+
+
+def _pids(processes: Iterable[Identity]) -> tuple[int, ...]:
+    return tuple(sorted(each.pid for each in processes))

@@ -1,1 +1,0 @@
-"""Tasks, sockets, processes and clocks: carries out what the core decides."""

@@ -1,0 +1,184 @@
+"""What the daemon remembers of its servers' catalogs over a restart: a file that is read once, then follows them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import time
+import traceback
+from collections.abc import Callable, Mapping
+
+import anyio
+import anyio.to_thread
+
+from ..core.catalog import Kind
+from ..core.catalog_cache import MAX_BYTES, Remembered, Unusable, dump, fingerprint, load
+from ..core.config import Config
+from ..core.events import DaemonWarning, InternalError, Observer
+from ..core.lifecycle import ROUTED
+from .server import Server
+from .snapshot import Snapshot
+from .status import wall
+
+DEBOUNCE = 1.0
+"""Seconds that a change waits for others before the file is written."""
+LAST_WRITE_WITHIN = 5.0
+"""Seconds that a disk may keep the daemon from ending."""
+_CHUNK = 1 << 20
+
+
+class CatalogCache:
+    """The catalogs of one config's servers in the file at `path`; whatever is wrong with it costs one warning."""
+
+    def __init__(self, path: str, snapshot: Callable[[], Snapshot], *, observe: Observer) -> None:
+        self._path = path
+        self._snapshot = snapshot
+        self._observe = observe
+        self._known: dict[str, Remembered] = {}
+        self._config: Config | None = None
+        """The one that `_known` was last compared with."""
+        self._changed = anyio.Event()
+        self._writing = anyio.Lock()
+        self._complaint = ""
+        """Why the last write was not what it should be."""
+
+    def read(self) -> None:
+        """Take in what an earlier daemon wrote; before anything else is done, as it blocks."""
+        try:
+            self._known = load(read(self._path))
+        except FileNotFoundError:
+            return
+        except (OSError, Unusable) as failure:
+            self._observe(DaemonWarning("state", f"{self._path} is not used: {_reason(failure)}"))
+
+    def recall(self, server: Server) -> None:
+        """Let a server that has nothing to offer yet offer what it did when it was last read under this very entry."""
+        known = self._known.get(server.name)
+        if known is not None and server.catalog is None and known.fingerprint == fingerprint(server.config):
+            age = max(0.0, time.time() - known.refreshed_at)
+            server.recall(known.negotiated, known.catalog, age=age)
+
+    def published(self, changed: frozenset[Kind], server: Server | None) -> None:
+        """A new snapshot; see supervisor.Listener."""
+        snapshot = self._snapshot()
+        if snapshot.config is not self._config:
+            self._config = snapshot.config
+            self._forget_others(snapshot.config)
+        for each in snapshot.servers.values() if server is None else (server,):
+            self._note(each)
+
+    async def run(self) -> None:
+        """Write what changed, until cancelled."""
+        while True:
+            await self._changed.wait()
+            await anyio.sleep(DEBOUNCE)
+            await self._write()
+
+    async def close(self) -> None:
+        """Write it a last time, while the servers still run: when a list was last read changes without a word."""
+        for server in self._snapshot().servers.values():
+            self._note(server)
+        if self._known or self._changed.is_set():
+            with anyio.move_on_after(LAST_WRITE_WITHIN):
+                await self._write()
+
+    def _note(self, server: Server) -> None:
+        """Keep what the server has been read to offer; before it was ready, that is what somebody else did."""
+        catalog, negotiated, refreshed_at = server.catalog, server.negotiated, server.refreshed_at
+        if server.status.state not in ROUTED or catalog is None or negotiated is None or refreshed_at is None:
+            return
+        found = Remembered(fingerprint(server.config), negotiated, catalog, wall(refreshed_at))
+        if self._known.get(server.name) != found:
+            self._changed.set()
+        self._known[server.name] = found  # even an equal one, so that no catalog is held twice
+
+    def _forget_others(self, config: Config) -> None:
+        """Forget servers that are gone or became others; one that is disabled, or broken for now, may come back."""
+        for name, known in list(self._known.items()):
+            server = config.servers.get(name)
+            is_other = server is not None and not server.disabled and fingerprint(server) != known.fingerprint
+            if is_other or name not in config.order:
+                del self._known[name]
+                self._changed.set()
+
+    async def _write(self) -> None:
+        async with self._writing:
+            self._changed = anyio.Event()
+            try:
+                complaint = await anyio.to_thread.run_sync(
+                    _written, self._path, dict(self._known), abandon_on_cancel=True
+                )
+            except Exception:
+                self._observe(InternalError("memory", traceback.format_exc()))
+                return
+            if complaint and complaint != self._complaint:
+                self._observe(DaemonWarning("state", complaint))
+            self._complaint = complaint
+
+
+def _written(path: str, known: Mapping[str, Remembered]) -> str:
+    """Write the file; what is wrong with the outcome, or ""."""
+    data, left_out = dump(known)
+    try:
+        write(path, data)
+    except OSError as failure:
+        return f"cannot write {path}: {_reason(failure)}; a daemon that starts next will not know these lists at once"
+    if left_out:
+        return f"{path} may have {MAX_BYTES >> 20} MiB and holds no catalog of {', '.join(left_out)}"
+    return ""
+
+
+def write(path: str, data: bytes) -> None:
+    """Replace the file in one step; whoever reads it meanwhile, or after a crash, has the old one or the new one."""
+    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    fresh = f"{path}.new"
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(fresh)
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        _write_all(descriptor, data)
+        os.replace(fresh, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(fresh)
+        raise
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    try:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read(path: str) -> bytes:
+    """The bytes of a file that nobody else can have written. Raises OSError, Unusable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        _check_trusted(os.fstat(descriptor))
+        parts, size = [], 0
+        while part := os.read(descriptor, _CHUNK):
+            parts.append(part)
+            size += len(part)
+            if size > MAX_BYTES:
+                raise Unusable(f"it is larger than {MAX_BYTES >> 20} MiB")
+        return b"".join(parts)
+    finally:
+        os.close(descriptor)
+
+
+def _check_trusted(status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise Unusable("it is no regular file")
+    if status.st_uid != os.geteuid():
+        raise Unusable(f"it belongs to user {status.st_uid}, not to the daemon's user {os.geteuid()}")
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise Unusable("others can write it (chmod go-w)")
+
+
+def _reason(failure: OSError | Unusable) -> str:
+    return str(failure) if isinstance(failure, Unusable) else os.strerror(failure.errno or 0)

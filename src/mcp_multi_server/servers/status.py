@@ -1,0 +1,166 @@
+"""The state of the fleet as JSON, for `daemon/status`, and as samples, for metrics."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections import Counter
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from .. import __version__
+from ..core import lifecycle
+from ..core.catalog import Kind
+from ..core.config import Config
+from ..core.errors import Problem
+from ..core.lifecycle import ROUTED, State
+from ..telemetry.metrics import FleetSample, ServerSample
+from .server import Server
+from .snapshot import Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Reload:
+    """How a reading of the config went: `applied`, `partial`, `rejected` or `unchanged`. Times: seconds since 1970."""
+
+    outcome: str
+    at: float
+    loaded_at: float
+    """When the config that is in force was read."""
+    problems: tuple[Problem, ...] = ()
+
+
+def wall(loop_time: float) -> float:
+    """A time of the event loop's clock as seconds since 1970."""
+    return time.time() + (loop_time - asyncio.get_running_loop().time())
+
+
+def iso(seconds: float) -> str:
+    """Seconds since 1970 as ISO 8601, in UTC."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+
+
+def fleet_status(snapshot: Snapshot, last_reload: Reload, *, path: str, started_at: float) -> dict[str, Any]:
+    """All of `daemon/status` that does not concern clients."""
+    config = snapshot.config
+    return {
+        "pid": os.getpid(),
+        "startedAt": iso(started_at),
+        "generation": snapshot.generation,
+        "config": {
+            "path": path,
+            "sha256": config.sha256,
+            "loadedAt": iso(last_reload.loaded_at),
+            "lastReload": {
+                "outcome": last_reload.outcome,
+                "at": iso(last_reload.at),
+                "problems": [problem_record(problem) for problem in last_reload.problems],
+            },
+        },
+        "servers": [server_status(snapshot, name) for name in config.order],
+        "collisions": [
+            {"kind": c.kind, "name": c.name, "owner": c.owner, "shadowed": list(c.shadowed)}
+            for c in snapshot.index.collisions
+        ],
+        "refusedNames": [
+            {"kind": r.kind, "server": r.server, "name": r.name, "problem": r.problem} for r in snapshot.index.refused
+        ],
+    }
+
+
+def problem_record(problem: Problem) -> dict[str, Any]:
+    """A problem as status, plan and reload show it."""
+    return {"server": problem.server, "field": problem.field, "message": problem.message}
+
+
+def server_status(snapshot: Snapshot, name: str) -> dict[str, Any]:
+    """One server's record and the prefix of its qualified names; entries that are disabled or broken have one too."""
+    server = snapshot.servers.get(name)
+    row = supervised_status(server) if server is not None else _idle_status(snapshot.config, name)
+    return {**row, "prefix": snapshot.config.prefix_of(name) + snapshot.config.daemon.separator}
+
+
+def supervised_status(server: Server) -> dict[str, Any]:
+    """The record of a server that we connect to."""
+    status, now = server.status, asyncio.get_running_loop().time()
+    catalog, negotiated = server.catalog, server.negotiated
+    failure = None if status.state in ROUTED else status.failure
+    return {
+        "name": server.name,
+        "state": status.state.value,
+        "since": iso(wall(status.since)),
+        "reason": f"{failure.reason}: {failure.message}" if failure else None,
+        "transport": server.transport_kind,
+        "protocolVersion": negotiated.version if negotiated else None,
+        "pid": server.pid,
+        "consecutiveFailures": 0 if lifecycle.is_stable(status, now) else status.failures,
+        "nextAttemptAt": None if status.next_attempt is None else iso(wall(status.next_attempt)),
+        "restarts": server.restarts,
+        "inFlight": server.in_flight,
+        "tools": catalog.count(Kind.TOOL) if catalog else 0,
+        "resources": catalog.count(Kind.RESOURCE) if catalog else 0,
+        "resourceTemplates": catalog.count(Kind.TEMPLATE) if catalog else 0,
+        "prompts": catalog.count(Kind.PROMPT) if catalog else 0,
+        "refreshedAt": None if server.refreshed_at is None else iso(wall(server.refreshed_at)),
+        "stale": server.stale or (catalog is not None and status.state not in ROUTED),
+    }
+
+
+def fleet_sample(snapshot: Snapshot, last_reload: Reload, *, clients: int, loop_lag: float) -> FleetSample:
+    """What metrics tell of the state, at scrape time."""
+    return FleetSample(
+        servers=tuple(_server_sample(snapshot, name, last_reload.loaded_at) for name in snapshot.config.order),
+        collisions={kind.value: 0 for kind in Kind} | Counter(c.kind.value for c in snapshot.index.collisions),
+        clients=clients,
+        loop_lag=loop_lag,
+        last_reload_ok=last_reload.outcome in ("applied", "unchanged"),
+        last_reload_success=last_reload.loaded_at,
+        version=__version__,
+    )
+
+
+def _server_sample(snapshot: Snapshot, name: str, loaded_at: float) -> ServerSample:
+    server = snapshot.servers.get(name)
+    if server is None:
+        idle = _idle_status(snapshot.config, name)
+        return ServerSample(name=name, state=idle["state"], entered=loaded_at, transport=idle["transport"] or "")
+    status, catalog, negotiated = server.status, server.catalog, server.negotiated
+    return ServerSample(
+        name=name,
+        state=status.state.value,
+        entered=wall(status.since),
+        failures=status.failures,
+        next_attempt=None if status.next_attempt is None else wall(status.next_attempt),
+        transport=server.transport_kind,
+        protocol_version=negotiated.version if negotiated else "",
+        pid=server.pid,
+        in_flight=server.in_flight,
+        entries={kind.value: catalog.count(kind) if catalog else 0 for kind in Kind},
+        refreshed=None if server.refreshed_at is None else wall(server.refreshed_at),
+    )
+
+
+def _idle_status(config: Config, name: str) -> dict[str, Any]:
+    problems = config.broken.get(name, ())
+    entry = config.servers.get(name)
+    return {
+        "name": name,
+        "state": (State.PARKED if problems else State.DISABLED).value,
+        "since": None,
+        "reason": f"config: {'; '.join(map(str, problems))}" if problems else None,
+        "transport": (entry.type or ("http" if entry.url else "stdio")) if entry else None,
+        "protocolVersion": None,
+        "pid": None,
+        "consecutiveFailures": 0,
+        "nextAttemptAt": None,
+        "restarts": 0,
+        "inFlight": 0,
+        "tools": 0,
+        "resources": 0,
+        "resourceTemplates": 0,
+        "prompts": 0,
+        "refreshedAt": None,
+        "stale": False,
+    }

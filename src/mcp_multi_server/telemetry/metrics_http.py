@@ -1,0 +1,275 @@
+"""The HTTP endpoint for Prometheus and for health checks: GET and HEAD of three paths, on loopback.
+
+Browsers on this machine can reach it, so it checks `Host` (DNS rebinding) and sends no CORS header. Nothing that a
+client does, or fails to do, keeps a connection for longer than the two deadlines below.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import os
+import socket
+import traceback
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Protocol
+
+import anyio
+from anyio.abc import TaskStatus
+
+from ..core.events import DaemonWarning, InternalError, Observer
+
+HEAD_CAP = 16 * 1024
+REQUEST_DEADLINE = 5.0
+ANSWER_DEADLINE = 10.0
+RENDERS = 4
+CONNECTIONS = 32
+BACKLOG = 64
+READ_SIZE = 64 * 1024
+ACCEPT_PAUSE = 0.5
+"""Seconds until the next accept after one that failed, as it does while the process has no descriptor left."""
+LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "::1"})
+
+_PLAIN = "text/plain; charset=utf-8"
+
+
+class CannotListen(OSError):
+    """The address is unusable or taken; the message says which and why. The daemon goes on without the endpoint."""
+
+
+class Renders(Protocol):
+    """What gives the page of metrics."""
+
+    async def render(self, openmetrics: bool) -> tuple[bytes, str]:
+        """The page as text and its content type."""
+
+
+@dataclass(frozen=True, slots=True)
+class HttpRequest:
+    """What matters of a request. `host` is without its port."""
+
+    method: str
+    path: str
+    host: str
+    accept: str
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """What is answered."""
+
+    status: str
+    body: bytes
+    content_type: str = _PLAIN
+    headers: tuple[str, ...] = ()
+
+
+class Refused(Exception):
+    """The request gets this response without being looked at any further."""
+
+    def __init__(self, status: str, body: bytes, *headers: str) -> None:
+        super().__init__(status)
+        self.response = Response(status, body, headers=headers)
+
+
+def parse_listen(listen: str) -> tuple[str, int]:
+    """The IP address and port of `127.0.0.1:9464`, `[::1]:9464`, `localhost:0`; `:9464` is loopback too."""
+    host, colon, port = listen.rpartition(":")
+    host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise CannotListen(f"metrics.listen: {listen!r} is no ADDRESS:PORT")
+    if host in ("", "localhost"):
+        return "127.0.0.1", int(port)
+    try:
+        return str(ipaddress.ip_address(host)), int(port)
+    except ValueError:
+        raise CannotListen(f"metrics.listen: {host!r} is no IP address") from None
+
+
+async def serve(
+    listen: str,
+    metrics: Renders,
+    *,
+    ready: Callable[[], bool],
+    allowed_hosts: Collection[str],
+    observe: Observer,
+    task_status: TaskStatus[str] = anyio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve until cancelled; reports the bound address through `task_status`, or "off", and returns then.
+
+    Raises CannotListen before that where the address cannot be had: it is the caller's choice to go on without.
+    """
+    if listen == "off":
+        task_status.started("off")
+        return
+    host, port = parse_listen(listen)
+    if not ipaddress.ip_address(host).is_loopback:
+        message = f"{_authority(host, port)} may be read from other machines, and asks for no password"
+        observe(DaemonWarning("metrics", message))
+    with _listener(host, port) as listener:
+        task_status.started(_authority(*listener.getsockname()[:2]))
+        hosts = LOOPBACK_NAMES | {name.strip("[]").lower() for name in allowed_hosts}
+        await Endpoint(metrics, ready=ready, hosts=hosts, observe=observe).serve(listener)
+
+
+class Endpoint:
+    """Answers the connections of one listener, so many at a time; further ones wait in the kernel."""
+
+    def __init__(
+        self, metrics: Renders, *, ready: Callable[[], bool], hosts: Collection[str], observe: Observer
+    ) -> None:
+        self._metrics = metrics
+        self._ready = ready
+        self._hosts = hosts
+        self._observe = observe
+        self._connections = anyio.Semaphore(CONNECTIONS)
+        self._renders = anyio.Semaphore(RENDERS)
+
+    async def serve(self, listener: socket.socket) -> None:
+        """Accept until cancelled."""
+        loop = asyncio.get_running_loop()
+        async with anyio.create_task_group() as tasks:
+            while True:
+                await self._connections.acquire()
+                try:
+                    connection, _ = await loop.sock_accept(listener)
+                except OSError:
+                    self._connections.release()
+                    await anyio.sleep(ACCEPT_PAUSE)
+                else:
+                    tasks.start_soon(self._connection, connection, name="metrics connection")
+
+    async def _connection(self, connection: socket.socket) -> None:
+        try:
+            with connection:
+                await self._exchange(connection)
+        except OSError:
+            pass  # the client went away: nobody is left to be told
+        except Exception as bug:
+            self._observe(InternalError("metrics endpoint", _trace(bug)))
+        finally:
+            self._connections.release()
+
+    async def _exchange(self, connection: socket.socket) -> None:
+        is_head = False
+        try:
+            request = parse_request(await _head(connection))
+            is_head = request.method == "HEAD"
+            with anyio.move_on_after(ANSWER_DEADLINE):
+                await _send(connection, await self._answer(request, connection.getsockname()[0]), is_head)
+        except Refused as refused:
+            with anyio.move_on_after(ANSWER_DEADLINE):
+                await _send(connection, refused.response, is_head)
+
+    async def _answer(self, request: HttpRequest, local: str) -> Response:
+        # An IP address in `Host` cannot be rebound, so the one that was connected to is always right.
+        if request.host not in self._hosts and request.host != local:
+            raise Refused("421 Misdirected Request", b"this host is not served here\n")
+        if request.method not in ("GET", "HEAD"):
+            raise Refused("405 Method Not Allowed", b"only GET and HEAD\n", "Allow: GET, HEAD")
+        match request.path:
+            case "/metrics":
+                return await self._page(request)
+            case "/healthz":
+                return Response("200 OK", b"ok\n")
+            case "/readyz" if self._ready():
+                return Response("200 OK", b"ready\n")
+            case "/readyz":
+                raise Refused("503 Service Unavailable", b"not ready\n")
+            case _:
+                raise Refused("404 Not Found", b"see /metrics, /healthz, /readyz\n")
+
+    async def _page(self, request: HttpRequest) -> Response:
+        try:
+            async with self._renders:
+                body, content_type = await self._metrics.render(wants_openmetrics(request.accept))
+        except Exception as bug:
+            self._observe(InternalError("metrics page", _trace(bug)))
+            raise Refused("500 Internal Server Error", b"the log has the reason\n") from bug
+        return Response("200 OK", body, content_type)
+
+
+def _listener(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except OSError as failure:
+        reason = os.strerror(failure.errno) if failure.errno else "cannot be bound"
+        raise CannotListen(f"metrics.listen: {_authority(host, port)}: {reason}") from failure
+    listener.setblocking(False)
+    return listener
+
+
+async def _head(connection: socket.socket) -> bytes:
+    """The bytes up to the empty line; a body is never read."""
+    loop, head = asyncio.get_running_loop(), b""
+    with anyio.move_on_after(REQUEST_DEADLINE):
+        while (end := head.find(b"\r\n\r\n")) < 0 and len(head) <= HEAD_CAP:
+            data = await loop.sock_recv(connection, READ_SIZE)
+            if not data:
+                raise ConnectionResetError
+            head += data
+        if not 0 <= end <= HEAD_CAP:
+            raise Refused("431 Request Header Fields Too Large", b"")
+        return head[:end]
+    raise Refused("408 Request Timeout", b"")
+
+
+def parse_request(head: bytes) -> HttpRequest:
+    """What matters of a request; Refused where it is no HTTP/1 or does not say one host."""
+    first, *lines = head.decode("latin-1").split("\r\n")
+    fields = [line.partition(":") for line in lines]
+    words = first.split(" ")
+    hosts = [content.strip() for name, _, content in fields if name.lower() == "host"]
+    if len(words) != 3 or not words[2].startswith("HTTP/1.") or len(hosts) != 1:
+        raise Refused("400 Bad Request", b"")
+    accept = ",".join(content for name, _, content in fields if name.lower() == "accept")
+    return HttpRequest(method=words[0], path=words[1].partition("?")[0], host=_without_port(hosts[0]), accept=accept)
+
+
+def wants_openmetrics(accept: str) -> bool:
+    """Whether an `Accept` header prefers OpenMetrics to Prometheus's text, or likes both as much."""
+    openmetrics = _quality(accept, "application/openmetrics-text")
+    return openmetrics > 0.0 and openmetrics >= _quality(accept, "text/plain")
+
+
+def _quality(accept: str, media: str) -> float:
+    """The highest `q` that `accept` gives to a media type; 0 where it is not named."""
+    best = 0.0
+    for choice in accept.lower().split(","):
+        name, *parameters = (part.strip() for part in choice.split(";"))
+        quality = next((parameter[2:] for parameter in parameters if parameter.startswith("q=")), "1")
+        if name == media and quality.replace(".", "", 1).isdecimal():
+            best = max(best, float(quality))
+    return best
+
+
+async def _send(connection: socket.socket, response: Response, is_head: bool) -> None:
+    lines = [
+        f"HTTP/1.1 {response.status}",
+        f"Content-Type: {response.content_type}",
+        f"Content-Length: {len(response.body)}",
+        "X-Content-Type-Options: nosniff",
+        "Cache-Control: no-store",
+        "Connection: close",
+        *response.headers,
+    ]
+    head = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+    await asyncio.get_running_loop().sock_sendall(connection, head if is_head else head + response.body)
+
+
+def _without_port(authority: str) -> str:
+    """The host of `[::1]:9464` or `localhost:9464`, in lower case."""
+    if authority.startswith("["):
+        return authority[1:].partition("]")[0].lower()
+    return authority.partition(":")[0].lower()
+
+
+def _authority(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _trace(bug: Exception) -> str:
+    """Where it happened, without the values that an exception's text may hold."""
+    return "".join(traceback.format_tb(bug.__traceback__)) + type(bug).__name__

@@ -1,0 +1,106 @@
+"""Signs of life: from the supervisor's own task, not from the loop alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import MappingProxyType, SimpleNamespace
+from typing import Any, cast
+
+import anyio
+import pytest
+
+from mcp_multi_server.core.config import parse
+from mcp_multi_server.core.lifecycle import State, Status
+from mcp_multi_server.daemon.config_file import lookup_in
+from mcp_multi_server.daemon.fleet import Fleet
+from mcp_multi_server.daemon.systemd import Service
+from mcp_multi_server.servers.heartbeat import Heartbeat
+from tests.systemd.manager import Manager
+
+pytestmark = pytest.mark.anyio
+PERIOD = 0.1
+NO_SERVERS = parse(b'{"mcpServers":{}}', lookup_in("/"))
+
+
+async def test_a_heart_that_beats_is_felt_again_and_again() -> None:
+    heartbeat = Heartbeat()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(heartbeat.beat)
+        with anyio.fail_after(10):
+            for _ in range(100):
+                await heartbeat.feel()
+        tasks.cancel_scope.cancel()
+
+
+async def test_who_gave_up_feeling_does_not_keep_the_next_from_it() -> None:
+    heartbeat = Heartbeat()
+    with anyio.move_on_after(0.01):
+        await heartbeat.feel()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(heartbeat.beat)
+        with anyio.fail_after(10):
+            await heartbeat.feel()
+            await heartbeat.feel()
+        tasks.cancel_scope.cancel()
+
+
+async def test_the_watchdog_is_fed_only_while_the_supervisors_task_answers() -> None:
+    """A loop that runs is not enough: here it runs, and the supervisor has not begun."""
+    with Manager() as manager:
+        environ = {"NOTIFY_SOCKET": manager.address, "WATCHDOG_USEC": str(round(PERIOD * 3e6))}
+        fleet = Fleet("", NO_SERVERS, observe=lambda event: None)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(Service(environ, warn=lambda problem: None).run, fleet)
+            await anyio.sleep(PERIOD * 5)
+            assert manager.hear_all() == [("READY=1",), ("STATUS=no servers",)]
+            await tasks.start(fleet.run)
+            with anyio.fail_after(10):
+                while manager.hear_all().count(("WATCHDOG=1",)) < 3:
+                    await anyio.sleep(PERIOD)
+            tasks.cancel_scope.cancel()
+
+
+async def test_a_wait_that_grows_shorter_is_told_again_without_anything_having_happened() -> None:
+    with Manager() as manager:
+        fleet = Fleet("", parse(b'{"mcpServers":{"away":{"command":"x"}}}', lookup_in("/")), observe=lambda event: None)
+        waiting: Any = SimpleNamespace(status=Status(State.BACKOFF, next_attempt=anyio.current_time() + 12))
+        snapshot = replace(fleet.snapshot, servers=MappingProxyType({"away": waiting}))
+        shown = cast("Any", SimpleNamespace(snapshot=snapshot, last_reload=fleet.last_reload))
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(Service({"NOTIFY_SOCKET": manager.address}, warn=lambda problem: None).run, shown)
+            with anyio.fail_after(20):
+                while len(manager.hear_all()) < 4:
+                    await anyio.sleep(0.05)
+            tasks.cancel_scope.cancel()
+        told = [int(words[0].rpartition("next ")[2].removesuffix(" s")) for words in manager.hear_all()[1:]]
+        assert manager.hear_all()[1] == ("STATUS=0/1 ready, 1 backoff, next 12 s",)
+        assert told == sorted(set(told), reverse=True)
+
+
+async def test_a_reload_is_told_only_between_ready_and_stopping() -> None:
+    with Manager() as manager:
+        service = Service({"NOTIFY_SOCKET": manager.address}, warn=lambda problem: None)
+        fleet = Fleet("", NO_SERVERS, observe=lambda event: None)
+        with service.reloading():
+            assert manager.hear_all() == []
+        assert manager.hear_all() == []
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(service.run, fleet)
+            with anyio.fail_after(10):
+                while len(manager.hear_all()) < 2:
+                    await anyio.sleep(0.01)
+            with service.reloading():
+                with service.reloading():
+                    pass
+                assert [words[0] for words in manager.hear_all()[2:]] == ["RELOADING=1", "RELOADING=1"]
+                service.stopping("SIGTERM", 3)
+            tasks.cancel_scope.cancel()
+        assert manager.hear_all()[4:] == [("STOPPING=1", "EXTEND_TIMEOUT_USEC=3000000", "STATUS=stopping (SIGTERM)")]
+
+
+async def test_who_is_told_to_stop_before_it_is_ready_never_says_that_it_is() -> None:
+    with Manager() as manager:
+        service = Service({"NOTIFY_SOCKET": manager.address}, warn=lambda problem: None)
+        service.stopping("SIGTERM", 3)
+        await service.run(Fleet("", NO_SERVERS, observe=lambda event: None))
+        assert [words[0] for words in manager.hear_all()] == ["STOPPING=1"]

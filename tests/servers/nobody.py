@@ -1,0 +1,16 @@
+"""The host of servers that have no client: a real router, which nobody asks anything."""
+
+from __future__ import annotations
+
+from mcp_multi_server.calls.router import Router
+from mcp_multi_server.core.events import Observer
+from mcp_multi_server.servers.host import Host
+from mcp_multi_server.servers.snapshot import Snapshot
+
+
+def nobody(observe: Observer) -> Host:
+    return Router(_nothing, observe=observe, wall=str)
+
+
+def _nothing() -> Snapshot:
+    raise AssertionError("only clients have it look for servers")
