@@ -634,9 +634,9 @@ def test_only_a_console_costs_the_import_of_structlog(form: str, imported: bool)
     script = (
         "import sys\n"
         "from mcp_multi_server.telemetry.log_lines import configure\n"
-        "from mcp_multi_server.telemetry.log import Telemetry\n"
+        "from mcp_multi_server.telemetry.log import LogObserver\n"
         "from mcp_multi_server.core.events import ServerRemoved\n"
-        f"configure('info', {form!r}); t = Telemetry(); t(ServerRemoved('x'))\n"
+        f"configure('info', {form!r}); t = LogObserver(); t(ServerRemoved('x'))\n"
         "assert 'structlog' not in sys.modules; t.flush(); print('structlog' in sys.modules)\n"
     )
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=20, check=True)
