@@ -360,15 +360,15 @@ class Desk:
     def clients(self) -> Iterable[ClientSession]:
         return list(self._fleet.gateway.sessions.values())
 
-    def observe(self, event: Event) -> None:
-        self._fleet.observe(event)
+    def tell(self, event: Event) -> None:
+        self._fleet.tell(event)
 
     def later(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         async def contained() -> None:
             try:
                 await work()
             except Exception:
-                self._fleet.observe(InternalError("control", traceback.format_exc()))
+                self._fleet.tell(InternalError("control", traceback.format_exc()))
 
         self._fleet.tasks.start_soon(contained)
 
@@ -403,14 +403,14 @@ class Fleet:
         self.events: list[Event] = []
         self._observed = asyncio.Event()
         self._flusher = Flusher()
-        self.router = Router(lambda: self.supervisor.snapshot, observe=self.observe, wall=lambda time: iso(wall(time)))
+        self.router = Router(lambda: self.supervisor.snapshot, tell=self.tell, wall=lambda time: iso(wall(time)))
         self.supervisor = Supervisor(
-            config, open_transport=self._open, observe=self.observe, jitter=lambda: 0.0, host=self.router
+            config, open_transport=self._open, tell=self.tell, jitter=lambda: 0.0, host=self.router
         )
         self.supervisor.listeners.append(self.router.changed)
         self.desk = Desk(self)
         self.control = Control(self.desk)
-        self.gateway = Gateway(self.supervisor, self.router, self.control, observe=self.observe, flusher=self._flusher)
+        self.gateway = Gateway(self.supervisor, self.router, self.control, tell=self.tell, flusher=self._flusher)
         self.clients: list[Client] = []
 
     async def client(self, *, modern: bool = False, capabilities: Message | None = None) -> Client:
@@ -470,7 +470,7 @@ class Fleet:
     def internal_errors(self) -> list[str]:
         return [event.trace for event in self.events if isinstance(event, InternalError)]
 
-    def observe(self, event: Event) -> None:
+    def tell(self, event: Event) -> None:
         self.events.append(event)
         self._observed.set()
         self._observed = asyncio.Event()

@@ -360,7 +360,7 @@ async def test_a_change_of_level_is_told_while_it_can_be_seen(
     async with fleet(Script("one")) as running:
         running.desk.log = log
         seen = list[str]()
-        monkeypatch.setattr(running.desk, "observe", lambda event: seen.append(log.level))
+        monkeypatch.setattr(running.desk, "tell", lambda event: seen.append(log.level))
         client = await running.client()
         await client.result("daemon/log-level", {"level": level})
         assert seen == [seen_at]

@@ -70,7 +70,7 @@ async def test_after_a_sleep_all_servers_of_a_fleet_are_probed_or_tried_again() 
     entries = {"one": fixture(), "gone": {"command": sys.executable, "args": ["-c", "raise SystemExit(127)"]}}
     machine, events = Machine(), list[Event]()
     config = parse(json.dumps({"mcpServers": entries}).encode(), lookup_in(""))
-    fleet = Fleet("", config, observe=events.append, clocks=machine.clocks)
+    fleet = Fleet("", config, tell=events.append, clocks=machine.clocks)
 
     async def until(check: Callable[[], bool]) -> None:
         with anyio.fail_after(10):

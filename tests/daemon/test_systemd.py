@@ -48,7 +48,7 @@ async def test_the_watchdog_is_fed_only_while_the_supervisors_task_answers() -> 
     """A loop that runs is not enough: here it runs, and the supervisor has not begun."""
     with Manager() as manager:
         environ = {"NOTIFY_SOCKET": manager.address, "WATCHDOG_USEC": str(round(PERIOD * 3e6))}
-        fleet = Fleet("", NO_SERVERS, observe=lambda event: None)
+        fleet = Fleet("", NO_SERVERS, tell=lambda event: None)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(Service(environ, warn=lambda problem: None).run, fleet)
             await anyio.sleep(PERIOD * 5)
@@ -62,7 +62,7 @@ async def test_the_watchdog_is_fed_only_while_the_supervisors_task_answers() -> 
 
 async def test_a_wait_that_grows_shorter_is_told_again_without_anything_having_happened() -> None:
     with Manager() as manager:
-        fleet = Fleet("", parse(b'{"mcpServers":{"away":{"command":"x"}}}', lookup_in("/")), observe=lambda event: None)
+        fleet = Fleet("", parse(b'{"mcpServers":{"away":{"command":"x"}}}', lookup_in("/")), tell=lambda event: None)
         waiting: Any = SimpleNamespace(status=Status(State.BACKOFF, next_attempt=anyio.current_time() + 12))
         snapshot = replace(fleet.snapshot, servers=MappingProxyType({"away": waiting}))
         shown = cast("Any", SimpleNamespace(snapshot=snapshot, last_reload=fleet.last_reload))
@@ -80,7 +80,7 @@ async def test_a_wait_that_grows_shorter_is_told_again_without_anything_having_h
 async def test_a_reload_is_told_only_between_ready_and_stopping() -> None:
     with Manager() as manager:
         service = Service({"NOTIFY_SOCKET": manager.address}, warn=lambda problem: None)
-        fleet = Fleet("", NO_SERVERS, observe=lambda event: None)
+        fleet = Fleet("", NO_SERVERS, tell=lambda event: None)
         with service.reloading():
             assert manager.hear_all() == []
         assert manager.hear_all() == []
@@ -102,5 +102,5 @@ async def test_who_is_told_to_stop_before_it_is_ready_never_says_that_it_is() ->
     with Manager() as manager:
         service = Service({"NOTIFY_SOCKET": manager.address}, warn=lambda problem: None)
         service.stopping("SIGTERM", 3)
-        await service.run(Fleet("", NO_SERVERS, observe=lambda event: None))
+        await service.run(Fleet("", NO_SERVERS, tell=lambda event: None))
         assert [words[0] for words in manager.hear_all()] == ["STOPPING=1"]

@@ -8,8 +8,8 @@ from mcp_multi_server.servers.host import Host
 from mcp_multi_server.servers.snapshot import Snapshot
 
 
-def nobody(observe: Observer) -> Host:
-    return Router(_nothing, observe=observe, wall=str)
+def nobody(tell: Observer) -> Host:
+    return Router(_nothing, tell=tell, wall=str)
 
 
 def _nothing() -> Snapshot:

@@ -56,7 +56,7 @@ async def remembering(
 ) -> AsyncIterator[tuple[Fleet, CatalogCache]]:
     """A fleet with a memory, read before it starts and written at its end, as `Fleet` of the runtime has it."""
     fleet = Fleet(machine, config, recall=lambda server: catalog_cache.recall(server))
-    catalog_cache = CatalogCache(str(path), lambda: fleet.snapshot, observe=fleet.log)
+    catalog_cache = CatalogCache(str(path), lambda: fleet.snapshot, tell=fleet.log)
     catalog_cache.read()
     fleet.supervisor.listeners.append(catalog_cache.published)
     async with anyio.create_task_group() as tasks:
@@ -485,5 +485,5 @@ async def test_a_file_that_cannot_be_used_costs_one_warning(
 
 def test_a_file_that_is_not_there_is_no_trouble(path: Path) -> None:
     told: list[object] = []
-    CatalogCache(str(path), lambda: pytest.fail("not yet"), observe=told.append).read()
+    CatalogCache(str(path), lambda: pytest.fail("not yet"), tell=told.append).read()
     assert told == []

@@ -167,7 +167,7 @@ class One:
             opener.news = self.log.wake
         context = ServerContext(
             open=opener,
-            observe=self.log,
+            tell=self.log,
             jitter=lambda: jitter,
             admit=self._admit,
             changed=self._changed,

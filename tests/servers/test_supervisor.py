@@ -82,7 +82,7 @@ class Fleet:
             for scripted in opener.servers.values():
                 scripted.news = self.log.wake
         self.supervisor = Supervisor(
-            config, open_transport=opener, observe=self.log, jitter=jitter, host=nobody(self.log), recall=recall
+            config, open_transport=opener, tell=self.log, jitter=jitter, host=nobody(self.log), recall=recall
         )
         self.supervisor.listeners.append(self._changed)
         self.changes: list[Change] = []
@@ -320,7 +320,7 @@ async def test_the_owner_of_a_name_is_the_first_in_config_order_whoever_comes_fi
 async def test_many_collisions_that_stay_cost_little() -> None:
     """Compared each with each, so many would hold the loop for a minute at every change of any server."""
     log = Log()
-    supervisor = Supervisor(config_of({}), open_transport=Machine(), observe=log, jitter=lambda: 0.0, host=nobody(log))
+    supervisor = Supervisor(config_of({}), open_transport=Machine(), tell=log, jitter=lambda: 0.0, host=nobody(log))
 
     def many() -> tuple[Collision, ...]:
         return tuple(Collision(Kind.TOOL, f"tool {number}", "a", ("b",)) for number in range(30_000))

@@ -72,7 +72,7 @@ async def running(
             metrics or Metrics(lambda: FLEET, lambda pid: None),
             ready=lambda: endpoint.is_ready,
             allowed_hosts=allowed_hosts,
-            observe=endpoint.events.append,
+            tell=endpoint.events.append,
             task_status=task_status,
         )
 
@@ -280,7 +280,7 @@ async def test_an_accept_that_fails_is_tried_again(monkeypatch: pytest.MonkeyPat
                 Metrics(lambda: FLEET, lambda pid: None),
                 ready=lambda: True,
                 hosts={"localhost"},
-                observe=endpoint.events.append,
+                tell=endpoint.events.append,
             )
             tasks.start_soon(answers.serve, listener)
             await anyio.wait_all_tasks_blocked()
@@ -297,7 +297,7 @@ async def test_a_port_in_use_is_said_in_one_sentence() -> None:
             Metrics(lambda: FLEET, lambda pid: None),
             ready=lambda: True,
             allowed_hosts=(),
-            observe=print,
+            tell=print,
         )
         with pytest.raises(CannotListen, match=rf"metrics\.listen: 127\.0\.0\.1:{first.port}: Address already in use"):
             await tasks.start(second)
@@ -331,7 +331,7 @@ async def test_an_address_of_the_network_is_warned_of() -> None:
             Metrics(lambda: FLEET, lambda pid: None),
             ready=lambda: True,
             allowed_hosts=(),
-            observe=events.append,
+            tell=events.append,
         )
     (event,) = events
     assert isinstance(event, DaemonWarning)

@@ -41,7 +41,7 @@ async def test_without_its_packages_there_is_a_warning_that_says_how_to_get_them
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)  # as if it were not installed
     events: list[Event] = []
     with anyio.fail_after(20):
-        async with tracing.tracer(HERE, observe=events.append) as tracer:
+        async with tracing.tracer(HERE, tell=events.append) as tracer:
             assert tracer is None
     (warning,) = events
     assert isinstance(warning, DaemonWarning)

@@ -185,10 +185,10 @@ class _Entry:
 class InputRequests:
     """All that servers ask. `abilities`: what the one client can be asked, or None for the clients of a daemon."""
 
-    def __init__(self, *, observe: Observer, abilities: frozenset[str] | None) -> None:
+    def __init__(self, *, tell: Observer, abilities: frozenset[str] | None) -> None:
         self.owner: Caller | None = None
         """The client that is asked also when it has no call there: the servers are its own."""
-        self._observe = observe
+        self._tell = tell
         self._abilities = abilities
         self._parked: dict[str, Call] = {}
         """Calls of modern clients that are to come back with answers, by the `requestState` that they were given."""
@@ -339,7 +339,7 @@ class InputRequests:
         self._parked[state] = call
         opened = {key: one for key, one in call.talk().open.items() if isinstance(one, Question)}
         call.park(state, input_requests.asks({key: (one.method, one.payload) for key, one in opened.items()}, state))
-        self._observe(RequestDone(call.request.method, "", "", "", self._loop.time() - call.started, ""))
+        self._tell(RequestDone(call.request.method, "", "", "", self._loop.time() - call.started, ""))
 
     def _go_on(self, call: Call, responses: Members) -> None:
         """The client is back: pass its answers on, ask again for what it left out, tell what has come meanwhile."""

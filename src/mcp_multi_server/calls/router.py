@@ -50,14 +50,14 @@ class Router:
         self,
         snapshot: Callable[[], Snapshot],
         *,
-        observe: Observer,
+        tell: Observer,
         wall: Callable[[float], str],
         abilities: frozenset[str] | None = None,
     ) -> None:
-        self.input_requests = InputRequests(observe=observe, abilities=abilities)
+        self.input_requests = InputRequests(tell=tell, abilities=abilities)
         self.logs = ServerLogs(snapshot)
         self._snapshot = snapshot
-        self._observe = observe
+        self._tell = tell
         self._wall = wall
         self.time = asyncio.get_running_loop().time
         self._call_at = asyncio.get_running_loop().call_at
@@ -140,7 +140,7 @@ class Router:
         tool = call.route.name if call.sent_as and call.request.method == "tools/call" else ""
         kind = call.server.transport_kind if call.sent_as else ""
         seconds = self.time() - call.started
-        self._observe(RequestDone(call.request.method, call.server_name, tool, kind, seconds, error))
+        self._tell(RequestDone(call.request.method, call.server_name, tool, kind, seconds, error))
 
     # -- what servers ask and tell (see connection.Host) -----------------------------------------------------------
 

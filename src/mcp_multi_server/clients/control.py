@@ -88,7 +88,7 @@ class Actions(Protocol):
     def clients(self) -> Iterable[Client]:
         """Everyone connected."""
 
-    def observe(self, event: Event) -> None:
+    def tell(self, event: Event) -> None:
         """Tell everyone who is to know."""
 
     def later(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -268,7 +268,7 @@ class Control:
             if level is None:
                 raise RpcError(INVALID_PARAMS, f"params.level must be one of {', '.join(LEVELS)}")
             changed = LogLevelChanged(level, log.level, client.number, client.peer.uid)
-            log.change(level, lambda: self._actions.observe(changed))
+            log.change(level, lambda: self._actions.tell(changed))
         return {"level": log.level, "configured": log.configured}
 
     def _found(self, server: str) -> Server | None:

@@ -33,9 +33,9 @@ class Gateway:
     """All clients of the daemon."""
 
     def __init__(
-        self, supervisor: Supervisor, router: Router, control: Control, *, observe: Observer, flusher: Flusher
+        self, supervisor: Supervisor, router: Router, control: Control, *, tell: Observer, flusher: Flusher
     ) -> None:
-        self.observe = observe
+        self.tell = tell
         self.router = router
         self.flusher = flusher
         self.sessions: dict[int, ClientSession] = {}
@@ -93,7 +93,7 @@ class Gateway:
     def gone(self, session: ClientSession, reason: str) -> None:
         """See Services."""
         if self.sessions.pop(session.number, None) is not None:
-            self.observe(ClientGone(session.number, reason))
+            self.tell(ClientGone(session.number, reason))
 
     def spread(self, event: Event) -> None:
         """Tell the clients that follow `daemon/events`; an Observer."""
@@ -130,13 +130,13 @@ class Gateway:
 
     def _welcome(self, connection: socket.socket, peer: Peer) -> ClientSession:
         self._last += 1
-        self.observe(ClientConnected(self._last, peer.pid, peer.uid))
+        self.tell(ClientConnected(self._last, peer.pid, peer.uid))
         session = self.sessions[self._last] = ClientSession(self._last, peer, connection.detach(), self)
         return session
 
     def _turn_away(self, connection: socket.socket, reason: str, message: str) -> None:
         """Say why, in one line, before hanging up."""
-        self.observe(Rejected(reason, None, message))
+        self.tell(Rejected(reason, None, message))
         connection.setblocking(False)
         line = b"".join(jsonrpc.error(b"null", jsonrpc.error_object(RpcError(INVALID_REQUEST, message))))
         try:
@@ -171,7 +171,7 @@ class Gateway:
 
     def _pause(self) -> None:
         """Out of descriptors, the reserve included, accepting would fail at once again and spin."""
-        self.observe(Rejected("no_descriptor"))
+        self.tell(Rejected("no_descriptor"))
         listener = self._listener
         if listener is not None:
             self._loop.remove_reader(listener)

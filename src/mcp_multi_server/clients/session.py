@@ -43,7 +43,7 @@ MODERN_ONLY = frozenset({"server/discover", "subscriptions/listen"})
 class Services(Protocol):
     """What a session uses of the daemon."""
 
-    observe: Observer
+    tell: Observer
     router: router.Router
     limits: LimitsConfig
     flusher: Flusher
@@ -207,7 +207,7 @@ class ClientSession:
         except RecursionError:
             self._reject("invalid_message", too_deep().message)
         except Exception:
-            self._services.observe(InternalError(f"client {self.number}", traceback.format_exc()))
+            self._services.tell(InternalError(f"client {self.number}", traceback.format_exc()))
 
     def _invalid(self, invalid: InvalidMessage) -> None:
         """Say what is wrong with a line; part with a client that sends nothing else."""
@@ -245,9 +245,9 @@ class ClientSession:
         except RecursionError:
             error = self._refuse(id, too_deep())
         except Exception:
-            self._services.observe(InternalError(f"{message.method} of client {self.number}", traceback.format_exc()))
+            self._services.tell(InternalError(f"{message.method} of client {self.number}", traceback.format_exc()))
             error = self._refuse(id, RpcError(INTERNAL_ERROR, "Internal error"))
-        self._services.observe(RequestDone(message.method, "", "", "", self._loop.time() - started, error))
+        self._services.tell(RequestDone(message.method, "", "", "", self._loop.time() - started, error))
 
     def _refuse(self, id: bytes, failure: RpcError) -> str:
         """Answer with an error; its code, as events have it."""
@@ -378,7 +378,7 @@ class ClientSession:
         self._services.gone(self, reason)
 
     def _reject(self, reason: str, detail: str) -> None:
-        self._services.observe(Rejected(reason, self.number, detail))
+        self._services.tell(Rejected(reason, self.number, detail))
 
     def _start_line_timer(self) -> None:
         seen, seconds = self._lines_done, self._services.limits.partial_line

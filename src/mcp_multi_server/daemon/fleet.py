@@ -54,7 +54,7 @@ class Fleet:
         config_path: str,
         config: Config,
         *,
-        observe: Observer,
+        tell: Observer,
         applied: Callable[[Config, Config], None] = lambda before, after: None,
         reloading: Callable[[], AbstractContextManager[None]] = nullcontext,
         environ: Mapping[str, str] = os.environ,
@@ -69,7 +69,7 @@ class Fleet:
         self.log = log
         outcome = "partial" if config.broken else "applied"
         self.last_reload = Reload(outcome, self.started_at, self.started_at, problems_of(config))
-        self._tell = observe
+        self._observer = tell
         self._applied = applied
         self._clocks = clocks
         self._reloading = anyio.Lock()
@@ -80,20 +80,20 @@ class Fleet:
         self._tasks: TaskGroup | None = None
         flusher = Flusher()
         opener = TransportOpener(lambda: self.snapshot.config.daemon.limits, flusher, dict(environ), reaper)
-        self._catalog_cache = CatalogCache(memory, lambda: self.snapshot, observe=self.observe) if memory else None
+        self._catalog_cache = CatalogCache(memory, lambda: self.snapshot, tell=self.tell) if memory else None
         self._router = router = Router(
-            lambda: self.snapshot, observe=self.observe, wall=lambda time: iso(wall(time)), abilities=abilities
+            lambda: self.snapshot, tell=self.tell, wall=lambda time: iso(wall(time)), abilities=abilities
         )
         self._supervisor = Supervisor(
             config,
             open_transport=opener,
-            observe=self.observe,
+            tell=self.tell,
             jitter=random.random,
             host=router,
             recall=self._catalog_cache.recall if self._catalog_cache else None,
         )
         self._supervisor.listeners.append(router.changed)
-        self.gateway = Gateway(self._supervisor, router, Control(self), observe=self.observe, flusher=flusher)
+        self.gateway = Gateway(self._supervisor, router, Control(self), tell=self.tell, flusher=flusher)
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Run every server until cancelled; then stop all of them at once."""
@@ -126,7 +126,7 @@ class Fleet:
             await self._catalog_cache.close()
 
     def _woke(self, seconds: float) -> None:
-        self.observe(Woke(seconds))
+        self.tell(Woke(seconds))
         for server in self.snapshot.servers.values():
             server.doubt()
 
@@ -134,9 +134,9 @@ class Fleet:
         """Have spans made of the requests that are forwarded from here on."""
         self._router.tracer = tracer
 
-    def observe(self, event: Event) -> None:
+    def tell(self, event: Event) -> None:
         """See Actions: the observer, and the clients that follow events."""
-        self._tell(event)
+        self._observer(event)
         self.gateway.spread(event)
 
     # -- what the control methods have done (see Actions) ----------------------------------------------------------
@@ -225,18 +225,18 @@ class Fleet:
         reload = Reload(outcome, now, now if in_force else self.last_reload.loaded_at, problems)
         if number > self._last_told and (outcome != "unchanged" or self.last_reload.outcome == "rejected"):
             self.last_reload, self._last_told = reload, number
-        self.observe(ConfigReloaded(outcome, self.snapshot.generation, problems, changed))
+        self.tell(ConfigReloaded(outcome, self.snapshot.generation, problems, changed))
         return reload, plan
 
     async def _contained(self, work: Callable[[], Awaitable[object]]) -> None:
         try:
             await work()
         except Exception:
-            self.observe(InternalError("fleet", traceback.format_exc()))
+            self.tell(InternalError("fleet", traceback.format_exc()))
 
     def _tell_doubts(self, *doubts: Problem) -> None:
         for doubt in doubts:
-            self.observe(DaemonWarning("config", str(doubt)))
+            self.tell(DaemonWarning("config", str(doubt)))
 
 
 def _failures_of(replacements: Iterable[Replacement]) -> Iterator[Problem]:

@@ -120,13 +120,13 @@ class Daemon:
         self._metrics = Metrics(self._sample, read_usage)
         self._stop = anyio.Event()
         self._stopping = False
-        self._children = ChildrenFile(listener.path, lambda doubt: self._observe(DaemonWarning("children", doubt)))
-        self._reaper = Reaper(observe=lambda event: self._fleet.observe(event), noted=self._children.note)
-        self._service = Service(os.environ, warn=lambda problem: self._observe(DaemonWarning("systemd", problem)))
+        self._children = ChildrenFile(listener.path, lambda doubt: self._tell(DaemonWarning("children", doubt)))
+        self._reaper = Reaper(tell=lambda event: self._fleet.tell(event), noted=self._children.note)
+        self._service = Service(os.environ, warn=lambda problem: self._tell(DaemonWarning("systemd", problem)))
         self._fleet = Fleet(
             path,
             config,
-            observe=self._observe,
+            tell=self._tell,
             applied=self._applied,
             reloading=self._service.reloading,
             memory=catalog_cache_file(os.environ, os.path.expanduser("~"), path),
@@ -164,7 +164,7 @@ class Daemon:
             await tasks.start(fleet.run)
             fleet.gateway.listen(listener.socket)
             address = await self._serve_metrics(tasks)
-            fleet.observe(DaemonListening(listener.path, fleet.config_path, address))
+            fleet.tell(DaemonListening(listener.path, fleet.config_path, address))
             tasks.start_soon(watch, fleet.config_path, known, fleet.config_may_have_changed)
             tasks.start_soon(self._service.run, fleet)
             await self._stop.wait()
@@ -185,17 +185,17 @@ class Daemon:
             self._metrics,
             ready=lambda: not self._stopping,
             allowed_hosts=settings.allowed_hosts,
-            observe=self._observe,
+            tell=self._tell,
         )
         try:
             return str(await tasks.start(serve))
         except metrics_http.CannotListen as unusable:
-            self._observe(DaemonWarning("metrics", str(unusable)))
+            self._tell(DaemonWarning("metrics", str(unusable)))
             return "off"
 
     async def _trace(self) -> None:
         """Send spans of forwarded requests until cancelled."""
-        async with tracing.tracer(os.environ, observe=self._observe) as tracer:
+        async with tracing.tracer(os.environ, tell=self._tell) as tracer:
             self._fleet.trace(tracer)
             await anyio.sleep_forever()
 
@@ -207,7 +207,7 @@ class Daemon:
     def _applied(self, before: Config, after: Config) -> None:
         self._log.follow(after.daemon.log)
         for problem in _waits_for_restart(before, after, passed=self._listener.is_passed):
-            self._observe(DaemonWarning("config", str(problem)))
+            self._tell(DaemonWarning("config", str(problem)))
 
     def _told_to_stop(self, name: str) -> None:
         if self._stopping:
@@ -215,18 +215,18 @@ class Daemon:
             os._exit(EXIT_FAILED)  # a second signal is immediate; what it leaves of files the next start sees to
         self._stopping = True
         self._service.stopping(name, _longest_stop(self._fleet.snapshot.config))
-        self._fleet.observe(DaemonStopping(name))
+        self._fleet.tell(DaemonStopping(name))
         self._stop.set()
 
     def _callback_failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """Something that no task waits for has raised. What the system refused is no bug of ours."""
         bug = context.get("exception")
         if isinstance(bug, Exception) and not isinstance(bug, OSError):
-            self._observe(InternalError("event loop", _stack(bug)))
+            self._tell(InternalError("event loop", _stack(bug)))
         else:
             loop.default_exception_handler(context)
 
-    def _observe(self, event: Event) -> None:
+    def _tell(self, event: Event) -> None:
         self._telemetry(event)
         self._metrics(event)
         self._service(event)

@@ -125,7 +125,7 @@ async def own_fleet(config: Config, path: str, *, is_strict: bool, abilities: fr
     to go on.
     """
     known = identity(path) if path else None
-    fleet = Fleet(path, config, observe=_observe, abilities=abilities)
+    fleet = Fleet(path, config, tell=_tell, abilities=abilities)
 
     async def dial() -> sockets.socket:
         ours, theirs = sockets.socketpair()
@@ -192,7 +192,7 @@ async def _first_attempts(fleet: Fleet) -> list[str]:
     return failures
 
 
-def _observe(event: Event) -> None:
+def _tell(event: Event) -> None:
     if type(event) is RequestDone and not _log.isEnabledFor(logging.DEBUG):
         return
     entry = describe(event)

@@ -38,12 +38,12 @@ class Reaper:
     def __init__(
         self,
         *,
-        observe: Observer = lambda event: None,
+        tell: Observer = lambda event: None,
         noted: Callable[[Iterable[Identity]], None] = lambda children: None,
     ) -> None:
         self.run = secrets.token_hex(16)
         """Stands in the mark of every child."""
-        self._observe = observe
+        self._tell = tell
         self._noted = noted
         self._numbers = count(1)
         self._running: dict[str, Child] = {}
@@ -58,12 +58,12 @@ class Reaper:
     def began(self, child: Child) -> None:
         """A child was started."""
         self._running[child.mark] = child
-        self._tell()
+        self._note_children()
 
     def ended(self, child: Child) -> None:
         """A child was stopped, and its group with it."""
         self._running.pop(child.mark, None)
-        self._tell()
+        self._note_children()
         self._stirred.set()
 
     def adopt(self) -> None:
@@ -91,7 +91,7 @@ class Reaper:
         reap_orphans()
         ended = await end(self._abandoned)
         if ended:
-            self._observe(ProcessesEnded("their servers have ended", _pids(ended)))
+            self._tell(ProcessesEnded("their servers have ended", _pids(ended)))
 
     async def sweep(self, record: Record) -> None:
         """End what the daemon that wrote `record` left running when it was killed."""
@@ -102,7 +102,7 @@ class Reaper:
 
         ended = await end(left)
         if ended:
-            self._observe(ProcessesEnded("a daemon that was killed left them", _pids(ended)))
+            self._tell(ProcessesEnded("a daemon that was killed left them", _pids(ended)))
 
     def kill(self) -> None:
         """SIGKILL all that is below us, without waiting for anything."""
@@ -131,9 +131,9 @@ class Reaper:
         nameless = {each.identity for each in strangers if not is_of_run(procfs.marked(each).mark, self.run)}
         if nameless != self._nameless:
             self._nameless = nameless
-            self._tell()
+            self._note_children()
 
-    def _tell(self) -> None:
+    def _note_children(self) -> None:
         self._noted([*(child.identity for child in self._running.values()), *sorted(self._nameless)])
 
 

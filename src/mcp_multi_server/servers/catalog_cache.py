@@ -31,10 +31,10 @@ _CHUNK = 1 << 20
 class CatalogCache:
     """The catalogs of one config's servers in the file at `path`; whatever is wrong with it costs one warning."""
 
-    def __init__(self, path: str, snapshot: Callable[[], Snapshot], *, observe: Observer) -> None:
+    def __init__(self, path: str, snapshot: Callable[[], Snapshot], *, tell: Observer) -> None:
         self._path = path
         self._snapshot = snapshot
-        self._observe = observe
+        self._tell = tell
         self._known: dict[str, Remembered] = {}
         self._config: Config | None = None
         """The one that `_known` was last compared with."""
@@ -50,7 +50,7 @@ class CatalogCache:
         except FileNotFoundError:
             return
         except (OSError, Unusable) as failure:
-            self._observe(DaemonWarning("state", f"{self._path} is not used: {_reason(failure)}"))
+            self._tell(DaemonWarning("state", f"{self._path} is not used: {_reason(failure)}"))
 
     def recall(self, server: Server) -> None:
         """Let a server that has nothing to offer yet offer what it did when it was last read under this very entry."""
@@ -110,10 +110,10 @@ class CatalogCache:
                     _written, self._path, dict(self._known), abandon_on_cancel=True
                 )
             except Exception:
-                self._observe(InternalError("memory", traceback.format_exc()))
+                self._tell(InternalError("memory", traceback.format_exc()))
                 return
             if complaint and complaint != self._complaint:
-                self._observe(DaemonWarning("state", complaint))
+                self._tell(DaemonWarning("state", complaint))
             self._complaint = complaint
 
 

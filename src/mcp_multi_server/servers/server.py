@@ -60,7 +60,7 @@ class ServerContext:
     """What every connection is given."""
 
     open: Opener
-    observe: Observer
+    tell: Observer
     jitter: Callable[[], float]
     """A number 0 ≤ n < 1."""
     admit: Callable[[Server], Awaitable[None]]
@@ -105,7 +105,7 @@ class Server:
         self._health = Health(
             status=lambda: self.status,
             happen=self.happen,
-            probed=lambda good: context.observe(Probed(name, good)),
+            probed=lambda good: context.tell(Probed(name, good)),
             spread=self._spread,
         )
 
@@ -145,7 +145,7 @@ class Server:
         if old.state in ROUTED and new.state not in ROUTED:
             self.restarts += 1
         failed = new.state in (State.BACKOFF, State.PARKED)
-        self._context.observe(
+        self._context.tell(
             StateChanged(
                 server=self.name,
                 old=old.state,
@@ -255,7 +255,7 @@ class Server:
         try:
             return await self._attempt()
         except Exception:
-            self._context.observe(InternalError(f"server {self.name}", traceback.format_exc()))
+            self._context.tell(InternalError(f"server {self.name}", traceback.format_exc()))
             return INTERNAL
 
     async def _attempt(self) -> Failure | None:
@@ -373,7 +373,7 @@ class Server:
         tools, prompts, resources, templates = (
             catalog.count(kind) for kind in (Kind.TOOL, Kind.PROMPT, Kind.RESOURCE, Kind.TEMPLATE)
         )
-        self._context.observe(CatalogRead(self.name, tools, prompts, resources, templates, self.refreshed_at - started))
+        self._context.tell(CatalogRead(self.name, tools, prompts, resources, templates, self.refreshed_at - started))
         return changed
 
     async def _keep_fresh(self, session: ServerSession) -> None:
@@ -399,7 +399,7 @@ class Server:
 
     def _not_refreshed(self, message: str) -> None:
         self.stale = True
-        self._context.observe(RefreshFailed(self.name, message))
+        self._context.tell(RefreshFailed(self.name, message))
 
     async def _listen(self, session: ServerSession) -> None:
         """Have a modern server say when its lists change (basic/patterns/subscriptions); legacy ones do unasked."""
@@ -431,10 +431,10 @@ class Server:
 
     def _stderr(self, line: str) -> None:
         self.stderr.append(line)
-        self._context.observe(Stderr(self.name, self.pid, line))
+        self._context.tell(Stderr(self.name, self.pid, line))
 
     def _invalid(self, problem: str) -> None:
-        self._context.observe(InvalidLine(self.name, problem))
+        self._context.tell(InvalidLine(self.name, problem))
 
     def _list_changed(self, kind: Kind) -> None:
         self._nudged.set()

@@ -83,18 +83,18 @@ class Supervisor:
         config: Config,
         *,
         open_transport: Opener,
-        observe: Observer,
+        tell: Observer,
         jitter: Callable[[], float],
         host: Host,
         recall: Callable[[Server], None] | None = None,
     ) -> None:
         """`recall` is given each new connection before it is published, to offer what is remembered of its server."""
-        self._observe = observe
+        self._tell = tell
         self._recall = recall
         self._loop = asyncio.get_running_loop()
         self._gate = StartLimit(starting=self._starting_pids, is_burning=_is_burning)
         self._context = ServerContext(
-            open=open_transport, observe=observe, jitter=jitter, admit=self._admit, changed=self._changed, host=host
+            open=open_transport, tell=tell, jitter=jitter, admit=self._admit, changed=self._changed, host=host
         )
         self._runs: dict[str, _Run] = {}
         """Of the connections that readers see."""
@@ -163,7 +163,7 @@ class Supervisor:
         for name, server in fresh.items():
             self._runs[name] = self._start(server, after=self._leaving.get(name))
         for name in plan.stop:
-            self._observe(ServerRemoved(name))
+            self._tell(ServerRemoved(name))
 
     def _start(self, server: Server, *, after: _Run | None = None) -> _Run:
         assert self._tasks is not None
@@ -180,7 +180,7 @@ class Supervisor:
                     await after.gone.wait()
                 await run.server.run()
         except Exception:
-            self._observe(InternalError(f"server {name}", traceback.format_exc()))
+            self._tell(InternalError(f"server {name}", traceback.format_exc()))
         finally:
             run.server.attempted.set()  # it may have ended before its first attempt
             run.gone.set()
@@ -268,7 +268,7 @@ class Supervisor:
             return
         failure = server.status.failure or ENDED
         replacement.give_up(failure)
-        self._observe(ReplacementFailed(server.name, failure, server.stderr_tail))
+        self._tell(ReplacementFailed(server.name, failure, server.stderr_tail))
 
     def _swap(self, replacement: Replacement) -> None:
         """Lead everybody to the new connection, then let the old one end what it was asked."""
@@ -278,7 +278,7 @@ class Supervisor:
         self._runs[name] = replacement.run
         config = self.snapshot.config.having({name: server.config})
         self._publish(config, {**self.snapshot.servers, name: server}, server)
-        self._observe(ServerReplaced(name))
+        self._tell(ServerReplaced(name))
         replacement.decided.set()
 
     async def _admit(self, server: Server) -> None:
@@ -318,7 +318,7 @@ class Supervisor:
         if server.status.state not in ROUTED:
             server.catalog = None
             self._changed(server)
-            self._observe(CatalogWithdrawn(server.name))
+            self._tell(CatalogWithdrawn(server.name))
 
     def _publish(self, config: Config, servers: Mapping[str, Server], server: Server | None = None) -> None:
         old = self.snapshot
@@ -333,10 +333,10 @@ class Supervisor:
         before, after = ({(each.kind, each.name): each for each in some} for some in (old, new))
         for key, each in before.items():
             if key not in after:
-                self._observe(CollisionChanged(each.kind, each.name, each.owner, ()))
+                self._tell(CollisionChanged(each.kind, each.name, each.owner, ()))
         for key, each in after.items():
             if before.get(key) != each:
-                self._observe(CollisionChanged(each.kind, each.name, each.owner, each.shadowed))
+                self._tell(CollisionChanged(each.kind, each.name, each.owner, each.shadowed))
 
 
 def _naming(config: Config) -> Naming:

@@ -93,7 +93,7 @@ async def serve(
     *,
     ready: Callable[[], bool],
     allowed_hosts: Collection[str],
-    observe: Observer,
+    tell: Observer,
     task_status: TaskStatus[str] = anyio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve until cancelled; reports the bound address through `task_status`, or "off", and returns then.
@@ -106,23 +106,21 @@ async def serve(
     host, port = parse_listen(listen)
     if not ipaddress.ip_address(host).is_loopback:
         message = f"{_authority(host, port)} may be read from other machines, and asks for no password"
-        observe(DaemonWarning("metrics", message))
+        tell(DaemonWarning("metrics", message))
     with _listener(host, port) as listener:
         task_status.started(_authority(*listener.getsockname()[:2]))
         hosts = LOOPBACK_NAMES | {name.strip("[]").lower() for name in allowed_hosts}
-        await Endpoint(metrics, ready=ready, hosts=hosts, observe=observe).serve(listener)
+        await Endpoint(metrics, ready=ready, hosts=hosts, tell=tell).serve(listener)
 
 
 class Endpoint:
     """Answers the connections of one listener, so many at a time; further ones wait in the kernel."""
 
-    def __init__(
-        self, metrics: Renders, *, ready: Callable[[], bool], hosts: Collection[str], observe: Observer
-    ) -> None:
+    def __init__(self, metrics: Renders, *, ready: Callable[[], bool], hosts: Collection[str], tell: Observer) -> None:
         self._metrics = metrics
         self._ready = ready
         self._hosts = hosts
-        self._observe = observe
+        self._tell = tell
         self._connections = anyio.Semaphore(CONNECTIONS)
         self._renders = anyio.Semaphore(RENDERS)
 
@@ -147,7 +145,7 @@ class Endpoint:
         except OSError:
             pass  # the client went away: nobody is left to be told
         except Exception as bug:
-            self._observe(InternalError("metrics endpoint", _trace(bug)))
+            self._tell(InternalError("metrics endpoint", _trace(bug)))
         finally:
             self._connections.release()
 
@@ -185,7 +183,7 @@ class Endpoint:
             async with self._renders:
                 body, content_type = await self._metrics.render(wants_openmetrics(request.accept))
         except Exception as bug:
-            self._observe(InternalError("metrics page", _trace(bug)))
+            self._tell(InternalError("metrics page", _trace(bug)))
             raise Refused("500 Internal Server Error", b"the log has the reason\n") from bug
         return Response("200 OK", body, content_type)
 

@@ -53,18 +53,18 @@ def wanted(environ: Mapping[str, str]) -> bool:
 
 
 @asynccontextmanager
-async def tracer(environ: Mapping[str, str], *, observe: Observer) -> AsyncIterator[Tracer | None]:
+async def tracer(environ: Mapping[str, str], *, tell: Observer) -> AsyncIterator[Tracer | None]:
     """What makes spans while the block runs, and sends them; None, with a warning, where the wanted cannot be had."""
     protocol = next((environ[name] for name in PROTOCOLS if environ.get(name)), SPOKEN)
     if protocol != SPOKEN:
-        observe(DaemonWarning("traces", f"no spans are sent: {SPOKEN} is spoken, and {protocol[:40]!r} is wanted"))
+        tell(DaemonWarning("traces", f"no spans are sent: {SPOKEN} is spoken, and {protocol[:40]!r} is wanted"))
         yield None
         return
     try:
         made = await anyio.to_thread.run_sync(_load, abandon_on_cancel=True)
     except ImportError:
         missing = "no spans are sent: their packages are missing (pip install 'mcp-multi-server[otel]')"
-        observe(DaemonWarning("traces", missing))
+        tell(DaemonWarning("traces", missing))
         yield None
         return
     try:
