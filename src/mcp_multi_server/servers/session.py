@@ -70,7 +70,7 @@ class ServerSession:
         self._loop = asyncio.get_running_loop()
         self.transport: Transport | None = None
         self.pending = PendingRequests(self._tell_cancelled, late=self._is_late)
-        self.questions: dict[bytes, Withdrawable] = {}
+        self.input_requests: dict[bytes, Withdrawable] = {}
         """What the server asks and waits for, by its ids."""
         self.log_level: str | None = None
         """The level that it was told last."""
@@ -145,8 +145,8 @@ class ServerSession:
             self.ended.set()
             self._lost(failure)
             self.pending.fail_all(failure)
-            for question in list(self.questions.values()):
-                question.withdraw("the server is gone")
+            for request in list(self.input_requests.values()):
+                request.withdraw("the server is gone")
 
     # -- negotiation ---------------------------------------------------------------------------------------------
 
