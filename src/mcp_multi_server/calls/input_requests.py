@@ -22,7 +22,7 @@ from ..servers.session import ServerSession
 from .call import SentCall, calls_on
 from .client_requests import MOST_OPEN
 from .input_request import InputRequest
-from .request import Caller, ClientRequest, too_deep
+from .request import Caller, ClientRequest
 
 BY_DEFAULT = frozenset({"sampling", "elicitation"})
 """What a server behind a daemon may ask. Roots only where its entry says so: some replace their settings by them."""
@@ -75,8 +75,6 @@ class InputRequests:
             self._ask_client(server, session, message)
         except RpcError as refusal:
             session.answer_error(bytes(message.id), jsonrpc.error_object(refusal))
-        except RecursionError:
-            session.answer_error(bytes(message.id), jsonrpc.error_object(too_deep()))
 
     def withdrawn(self, session: ServerSession, message: Message) -> None:
         """A server cancels what it asked."""

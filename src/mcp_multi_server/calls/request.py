@@ -62,11 +62,6 @@ class ClientRequest:
         return {} if self.string(member) == name else {member: msgspec.Raw(jsonrpc.encode(name))}
 
 
-def too_deep() -> RpcError:
-    """For a RecursionError: who looks inside params may stand deeper in the stack than who read the message."""
-    return RpcError(INVALID_PARAMS, "params are nested too deeply")
-
-
 class Caller(Protocol):
     """A client as its calls see it; its session in the room `clients` is one."""
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..core.catalog import Kind
-from ..core.errors import INVALID_PARAMS, RpcError
+from ..core.errors import RpcError
 from ..core.events import Observer
 from ..core.jsonrpc import Message, error_object
 from ..core.lifecycle import ROUTED, State
@@ -23,7 +23,7 @@ from ..telemetry.tracing import Tracer
 from .call import SentCall
 from .context import CallContext
 from .input_requests import InputRequests
-from .request import Caller, ClientRequest, too_deep
+from .request import Caller, ClientRequest
 from .resolve import resolve, unread_owner
 from .server_logs import METHOD as LOG_METHOD
 from .server_logs import ServerLogs
@@ -220,8 +220,6 @@ class Router:
             self._dispatch(call.caller, call.request, call.started, may_hold=may_hold)
         except RpcError as failure:
             self._refuse(call, failure, "unavailable")
-        except RecursionError:
-            self._refuse(call, too_deep(), str(INVALID_PARAMS))
 
     def _refuse(self, call: HeldCall, failure: RpcError, error: str) -> None:
         self._done(call, error)

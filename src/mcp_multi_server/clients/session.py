@@ -10,15 +10,16 @@ from ..calls import router
 from ..calls.call import SentCall
 from ..calls.client_requests import ClientRequests
 from ..calls.open_requests import OpenRequests
-from ..calls.request import ClientRequest, too_deep
+from ..calls.request import ClientRequest
 from ..calls.router import HeldCall
 from ..calls.server_logs import level_of
 from ..core import jsonrpc, protocol
 from ..core.catalog import Kind
 from ..core.errors import INTERNAL_ERROR, INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND, RpcError
 from ..core.events import InternalError, Observer, Rejected, RequestDone
+from ..core.flood import FloodLimit
 from ..core.input_requests import client_capabilities
-from ..core.jsonrpc import ABSENT, Buffer, InvalidMessage, Lines, Members, Message, Oversize
+from ..core.jsonrpc import ABSENT, Buffer, InvalidMessage, Lines, Members, Message, Oversize, TooDeep
 from ..core.levels import level_in
 from ..core.protocol import Era
 from ..core.settings import LimitsConfig
@@ -80,8 +81,7 @@ class ClientSession:
         self._lines = Lines(services.limits.client_line)
         self._lines_done = 0
         self._since = self._loop.time()
-        self._flood_since = 0.0
-        self._flood_lines = 0
+        self._invalid_lines = FloodLimit(FLOOD_LINES)
         self._line_timer: asyncio.TimerHandle | None = None
         self._link = Link(
             descriptor,
@@ -185,8 +185,8 @@ class ClientSession:
                 self.client_requests.answered(message)
         except InvalidMessage as invalid:
             self._invalid(invalid)
-        except RecursionError:
-            self._reject("invalid_message", too_deep().message)
+        except TooDeep as deep:  # a notification, which has no answer
+            self._reject("invalid_message", deep.message)
         except Exception:
             self._services.tell(InternalError(f"client {self.number}", traceback.format_exc()))
 
@@ -194,11 +194,7 @@ class ClientSession:
         """Say what is wrong with a line; part with a client that sends nothing else."""
         self._reject("invalid_message", invalid.message)
         self.answer_error(invalid.id, jsonrpc.error_object(invalid))
-        now = self._loop.time()
-        if now - self._flood_since > 1:
-            self._flood_since, self._flood_lines = now, 0
-        self._flood_lines += 1
-        if self._flood_lines > FLOOD_LINES:
+        if self._invalid_lines.is_exceeded(self._loop.time()):
             self._cut_off(f"sent more than {FLOOD_LINES} invalid messages within a second")
 
     def _too_long(self, line: Oversize) -> InvalidMessage:
@@ -223,8 +219,6 @@ class ClientSession:
                 self.answer(id, answer)
         except RpcError as failure:
             error = self._refuse(id, failure)
-        except RecursionError:
-            error = self._refuse(id, too_deep())
         except Exception:
             self._services.tell(InternalError(f"{message.method} of client {self.number}", traceback.format_exc()))
             error = self._refuse(id, RpcError(INTERNAL_ERROR, "Internal error"))

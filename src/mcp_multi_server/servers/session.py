@@ -12,8 +12,9 @@ import msgspec
 from ..core import jsonrpc, protocol
 from ..core.catalog import Catalog, CatalogError, Kind, ListPage, read_page
 from ..core.errors import METHOD_NOT_FOUND, UNSUPPORTED_PROTOCOL_VERSION, RpcError
+from ..core.flood import FloodLimit
 from ..core.input_requests import unsupported
-from ..core.jsonrpc import ABSENT, Buffer, InvalidMessage, Members, Message, Oversize
+from ..core.jsonrpc import ABSENT, Buffer, InvalidMessage, Members, Message, Oversize, TooDeep
 from ..core.lifecycle import Failure, Lost, Reason
 from ..core.protocol import Era, Negotiated
 from ..transport import Receiver, Transport
@@ -82,8 +83,7 @@ class ServerSession:
         """The id of the newest request when the server was last heard."""
         self.probing = False
         """Whether the server has been asked what it speaks and has not said."""
-        self._flood_since = 0.0
-        self._flood_lines = 0
+        self._invalid_lines = FloodLimit(FLOOD_LINES)
 
     def receiver(self, stderr: Callable[[str], None]) -> Receiver:
         """What the transport is opened with."""
@@ -295,7 +295,7 @@ class ServerSession:
             if (fault := _fault(message)) is None:
                 waiter.settle(message)
                 return
-        except RecursionError:  # who looks inside may stand deeper in the stack than `decode` did
+        except TooDeep:
             fault = "an answer that is nested too deeply"
         self._count_invalid(fault)
         waiter.fail(Failure(Reason.PROTOCOL, f"sent {fault}"))
@@ -315,7 +315,7 @@ class ServerSession:
     def _progressed(self, message: Message) -> None:
         try:
             params = jsonrpc.members(message.params) if message.params is not ABSENT else {}
-        except RecursionError:
+        except TooDeep:
             self._count_invalid("nested too deeply")
             return
         id = _number(bytes(params.get("progressToken", b"")))
@@ -352,11 +352,7 @@ class ServerSession:
 
     def _count_invalid(self, problem: str) -> None:
         self._invalid(problem)
-        now = self._loop.time()
-        if now - self._flood_since > 1:
-            self._flood_since, self._flood_lines = now, 0
-        self._flood_lines += 1
-        if self._flood_lines > FLOOD_LINES:
+        if self._invalid_lines.is_exceeded(self._loop.time()):
             self.lose(Failure(Reason.PROTOCOL, f"sent more than {FLOOD_LINES} invalid lines within a second"))
 
     def _failed(self, id: int, failure: Failure) -> None:
