@@ -13,12 +13,12 @@ from mcp_multi_server.core.catalog import Kind
 from mcp_multi_server.core.config import ServerConfig
 from mcp_multi_server.core.events import InternalError
 from mcp_multi_server.core.lifecycle import Failure, State
-from mcp_multi_server.servers.server import Open, Server, ServerContext
+from mcp_multi_server.servers.server import Opener, Server, ServerContext
 from mcp_multi_server.transport.stdio import EXIT_GRACE
 
 from ..scripted import SOON, Recorded, Scripted
-from .events import Events, timers
 from .nobody import nobody
+from .observed import Observed, timers
 
 
 class Call(Recorded):
@@ -37,8 +37,8 @@ class Call(Recorded):
 class One:
     """A server that runs, and all that is told about it."""
 
-    def __init__(self, opener: Open, config: ServerConfig, *, jitter: float) -> None:
-        self.log = Events()
+    def __init__(self, opener: Opener, config: ServerConfig, *, jitter: float) -> None:
+        self.log = Observed()
         self.published = 0
         self.admitted = anyio.Event()
         self.admitted.set()
@@ -106,7 +106,7 @@ def entry_of(**fields: Any) -> ServerConfig:
 
 
 @asynccontextmanager
-async def running(opener: Open, *, jitter: float = 0.0, trouble: bool = False, **fields: Any) -> AsyncIterator[One]:
+async def running(opener: Opener, *, jitter: float = 0.0, trouble: bool = False, **fields: Any) -> AsyncIterator[One]:
     """Run a server; at the end it is stopped and nothing of it is left. `trouble`: internal errors are expected."""
     tasks_before, timers_before = asyncio.all_tasks(), timers()
     one = One(opener, entry_of(**fields), jitter=jitter)

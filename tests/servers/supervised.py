@@ -15,13 +15,13 @@ from mcp_multi_server.core.config import Config, parse
 from mcp_multi_server.core.events import InternalError
 from mcp_multi_server.core.index import STATE_KEY
 from mcp_multi_server.core.protocol import Era
-from mcp_multi_server.servers.server import Open, Server
+from mcp_multi_server.servers.server import Opener, Server
 from mcp_multi_server.servers.snapshot import Snapshot, Snapshots
 from mcp_multi_server.servers.supervisor import Supervisor
 
 from ..scripted import SOON, Json, Machine, Recorded, Scripted, legacy, tools
-from .events import Events, timers
 from .nobody import nobody
+from .observed import Observed, timers
 
 TOOL = frozenset({Kind.TOOL})
 
@@ -58,12 +58,12 @@ class Supervised:
 
     def __init__(
         self,
-        opener: Open,
+        opener: Opener,
         config: Config,
         jitter: Callable[[], float] = lambda: 0.0,
         recall: Callable[[Server], None] | None = None,
     ) -> None:
-        self.log = Events()
+        self.log = Observed()
         if isinstance(opener, Machine):
             for scripted in opener.servers.values():
                 scripted.news = self.log.wake
@@ -127,7 +127,7 @@ class Supervised:
 
 @asynccontextmanager
 async def running(
-    opener: Open, config: Config, *, trouble: bool = False, jitter: Callable[[], float] = lambda: 0.0
+    opener: Opener, config: Config, *, trouble: bool = False, jitter: Callable[[], float] = lambda: 0.0
 ) -> AsyncIterator[Supervised]:
     """Run the servers; at the end nothing of them is left. `trouble`: internal errors are expected."""
     tasks_before, timers_before = asyncio.all_tasks(), timers()

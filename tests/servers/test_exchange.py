@@ -192,7 +192,7 @@ async def test_after_the_end_nothing_is_sent_asked_or_heard() -> None:
     assert (talk.server.sent, talk.owner.invalid, talk.owner.changed) == ([], [], [])
 
 
-async def test_a_flood_of_invalid_lines_ends_the_connection() -> None:
+async def test_a_flood_of_invalid_lines_ends_the_exchange() -> None:
     talk = Talk({"tools/call": silence})
     call, _ = talk.call()
     for _ in range(module.FLOOD_LINES):
@@ -216,7 +216,7 @@ async def test_invalid_lines_that_take_their_time_are_no_flood(monkeypatch: pyte
     assert talk.exchange.loss is None
 
 
-async def test_a_line_over_the_cap_ends_the_connection() -> None:
+async def test_a_line_over_the_cap_ends_the_exchange() -> None:
     talk = Talk({"tools/call": silence})
     call, _ = talk.call()
     talk.server.receiver.line(Oversize(b"x" * 300))

@@ -165,7 +165,7 @@ async def test_capabilities_of_the_wrong_shape_are_none(capabilities: Any) -> No
 
 
 @pytest.mark.parametrize("at", ["server/discover", "initialize"])
-async def test_the_end_of_the_connection_ends_the_negotiation(at: str) -> None:
+async def test_the_end_of_the_transport_ends_the_handshake(at: str) -> None:
     talk = Talk({"server/discover": silence, "initialize": silence})
 
     async def die() -> None:
@@ -179,7 +179,7 @@ async def test_the_end_of_the_connection_ends_the_negotiation(at: str) -> None:
     assert talk.agreed is None
 
 
-async def test_a_cancelled_negotiation_leaves_no_task_and_no_row() -> None:
+async def test_a_cancelled_handshake_leaves_no_task_and_no_row() -> None:
     talk = Talk({"server/discover": silence, "initialize": silence})
     before = asyncio.all_tasks()
     with anyio.CancelScope() as scope:

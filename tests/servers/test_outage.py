@@ -36,7 +36,7 @@ def now() -> float:
 
 @asynccontextmanager
 async def fleet_of(machine: Machine, config: Config, *, seed: int) -> AsyncIterator[Supervised]:
-    """A running fleet whose luck is drawn from a seed."""
+    """A running fleet whose jitter is drawn from a seed."""
     async with running(machine, config, jitter=random.Random(seed).random) as fleet:
         yield fleet
 

@@ -115,7 +115,7 @@ async def test_a_failed_refresh_keeps_what_was_there(answer: Answer, message: st
         assert one.published == 1
 
 
-async def test_settings_that_need_no_new_connection_are_taken_over() -> None:
+async def test_settings_that_need_no_new_session_are_taken_over() -> None:
     opener = Scripted(legacy())
     async with running(opener) as one:
         await one.until(State.READY)

@@ -190,7 +190,7 @@ async def test_more_than_ten_failures_park(monkeypatch: pytest.MonkeyPatch) -> N
         assert len(one.log.of(StateChanged)) == 2 * lifecycle.FLAP_LIMIT + 1
 
 
-# --- the end of a connection ------------------------------------------------------------------------------------------
+# --- the end of a session --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("long_backoff")

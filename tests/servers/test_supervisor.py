@@ -18,7 +18,7 @@ from mcp_multi_server.servers.publishing import Publisher
 from mcp_multi_server.servers.snapshot import Snapshots
 
 from ..scripted import GONE, LEGACY, SOON, TOOLS_CHANGED, Json, Machine, Scripted, legacy, result, silence, tools
-from .events import Events
+from .observed import Observed
 from .supervised import TOOL, TWO, Supervised, config_of, entry, running, two
 
 pytestmark = pytest.mark.anyio
@@ -181,7 +181,7 @@ async def test_the_owner_of_a_name_is_the_first_in_config_order_whoever_comes_fi
 @pytest.mark.timeout(10)
 async def test_many_collisions_that_stay_cost_little() -> None:
     """Compared each with each, so many would hold the loop for a minute at every change of any server."""
-    log = Events()
+    log = Observed()
     publisher = Publisher(Snapshots(config_of({})), log)
 
     def many() -> tuple[Collision, ...]:

@@ -274,7 +274,7 @@ class Call:
             self.router.held.pop(self, None)
         if self.caller.calls.get(self.request.id) is self:  # while it was parked, the client may have used the id again
             del self.caller.calls[self.request.id]
-        if self.sent_as and (self.dialogue is not None or self.session.questions):
+        if self.sent_as and (self.dialogue is not None or self.session.input_requests):
             self.router.input_requests.left(self)
         self.router.done(self, error)
 

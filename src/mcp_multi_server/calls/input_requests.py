@@ -63,7 +63,7 @@ class Question:
         self.caller, self.has_call = caller, bool(calls)
         self._take_back = take_back
         self._waiting = calls
-        self._session.questions[self.id] = self
+        self._session.input_requests[self.id] = self
         self._timer = asyncio.get_running_loop().call_later(THINKING, late)
         for call in calls:
             call.stand_still()
@@ -107,7 +107,7 @@ class Question:
     def _close(self, reason: str) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        if self._session.questions.pop(self.id, None) is not None:
+        if self._session.input_requests.pop(self.id, None) is not None:
             self._take_back(reason)
             for call in self._waiting:
                 call.go_on()
@@ -217,7 +217,7 @@ class InputRequests:
     def taken_back(self, session: ServerSession, message: Message) -> None:
         """A server cancels what it asked."""
         params = input_requests.params_of(message.params)
-        question = session.questions.get(bytes(params.get("requestId", b"")))
+        question = session.input_requests.get(bytes(params.get("requestId", b"")))
         if question is not None:
             question.withdraw(jsonrpc.text(params.get("reason")) or "cancelled by the server")
 
@@ -234,7 +234,7 @@ class InputRequests:
                 one.end(_ENDED)
         if any(other.caller is call.caller for other in calls_on(call.session)):
             return
-        for question in list(call.session.questions.values()):
+        for question in list(call.session.input_requests.values()):
             if isinstance(question, Question) and question.has_call and question.caller is call.caller:
                 question.refuse(_ENDED)
 
@@ -285,7 +285,7 @@ class InputRequests:
     def _put(self, question: Question, session: ServerSession) -> None:
         if ABILITIES.get(question.method) not in session.capabilities:
             raise input_requests.unsupported(question.method)
-        if question.id in session.questions:
+        if question.id in session.input_requests:
             raise RpcError(INVALID_REQUEST, "a request with this id is still being answered")
         calls = calls_on(session)
         callers = {call.caller for call in calls} or ({self.owner} if self.owner is not None else set())

@@ -74,7 +74,7 @@ class Exchange:
         self.envelope: Mapping[str, Any] = {}
         """What each message of our own carries in its `_meta`: nothing, unless a modern era was agreed on."""
         self.pending = PendingRequests(self._tell_cancelled, late=self._is_late)
-        self.questions: dict[bytes, Withdrawable] = {}
+        self.input_requests: dict[bytes, Withdrawable] = {}
         """What the other side asked and waits for, by its ids."""
         self.loss: Failure | None = None
         """Why it ended."""
@@ -154,8 +154,8 @@ class Exchange:
         # The owner first: who is told that a call failed may look at the server's state.
         self._owner.exchange_ended(failure)
         self.pending.fail_all(failure)
-        for question in list(self.questions.values()):
-            question.withdraw("the server is gone")
+        for request in list(self.input_requests.values()):
+            request.withdraw("the server is gone")
 
     # -- what comes in -------------------------------------------------------------------------------------------
 

@@ -16,9 +16,12 @@ from .exchange import Exchange
 from .session import ServerSession
 
 PROBE_EVERY = 15.0
+"""Seconds that a server may be idle before it is probed, more or less by PROBE_SPREAD."""
 PROBE_SPREAD = 0.1
 PROBE_WHEN_DEGRADED = 2.0
+"""Seconds between two probes of a server that is degraded."""
 PROBE_DEADLINE = 5.0
+"""Seconds that a probe may take."""
 HUNG = Failure(Reason.HANG, f"missed {lifecycle.FALL} probes in a row")
 
 

@@ -32,7 +32,7 @@ STDERR_LINES = 200
 TAIL_LINES = 5
 INTERNAL = Failure(Reason.INTERNAL, "an internal error, see the log")
 
-Open: TypeAlias = Callable[[str, ServerConfig, Receiver], AbstractAsyncContextManager[Transport]]
+Opener: TypeAlias = Callable[[str, ServerConfig, Receiver], AbstractAsyncContextManager[Transport]]
 """Opens a transport of this kind (`stdio`, `http`, `sse`) to the server of this entry; entering it raises Lost."""
 
 
@@ -53,7 +53,7 @@ class ClientSide(Protocol):
 class ServerContext:
     """What every server is given by its supervisor."""
 
-    open: Open
+    open: Opener
     tell: Observer
     jitter: Callable[[], float]
     """A random number 0 ≤ n < 1."""
@@ -283,7 +283,7 @@ class Server:
         return ended.failure
 
     async def _use_transport(self, kind: str, era: Era | None) -> Ended:
-        """Open one transport and use it until it ends."""
+        """Opener one transport and use it until it ends."""
         handshake = Handshake(self, self._context.clients.capabilities(self.config))
         exchange = self._exchange = handshake.exchange
         failure: Failure | None = None

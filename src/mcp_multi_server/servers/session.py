@@ -46,7 +46,7 @@ class ServerSession:
         self.transport = exchange.transport
         self.pending = exchange.pending
         """Requests that were sent and not answered."""
-        self.questions = exchange.questions
+        self.input_requests = exchange.input_requests
         """What the server asked and waits for, by its ids."""
         self.negotiated = negotiated
         self.capabilities = capabilities

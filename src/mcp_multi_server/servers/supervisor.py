@@ -16,7 +16,7 @@ from ..processes.procfs import read_usage
 from .heartbeat import Heartbeat
 from .publishing import Publisher
 from .replacement import SUPERSEDED, Replacement, ServerTask
-from .server import ClientSide, Open, Server, ServerContext
+from .server import ClientSide, Opener, Server, ServerContext
 from .snapshot import Snapshot, SnapshotListener, Snapshots
 from .start_limit import StartLimit
 
@@ -34,7 +34,7 @@ class Supervisor:
         self,
         snapshots: Snapshots,
         *,
-        open_transport: Open,
+        open_transport: Opener,
         tell: Observer,
         jitter: Callable[[], float],
         host: ClientSide,

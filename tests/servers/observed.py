@@ -14,7 +14,7 @@ from mcp_multi_server.core.lifecycle import State
 E = TypeVar("E")
 
 
-class Events:
+class Observed:
     """An observer that can be waited on."""
 
     def __init__(self) -> None:
