@@ -979,6 +979,6 @@ async def test_nothing_is_left_of_a_question_that_was_answered() -> None:
         session = running.supervisor.snapshot.servers["one"].live
         assert session is not None
         assert (session.input_requests, session.pending.waiters()) == ({}, [])
-        assert not any(len(session.input_requests) for session in running.gateway.sessions.values())
+        assert not any(len(session.questions) for session in running.gateway.sessions.values())
         scheduled: list[Any] = asyncio.get_running_loop()._scheduled  # type: ignore[attr-defined]  # no public way
         assert not [handle for handle in scheduled if not handle.cancelled() and "Question" in repr(handle)]
