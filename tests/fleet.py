@@ -28,9 +28,10 @@ from mcp_multi_server.core.events import Event, InternalError
 from mcp_multi_server.core.jsonrpc import ABSENT, Buffer, InvalidMessage, decode
 from mcp_multi_server.core.lifecycle import Failure, Lost, Reason, State
 from mcp_multi_server.core.plan import Plan
+from mcp_multi_server.servers.clock import iso, wall
 from mcp_multi_server.servers.server import Server
-from mcp_multi_server.servers.snapshot import Snapshot
-from mcp_multi_server.servers.status import Reload, iso, wall
+from mcp_multi_server.servers.snapshot import Snapshot, Snapshots
+from mcp_multi_server.servers.status import Reload
 from mcp_multi_server.servers.supervisor import Supervisor
 from mcp_multi_server.telemetry.log_settings import LogSettings
 from mcp_multi_server.transport import Receiver
@@ -405,7 +406,7 @@ class Fleet:
         self._flusher = Flusher()
         self.router = Router(lambda: self.supervisor.snapshot, tell=self.tell, wall=lambda time: iso(wall(time)))
         self.supervisor = Supervisor(
-            config, open_transport=self._open, tell=self.tell, jitter=lambda: 0.0, host=self.router
+            Snapshots(config), open_transport=self._open, tell=self.tell, jitter=lambda: 0.0, host=self.router
         )
         self.supervisor.listeners.append(self.router.changed)
         self.desk = Desk(self)

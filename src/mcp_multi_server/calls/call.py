@@ -11,7 +11,7 @@ from ..core import input_requests, jsonrpc, protocol
 from ..core.errors import INTERNAL_ERROR, INVALID_PARAMS, RpcError
 from ..core.index import Route
 from ..core.input_requests import INPUT_REQUIRED
-from ..core.jsonrpc import ABSENT, Buffer, Members, Message
+from ..core.jsonrpc import ABSENT, Buffer, Members, Message, TooDeep
 from ..core.lifecycle import Failure
 from ..core.links import renamed_links
 from ..core.operation import Operation
@@ -160,6 +160,8 @@ class SentCall:
                 payload, error = self._result(result)
                 self._finish(error)
                 self.caller.answer(self.request.id, payload)
+        except TooDeep:
+            raise  # it is the server's answer that is at fault, and its session says so
         except RpcError as unfit:
             self.refuse(unfit, str(unfit.code))
 

@@ -17,9 +17,9 @@ from ..core.config import Config
 from ..core.events import DaemonWarning, InternalError, Observer
 from ..core.lifecycle import ROUTED
 from ..files import MissingFile, UnusableFile
+from .clock import wall
 from .server import Server
 from .snapshot import Snapshot
-from .status import wall
 
 DEBOUNCE = 1.0
 """Seconds that a change waits for others before the file is written."""
@@ -56,10 +56,10 @@ class CatalogCache:
         known = self._known.get(server.name)
         if known is not None and server.catalog is None and known.fingerprint == fingerprint(server.config):
             age = max(0.0, time.time() - known.refreshed_at)
-            server.recall(known.negotiated, known.catalog, age=age)
+            server.offer_remembered(known.negotiated, known.catalog, age=age)
 
     def published(self, changed: frozenset[Kind], server: Server | None) -> None:
-        """A new snapshot; see supervisor.Listener."""
+        """Keep what a new snapshot offers; a `SnapshotListener`."""
         snapshot = self._snapshot()
         if snapshot.config is not self._config:
             self._config = snapshot.config
