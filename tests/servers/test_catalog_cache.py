@@ -58,7 +58,7 @@ async def remembering(
     fleet = Fleet(machine, config, recall=lambda server: catalog_cache.recall(server))
     catalog_cache = CatalogCache(str(path), lambda: fleet.snapshot, tell=fleet.log)
     catalog_cache.read()
-    fleet.supervisor.listeners.append(catalog_cache.published)
+    fleet.snapshots.listeners.append(catalog_cache.published)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(catalog_cache.run)
         await tasks.start(fleet.supervisor.run)

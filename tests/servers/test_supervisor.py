@@ -22,7 +22,7 @@ from mcp_multi_server.core.lifecycle import Failure, Lost, Reason, State
 from mcp_multi_server.core.protocol import Era
 from mcp_multi_server.servers.opener import TransportOpener
 from mcp_multi_server.servers.server import Opener, Server
-from mcp_multi_server.servers.snapshot import Snapshot
+from mcp_multi_server.servers.snapshot import Snapshot, Snapshots
 from mcp_multi_server.servers.supervisor import Supervisor
 from mcp_multi_server.transport import Receiver, Transport
 from mcp_multi_server.transport.link import Flusher
@@ -81,10 +81,11 @@ class Fleet:
         if isinstance(opener, Machine):
             for scripted in opener.servers.values():
                 scripted.news = self.log.wake
+        self.snapshots = Snapshots(config)
+        self.snapshots.listeners.append(self._changed)
         self.supervisor = Supervisor(
-            config, open_transport=opener, tell=self.log, jitter=jitter, host=nobody(self.log), recall=recall
+            self.snapshots, open_transport=opener, tell=self.log, jitter=jitter, host=nobody(self.log), recall=recall
         )
-        self.supervisor.listeners.append(self._changed)
         self.changes: list[Change] = []
 
     def _changed(self, changed: frozenset[Kind], server: Server | None) -> None:
@@ -320,7 +321,8 @@ async def test_the_owner_of_a_name_is_the_first_in_config_order_whoever_comes_fi
 async def test_many_collisions_that_stay_cost_little() -> None:
     """Compared each with each, so many would hold the loop for a minute at every change of any server."""
     log = Log()
-    supervisor = Supervisor(config_of({}), open_transport=Machine(), tell=log, jitter=lambda: 0.0, host=nobody(log))
+    snapshots = Snapshots(config_of({}))
+    supervisor = Supervisor(snapshots, open_transport=Machine(), tell=log, jitter=lambda: 0.0, host=nobody(log))
 
     def many() -> tuple[Collision, ...]:
         return tuple(Collision(Kind.TOOL, f"tool {number}", "a", ("b",)) for number in range(30_000))

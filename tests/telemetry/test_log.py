@@ -1,6 +1,5 @@
 """What the log says of each event, and that no stderr, flood or payload can hurt the daemon or the reader."""
 
-import asyncio
 import json
 import logging
 import os
@@ -18,6 +17,7 @@ from hypothesis import strategies as st
 
 from mcp_multi_server.core.errors import Problem
 from mcp_multi_server.core.events import (
+    CatalogProblems,
     CatalogRead,
     CatalogWithdrawn,
     ClientConnected,
@@ -45,10 +45,11 @@ from mcp_multi_server.core.events import (
     Woke,
 )
 from mcp_multi_server.core.lifecycle import Failure, Reason, State
-from mcp_multi_server.telemetry.log import LogObserver, describe
+from mcp_multi_server.telemetry.describe import describe
+from mcp_multi_server.telemetry.limit import Limit
+from mcp_multi_server.telemetry.log import LogObserver
 from mcp_multi_server.telemetry.log_lines import (
     LINE_CAP,
-    Limit,
     LineHandler,
     configure,
     fit,
@@ -113,11 +114,18 @@ DESCRIBED: list[tuple[Event, str, str, dict[str, object]]] = [
     ),
     (InvalidLine("git", "not JSON"), "WARNING", "server.invalid_line", {"server": "git", "problem": "not JSON"}),
     (
-        CatalogRead("git", 12, 0, 3, 1, 0.25),
+        CatalogRead("git", 12, 0, 3, 1, 0.25, is_news=True),
         "INFO",
         "catalog.read",
         {"server": "git", "tools": 12, "prompts": 0, "resources": 3, "templates": 1, "seconds": 0.25},
     ),
+    (
+        CatalogProblems("git", ("tools: 1 left out",)),
+        "WARNING",
+        "catalog.problems",
+        {"server": "git", "problems": ["tools: 1 left out"]},
+    ),
+    (CatalogProblems("git", ()), "INFO", "catalog.problems_gone", {"server": "git"}),
     (RefreshFailed("git", "timed out"), "WARNING", "catalog.refresh_failed", {"server": "git", "message": "timed out"}),
     (CatalogWithdrawn("git"), "WARNING", "catalog.withdrawn", {"server": "git"}),
     (Probed("git", False), "DEBUG", "server.probed", {"server": "git", "good": False}),
@@ -269,14 +277,12 @@ def test_requests_are_logged_at_debug_only(pipe: Log, level: Any, logged: list[s
     assert pipe.events() == logged
 
 
-def test_a_catalog_read_again_and_found_the_same_is_no_news(pipe: Log) -> None:
+def test_a_catalog_read_again_and_found_the_same_is_logged_at_debug_only(pipe: Log) -> None:
     configure("info", "json", fd=pipe.writer)
     telemetry = LogObserver()
-    for tools, seconds in ((3, 0.1), (3, 0.2), (4, 0.1)):
-        telemetry(CatalogRead("git", tools, 0, 0, 0, seconds))
-    telemetry(ServerRemoved("git"))
-    telemetry(CatalogRead("git", 4, 0, 0, 0, 0.1))
-    assert [line.get("tools") for line in pipe.lines()] == [3, 4, None, 4]
+    for is_news in (True, False):
+        telemetry(CatalogRead("git", 3, 0, 0, 0, 0.1, is_news=is_news))
+    assert [line.get("tools") for line in pipe.lines()] == [3]
 
 
 @pytest.mark.parametrize(
@@ -452,58 +458,35 @@ def test_the_journal_of_another_stream_is_not_ours(pipe: Log, monkeypatch: pytes
     assert pipe.text().startswith("{")
 
 
-def test_lines_for_a_terminal_wait_for_the_console_and_come_in_order(
-    terminal: Log, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_terminal_shows_columns_in_colour_and_stderr_below(terminal: Log, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NO_COLOR", raising=False)
     configure("info", "auto", fd=terminal.writer)
     telemetry = LogObserver()
     telemetry(ServerRemoved("first"))
     telemetry(CRASH)
-    assert terminal.text() == ""
-    asyncio.run(telemetry.start())
-    telemetry(ServerRemoved("third"))
     text = terminal.text()
-    assert text.index("first") < text.index("server.backoff") < text.index("third")
+    assert text.index("first") < text.index("server.backoff")
     assert "\r\n    KeyError\r\n" in text
     assert "\x1b[" in text
 
 
-@pytest.mark.parametrize("before", ["console", "json"])
-def test_a_console_is_drawn_on_at_once_after_a_reload(terminal: Log, before: Any) -> None:
+@pytest.mark.parametrize(("before", "after"), [("console", "json"), ("json", "console"), ("console", "console")])
+def test_another_form_is_in_force_at_once(terminal: Log, before: Any, after: Any) -> None:
     configure("info", before, fd=terminal.writer)
-    telemetry = LogObserver()
-    asyncio.run(telemetry.start())
-    configure("info", "console", fd=terminal.writer)
-    telemetry(ServerRemoved("later"))
-    assert "later" in terminal.text()
+    LogObserver()(ServerRemoved("early"))
+    assert "early" in terminal.text()
+    configure("info", after, fd=terminal.writer)
+    LogObserver()(ServerRemoved("later"))
+    assert ('"server":"later"' in terminal.text()) == (after == "json")
+    assert len(installed()) == 1
 
 
 def test_a_console_without_colours_shows_none(terminal: Log, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
     configure("info", "auto", fd=terminal.writer)
-    telemetry = LogObserver()
-    telemetry(Stderr("git", 1, "\x1b[2J\x1b[31mboo"))
-    telemetry.flush()
+    LogObserver()(Stderr("git", 1, "\x1b[2J\x1b[31mboo"))
     assert "\x1b" not in (text := terminal.text())
     assert "boo" in text
-
-
-def test_flush_writes_what_waits_where_start_never_came(pipe: Log) -> None:
-    configure("info", "console", fd=pipe.writer)
-    telemetry = LogObserver()
-    telemetry(ConfigReloaded("rejected", 0, (Problem("", "is not JSON"),), {}))
-    assert pipe.text() == ""
-    telemetry.flush()
-    assert "is not JSON" in pipe.text()
-
-
-def test_what_waits_survives_a_new_configuration(pipe: Log) -> None:
-    configure("info", "console", fd=pipe.writer)
-    LogObserver()(ServerRemoved("early"))
-    configure("warning", "json", fd=pipe.writer)
-    assert [line["server"] for line in pipe.lines()] == ["early"]
-    assert len(installed()) == 1
 
 
 def test_a_full_disk_costs_lines_only() -> None:
@@ -636,8 +619,7 @@ def test_only_a_console_costs_the_import_of_structlog(form: str, imported: bool)
         "from mcp_multi_server.telemetry.log_lines import configure\n"
         "from mcp_multi_server.telemetry.log import LogObserver\n"
         "from mcp_multi_server.core.events import ServerRemoved\n"
-        f"configure('info', {form!r}); t = LogObserver(); t(ServerRemoved('x'))\n"
-        "assert 'structlog' not in sys.modules; t.flush(); print('structlog' in sys.modules)\n"
+        f"configure('info', {form!r}); LogObserver()(ServerRemoved('x')); print('structlog' in sys.modules)\n"
     )
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=20, check=True)
     assert ended.stdout == f"{imported}\n"

@@ -344,7 +344,7 @@ def source_of(*modules: str) -> str:
 def test_every_word_that_the_daemon_counts_is_zero_at_the_start() -> None:
     clients = source_of("clients.gateway", "clients.session")
     assert set(re.findall(r'(?:_reject|Rejected|_turn_away)\((?:connection, )?"(\w+)"', clients)) == set(REJECTIONS)
-    control = set(re.findall(r'case "(daemon/[\w-]+)"', source_of("clients.control")))
+    control = set(re.findall(r'case "(daemon/[\w-]+)"', source_of("daemon.control")))
     assert control == {method for method in METHODS if method.startswith("daemon/")}
 
 

@@ -1,10 +1,14 @@
-"""The clients' side: accepts connections, keeps the sessions, spreads what concerns all of them."""
+"""The clients' side: accepts connections, keeps the sessions, tells all of them of changed lists."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import socket
+from collections.abc import Callable
+from typing import TypeAlias
+
+import anyio
 
 from ..calls.request import ClientRequest
 from ..calls.router import Router
@@ -12,34 +16,48 @@ from ..core import jsonrpc
 from ..core.catalog import Kind
 from ..core.config import Config
 from ..core.errors import INVALID_REQUEST, RpcError
-from ..core.events import ClientConnected, ClientGone, Event, Observer, Rejected
+from ..core.events import ClientConnected, ClientGone, Observer, Rejected
 from ..core.jsonrpc import Buffer
 from ..servers.server import Server
-from ..servers.snapshot import Snapshot
-from ..servers.supervisor import Supervisor
+from ..servers.snapshot import Snapshot, Snapshots
 from ..transport.link import Flusher
 from .access import Access, Peer, peer_of
-from .control import Control
-from .session import ClientSession
+from .session import FRESH, ClientSession
 
 CHANGES_TOGETHER = 0.1
 """Seconds within which several changes become one `list_changed`."""
 ACCEPT_PAUSE = 1.0
 """Seconds to wait when the process has no descriptor left for a new client."""
 ACCEPTS_A_TURN = 64
+"""Clients that are let in before everybody else has a turn of the loop."""
+DRAIN_LOOK_EVERY = 0.02
+
+ControlMethods: TypeAlias = Callable[[ClientSession, ClientRequest, bool], Buffer | None]
+"""Serves a `daemon/…` request of a client, which is an admin or not: its result, or None where it is answered later."""
 
 
 class Gateway:
-    """All clients of the daemon."""
+    """All clients of the daemon.
+
+    The fleet makes it; `listen` or `adopt` let clients in, `close` parts with all of them. `sessions` are those who are
+    connected, by number; nobody else adds or removes one.
+    """
 
     def __init__(
-        self, supervisor: Supervisor, router: Router, control: Control, *, tell: Observer, flusher: Flusher
+        self,
+        snapshots: Snapshots,
+        router: Router,
+        *,
+        sessions: dict[int, ClientSession],
+        control: ControlMethods,
+        tell: Observer,
+        flusher: Flusher,
     ) -> None:
         self.tell = tell
         self.router = router
         self.flusher = flusher
-        self.sessions: dict[int, ClientSession] = {}
-        self._supervisor = supervisor
+        self.sessions = sessions
+        self._snapshots = snapshots
         self._control = control
         self._loop = asyncio.get_running_loop()
         self._last = 0
@@ -48,15 +66,14 @@ class Gateway:
         self._reserve = -1
         """A descriptor to give up when there is no other, so that a client is told so instead of left waiting."""
         self._config: Config | None = None
-        self.configure()
-        supervisor.listeners.append(self._published)
+        self._configure()
 
     @property
     def snapshot(self) -> Snapshot:
         """See Services."""
-        return self._supervisor.snapshot
+        return self._snapshots.present()
 
-    def configure(self) -> None:
+    def _configure(self) -> None:
         """Take over access rules and limits; clients that are connected keep theirs."""
         if (config := self.snapshot.config) is not self._config:
             self._config = config
@@ -80,6 +97,17 @@ class Gateway:
             self._listener = None
         self._give_up_reserve()
 
+    async def drain(self, patience: float) -> None:
+        """Let running calls end, for that many seconds, and those who have just come say their first words.
+
+        New calls are still taken, and waited for.
+        """
+        for look in range(round(max(patience, FRESH) / DRAIN_LOOK_EVERY)):
+            has_time = look * DRAIN_LOOK_EVERY < patience
+            if not any(each.is_fresh or (has_time and each.waits_for_server) for each in self.sessions.values()):
+                return
+            await anyio.sleep(DRAIN_LOOK_EVERY)
+
     def close(self, reason: str) -> None:
         """Accept nobody any more and part with everybody."""
         self.stop_accepting()
@@ -88,16 +116,12 @@ class Gateway:
 
     def control(self, session: ClientSession, request: ClientRequest) -> Buffer | None:
         """See Services."""
-        return self._control.serve(session, request, is_admin=self._access.may_administer(session.peer))
+        return self._control(session, request, self._access.may_administer(session.peer))
 
     def gone(self, session: ClientSession, reason: str) -> None:
         """See Services."""
         if self.sessions.pop(session.number, None) is not None:
             self.tell(ClientGone(session.number, reason))
-
-    def spread(self, event: Event) -> None:
-        """Tell the clients that follow `daemon/events`; an Observer."""
-        self._control.spread(event)
 
     # -- accept --------------------------------------------------------------------------------------------------
 
@@ -185,9 +209,9 @@ class Gateway:
 
     # -- changes -------------------------------------------------------------------------------------------------
 
-    def _published(self, changed: frozenset[Kind], server: Server | None) -> None:
+    def published(self, changed: frozenset[Kind], server: Server | None) -> None:
         """A new snapshot: clients hear of it shortly, once for several in a row."""
-        self.configure()
+        self._configure()
         if not self.sessions:
             return  # who connects later sees this snapshot from the start
         if changed and not self._changed:

@@ -18,6 +18,7 @@ from ..core.catalog import Catalog, Kind
 from ..core.config import ServerConfig
 from ..core.errors import METHOD_NOT_FOUND, RpcError
 from ..core.events import (
+    CatalogProblems,
     CatalogRead,
     InternalError,
     InvalidLine,
@@ -368,13 +369,17 @@ class Server:
         """Read every list; whether anything is different now."""
         started = self._loop.time()
         catalog = await session.read_catalog(timeout=self.config.timeout)
-        changed = catalog != self.catalog
+        before = self.catalog
+        is_news = self.stale or catalog != before
         self.catalog, self.refreshed_at, self.stale = catalog, self._loop.time(), False
         tools, prompts, resources, templates = (
             catalog.count(kind) for kind in (Kind.TOOL, Kind.PROMPT, Kind.RESOURCE, Kind.TEMPLATE)
         )
-        self._context.tell(CatalogRead(self.name, tools, prompts, resources, templates, self.refreshed_at - started))
-        return changed
+        seconds = self.refreshed_at - started
+        self._context.tell(CatalogRead(self.name, tools, prompts, resources, templates, seconds, is_news))
+        if catalog.problems != (before.problems if before else ()):
+            self._context.tell(CatalogProblems(self.name, catalog.problems))
+        return catalog != before
 
     async def _keep_fresh(self, session: ServerSession) -> None:
         """Read the lists again when the server says so, when their time to live is over, else now and then."""

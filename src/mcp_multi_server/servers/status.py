@@ -105,6 +105,7 @@ def supervised_status(server: Server) -> dict[str, Any]:
         "prompts": catalog.count(Kind.PROMPT) if catalog else 0,
         "refreshedAt": None if server.refreshed_at is None else iso(wall(server.refreshed_at)),
         "stale": server.stale or (catalog is not None and status.state not in ROUTED),
+        "problems": list(catalog.problems) if catalog else [],
     }
 
 
@@ -138,6 +139,7 @@ def _server_sample(snapshot: Snapshot, name: str, loaded_at: float) -> ServerSam
         pid=server.pid,
         in_flight=server.in_flight,
         entries={kind.value: catalog.count(kind) if catalog else 0 for kind in Kind},
+        problems=len(catalog.problems) if catalog else 0,
         refreshed=None if server.refreshed_at is None else wall(server.refreshed_at),
     )
 
@@ -163,4 +165,5 @@ def _idle_status(config: Config, name: str) -> dict[str, Any]:
         "prompts": 0,
         "refreshedAt": None,
         "stale": False,
+        "problems": [],
     }

@@ -6,7 +6,6 @@ import asyncio
 import traceback
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import anyio
 from anyio.abc import TaskStatus
@@ -29,19 +28,12 @@ from ..processes.procfs import read_usage
 from .heartbeat import Heartbeat
 from .host import Host
 from .server import Opener, Server, ServerContext
-from .snapshot import Snapshot
+from .snapshot import Snapshot, Snapshots
 from .start_limit import StartLimit
 
 DRAIN_LOOK_EVERY = 0.02
 ENDED = Failure(Reason.CLOSED, "it ended at once")
 SUPERSEDED = Failure(Reason.CLOSED, "a later edit of the entry came before it was ready")
-
-
-class SnapshotListener(Protocol):
-    """Who is told of each new snapshot; called on the loop, never to be awaited in."""
-
-    def __call__(self, changed: frozenset[Kind], server: Server | None) -> None:
-        """`changed`: the lists that clients would see differently; `connection`: whose change it was, if one's."""
 
 
 @dataclass(eq=False, slots=True)
@@ -80,7 +72,7 @@ class Supervisor:
 
     def __init__(
         self,
-        config: Config,
+        snapshots: Snapshots,
         *,
         open_transport: Opener,
         tell: Observer,
@@ -89,6 +81,7 @@ class Supervisor:
         recall: Callable[[Server], None] | None = None,
     ) -> None:
         """`recall` is given each new connection before it is published, to offer what is remembered of its server."""
+        self._snapshots = snapshots
         self._tell = tell
         self._recall = recall
         self._loop = asyncio.get_running_loop()
@@ -104,8 +97,11 @@ class Supervisor:
         self._withdrawals: dict[str, asyncio.TimerHandle] = {}
         self._tasks: anyio.abc.TaskGroup | None = None
         self.heartbeat = Heartbeat()
-        self.listeners: list[SnapshotListener] = []
-        self.snapshot = Snapshot(0, config, Index.build((), Naming()), {})
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """What readers see now."""
+        return self._snapshots.present()
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Run every server of the config until cancelled; then stop all of them at once."""
@@ -323,11 +319,9 @@ class Supervisor:
     def _publish(self, config: Config, servers: Mapping[str, Server], server: Server | None = None) -> None:
         old = self.snapshot
         index = Index.build([_offer(config, c) for c in servers.values()], _naming(config))
-        self.snapshot = Snapshot(old.generation + 1, config, index, servers, _instructions(servers.values()))
+        snapshot = Snapshot(old.generation + 1, config, index, servers, _instructions(servers.values()))
+        self._snapshots.publish(snapshot, changed_kinds(old.index, index), server)
         self._tell_collisions(old.index.collisions, index.collisions)
-        changed = changed_kinds(old.index, index)
-        for listener in self.listeners:
-            listener(changed, server)
 
     def _tell_collisions(self, old: tuple[Collision, ...], new: tuple[Collision, ...]) -> None:
         before, after = ({(each.kind, each.name): each for each in some} for some in (old, new))

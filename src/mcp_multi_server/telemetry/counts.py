@@ -46,7 +46,10 @@ class Usage(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ServerSample:
-    """One server at scrape time. Times are Unix seconds; `entries` counts its catalog by kind."""
+    """One server at scrape time. Times are Unix seconds; `entries` counts its catalog by kind.
+
+    What is None has no series.
+    """
 
     name: str
     state: str
@@ -58,6 +61,7 @@ class ServerSample:
     pid: int | None = None
     in_flight: int = 0
     entries: Mapping[str, int] = field(default_factory=dict)
+    problems: int | None = None
     refreshed: float | None = None
 
 

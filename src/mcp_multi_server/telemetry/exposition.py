@@ -127,6 +127,12 @@ def _catalogs(servers: tuple[ServerSample, ...]) -> Iterator[Metric]:
         (((s.name, kind), count) for s in servers for kind, count in s.entries.items()),
     )
     yield _gauge(
+        "catalog_problems",
+        "What is wrong with the server's lists; the status and the log say it in words.",
+        ["server"],
+        (((s.name,), s.problems) for s in servers),
+    )
+    yield _gauge(
         "catalog_last_refresh_success_timestamp_seconds",
         "Unix time at which all lists of the server were read last; no series before the first time.",
         ["server"],
