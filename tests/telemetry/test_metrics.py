@@ -34,7 +34,7 @@ from mcp_multi_server.core.events import (
     Stderr,
 )
 from mcp_multi_server.core.lifecycle import Failure, Reason, State
-from mcp_multi_server.processes.procfs import ProcessUsage
+from mcp_multi_server.core.processes import ProcessUsage
 from mcp_multi_server.telemetry import metrics as metrics_module
 from mcp_multi_server.telemetry.counts import BOUNDS, METHODS, REJECTIONS, RESTART_REASONS
 from mcp_multi_server.telemetry.metrics import (

@@ -31,7 +31,7 @@ class FleetMetrics:
         serve = partial(
             metrics_http.serve,
             settings.listen,
-            self.count,
+            self.count.render,
             ready=ready,
             allowed_hosts=settings.allowed_hosts,
             tell=tell,

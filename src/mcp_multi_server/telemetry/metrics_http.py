@@ -11,9 +11,9 @@ import ipaddress
 import os
 import socket
 import traceback
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TypeAlias
 
 import anyio
 from anyio.abc import TaskStatus
@@ -23,9 +23,12 @@ from ..core.events import DaemonWarning, InternalError, Observer
 HEAD_CAP = 16 * 1024
 REQUEST_DEADLINE = 5.0
 ANSWER_DEADLINE = 10.0
+"""Seconds for a whole request to come, and for the answer to be taken."""
 RENDERS = 4
+"""Pages that are made at a time; each holds a thread."""
 CONNECTIONS = 32
 BACKLOG = 64
+"""Connections that are answered at a time, and that wait in the kernel meanwhile."""
 READ_SIZE = 64 * 1024
 ACCEPT_PAUSE = 0.5
 """Seconds until the next accept after one that failed, as it does while the process has no descriptor left."""
@@ -33,21 +36,17 @@ LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "::1"})
 
 _PLAIN = "text/plain; charset=utf-8"
 
+Render: TypeAlias = Callable[[bool], Awaitable[tuple[bytes, str]]]
+"""Gives the page of metrics and its content type; True: as OpenMetrics."""
+
 
 class CannotListen(OSError):
     """The address is unusable or taken; the message says which and why. The daemon goes on without the endpoint."""
 
 
-class Renders(Protocol):
-    """What gives the page of metrics."""
-
-    async def render(self, openmetrics: bool) -> tuple[bytes, str]:
-        """The page as text and its content type."""
-
-
 @dataclass(frozen=True, slots=True)
 class HttpRequest:
-    """What matters of a request. `host` is without its port."""
+    """What matters of a request; `parse_request` makes it. `host` is without its port."""
 
     method: str
     path: str
@@ -89,7 +88,7 @@ def parse_listen(listen: str) -> tuple[str, int]:
 
 async def serve(
     listen: str,
-    metrics: Renders,
+    render: Render,
     *,
     ready: Callable[[], bool],
     allowed_hosts: Collection[str],
@@ -110,14 +109,17 @@ async def serve(
     with _listener(host, port) as listener:
         task_status.started(_authority(*listener.getsockname()[:2]))
         hosts = LOOPBACK_NAMES | {name.strip("[]").lower() for name in allowed_hosts}
-        await Endpoint(metrics, ready=ready, hosts=hosts, tell=tell).serve(listener)
+        await Endpoint(render, ready=ready, hosts=hosts, tell=tell).serve(listener)
 
 
 class Endpoint:
-    """Answers the connections of one listener, so many at a time; further ones wait in the kernel."""
+    """Answers the connections of one listener, so many at a time; further ones wait in the kernel.
 
-    def __init__(self, metrics: Renders, *, ready: Callable[[], bool], hosts: Collection[str], tell: Observer) -> None:
-        self._metrics = metrics
+    `serve` makes it and runs it until it is cancelled itself.
+    """
+
+    def __init__(self, render: Render, *, ready: Callable[[], bool], hosts: Collection[str], tell: Observer) -> None:
+        self._render = render
         self._ready = ready
         self._hosts = hosts
         self._tell = tell
@@ -181,7 +183,7 @@ class Endpoint:
     async def _page(self, request: HttpRequest) -> Response:
         try:
             async with self._renders:
-                body, content_type = await self._metrics.render(wants_openmetrics(request.accept))
+                body, content_type = await self._render(wants_openmetrics(request.accept))
         except Exception as bug:
             self._tell(InternalError("metrics page", _trace(bug)))
             raise Refused("500 Internal Server Error", b"the log has the reason\n") from bug
@@ -227,7 +229,10 @@ def parse_request(head: bytes) -> HttpRequest:
 
 
 def wants_openmetrics(accept: str) -> bool:
-    """Whether an `Accept` header prefers OpenMetrics to Prometheus's text, or likes both as much."""
+    """Whether an `Accept` header prefers OpenMetrics to Prometheus's text, or likes both as much.
+
+    prometheus_client has a function for it, which goes by the order and not by `q`, and fails at `version=x`.
+    """
     openmetrics = _quality(accept, "application/openmetrics-text")
     return openmetrics > 0.0 and openmetrics >= _quality(accept, "text/plain")
 
