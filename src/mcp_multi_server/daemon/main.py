@@ -1,4 +1,4 @@
-"""The process: composes the parts, starts them in order, listens to signals, stops them in reverse."""
+"""The daemon's process: a fleet with its log, metrics, signals and watched config, started in order and stopped in reverse."""
 
 from __future__ import annotations
 
