@@ -1,4 +1,4 @@
-"""The daemon's process: a fleet with its log, metrics, signals and watched config, started in order and stopped in reverse."""
+"""The daemon's process: a fleet with its log, metrics, signals and watched config, begun in order, ended in reverse."""
 
 from __future__ import annotations
 

@@ -21,7 +21,8 @@ STATUS_PAUSE = 1.0
 PINGS_A_PERIOD = 3
 RELOAD_PATIENCE = 130.0
 """Seconds that a reload may take in systemd's eyes: as long as the `reload` command waits for it, and a little."""
-_TELLING = (StateChanged, ServerRemoved, CollisionChanged, ConfigReloaded)
+_TELLING = frozenset({StateChanged, ServerRemoved, CollisionChanged, ConfigReloaded})
+"""Events after which there may be another status to tell."""
 
 
 class Service:
@@ -44,7 +45,7 @@ class Service:
 
     def __call__(self, event: Event) -> None:
         """Look at the fleet again soon, where the event may have changed what there is to say."""
-        if isinstance(event, _TELLING):
+        if type(event) in _TELLING:
             self._changed.set()
 
     async def run(self, fleet: Fleet) -> None:
