@@ -391,7 +391,7 @@ def test_what_the_process_itself_has_to_say_reaches_followers_too() -> None:
 
         def is_warning(notification: Message) -> bool:
             event = notification["params"]
-            return event["event"] == "warning" and event["message"].startswith("daemon.metrics: takes effect")
+            return bool(event["event"] == "warning" and event["message"].startswith("daemon.metrics: takes effect"))
 
         wire.notification(is_warning)
         daemon.signal(signal.SIGTERM)

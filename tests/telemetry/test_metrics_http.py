@@ -14,8 +14,9 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from mcp_multi_server.core.events import DaemonWarning, Event, InternalError
 from mcp_multi_server.telemetry import metrics_http
+from mcp_multi_server.telemetry.http_messages import wants_openmetrics
 from mcp_multi_server.telemetry.metrics import FleetSample, Metrics
-from mcp_multi_server.telemetry.metrics_http import CannotListen, Endpoint, parse_listen, serve, wants_openmetrics
+from mcp_multi_server.telemetry.metrics_http import CannotListen, Endpoint, parse_listen, serve
 
 pytestmark = pytest.mark.anyio
 

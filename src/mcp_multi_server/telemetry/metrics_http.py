@@ -12,13 +12,13 @@ import os
 import socket
 import traceback
 from collections.abc import Awaitable, Callable, Collection
-from dataclasses import dataclass
 from typing import TypeAlias
 
 import anyio
 from anyio.abc import TaskStatus
 
 from ..core.events import DaemonWarning, InternalError, Observer
+from .http_messages import HttpRequest, Refused, Response, parse_request, wants_openmetrics
 
 HEAD_CAP = 16 * 1024
 REQUEST_DEADLINE = 5.0
@@ -34,42 +34,12 @@ ACCEPT_PAUSE = 0.5
 """Seconds until the next accept after one that failed, as it does while the process has no descriptor left."""
 LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "::1"})
 
-_PLAIN = "text/plain; charset=utf-8"
-
 Render: TypeAlias = Callable[[bool], Awaitable[tuple[bytes, str]]]
 """Gives the page of metrics and its content type; True: as OpenMetrics."""
 
 
 class CannotListen(OSError):
     """The address is unusable or taken; the message says which and why. The daemon goes on without the endpoint."""
-
-
-@dataclass(frozen=True, slots=True)
-class HttpRequest:
-    """What matters of a request; `parse_request` makes it. `host` is without its port."""
-
-    method: str
-    path: str
-    host: str
-    accept: str
-
-
-@dataclass(frozen=True, slots=True)
-class Response:
-    """What is answered."""
-
-    status: str
-    body: bytes
-    content_type: str = _PLAIN
-    headers: tuple[str, ...] = ()
-
-
-class Refused(Exception):
-    """The request gets this response without being looked at any further."""
-
-    def __init__(self, status: str, body: bytes, *headers: str) -> None:
-        super().__init__(status)
-        self.response = Response(status, body, headers=headers)
 
 
 def parse_listen(listen: str) -> tuple[str, int]:
@@ -216,38 +186,6 @@ async def _head(connection: socket.socket) -> bytes:
     raise Refused("408 Request Timeout", b"")
 
 
-def parse_request(head: bytes) -> HttpRequest:
-    """What matters of a request; Refused where it is no HTTP/1 or does not say one host."""
-    first, *lines = head.decode("latin-1").split("\r\n")
-    fields = [line.partition(":") for line in lines]
-    words = first.split(" ")
-    hosts = [content.strip() for name, _, content in fields if name.lower() == "host"]
-    if len(words) != 3 or not words[2].startswith("HTTP/1.") or len(hosts) != 1:
-        raise Refused("400 Bad Request", b"")
-    accept = ",".join(content for name, _, content in fields if name.lower() == "accept")
-    return HttpRequest(method=words[0], path=words[1].partition("?")[0], host=_without_port(hosts[0]), accept=accept)
-
-
-def wants_openmetrics(accept: str) -> bool:
-    """Whether an `Accept` header prefers OpenMetrics to Prometheus's text, or likes both as much.
-
-    prometheus_client has a function for it, which goes by the order and not by `q`, and fails at `version=x`.
-    """
-    openmetrics = _quality(accept, "application/openmetrics-text")
-    return openmetrics > 0.0 and openmetrics >= _quality(accept, "text/plain")
-
-
-def _quality(accept: str, media: str) -> float:
-    """The highest `q` that `accept` gives to a media type; 0 where it is not named."""
-    best = 0.0
-    for choice in accept.lower().split(","):
-        name, *parameters = (part.strip() for part in choice.split(";"))
-        quality = next((parameter[2:] for parameter in parameters if parameter.startswith("q=")), "1")
-        if name == media and quality.replace(".", "", 1).isdecimal():
-            best = max(best, float(quality))
-    return best
-
-
 async def _send(connection: socket.socket, response: Response, is_head: bool) -> None:
     lines = [
         f"HTTP/1.1 {response.status}",
@@ -260,13 +198,6 @@ async def _send(connection: socket.socket, response: Response, is_head: bool) ->
     ]
     head = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
     await asyncio.get_running_loop().sock_sendall(connection, head if is_head else head + response.body)
-
-
-def _without_port(authority: str) -> str:
-    """The host of `[::1]:9464` or `localhost:9464`, in lower case."""
-    if authority.startswith("["):
-        return authority[1:].partition("]")[0].lower()
-    return authority.partition(":")[0].lower()
 
 
 def _authority(host: str, port: int) -> str:
