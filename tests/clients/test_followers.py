@@ -24,7 +24,8 @@ from mcp_multi_server.core.events import (
 from mcp_multi_server.telemetry.limit import BURST, Limit
 from tests.events import EVERYTHING
 
-from ..fleet import GONE, Client, Fleet, Message, Script, fleet
+from ..client import Client, Message
+from ..fleet import GONE, Fleet, Script, fleet
 
 pytestmark = pytest.mark.anyio
 

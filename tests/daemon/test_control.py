@@ -29,7 +29,8 @@ from mcp_multi_server.daemon import config_file
 from mcp_multi_server.telemetry.log_settings import LogSettings
 from tests.logs import log_as_it_was
 
-from ..fleet import FOREIGNER, PATIENCE, Message, Script, fleet
+from ..client import PATIENCE, Message
+from ..fleet import FOREIGNER, Script, fleet
 
 pytestmark = pytest.mark.anyio
 

@@ -15,7 +15,8 @@ from mcp_multi_server.core.events import ServerRemoved
 from mcp_multi_server.core.lifecycle import Failure, Reason, State
 from mcp_multi_server.servers.status import Reload, fleet_sample, fleet_status
 
-from ..fleet import Fleet, Message, Script, fleet
+from ..client import Message
+from ..fleet import Fleet, Script, fleet
 
 pytestmark = pytest.mark.anyio
 
