@@ -44,6 +44,8 @@ LISTENING = {"accept": EVENTS, "cache-control": "no-store"}
 
 GRACE = 0.5
 """Seconds in which an answered stream may end by itself, which leaves its connection usable."""
+LAST_WORDS = 0.1
+"""Seconds in which the requests of a session that is gone may be answered, after the first was refused."""
 RETRY, RETRY_FLOOR = 1.0, 0.1
 """Seconds until a stream that broke off is asked for again where the server names none, and at least."""
 RESUMES = 2
@@ -74,7 +76,7 @@ class StreamableHttp:
     pid: int | None = None
 
     def __init__(self, spec: HttpSpec, client: httpx2.AsyncClient, receiver: Receiver, *, line_cap: int) -> None:
-        self._url = spec.url
+        self._url = httpx2.URL(spec.url)
         self._client = client
         self._line_cap = line_cap
         self._headers = SessionHeaders()
@@ -221,10 +223,17 @@ class StreamableHttp:
         return None
 
     def _forgotten(self, posting: Posting, *, refused: bool) -> None:
-        """The session is gone. Of the one request that was refused it is certain that it was not carried out."""
+        """The session is gone, and the connection with it.
+
+        Of a request that was refused it is certain that it was not carried out, so others are heard a moment longer:
+        they will be refused as well.
+        """
         if refused:
             self._postings.fail(posting, REFUSED)
-        self._postings.lose(FORGOTTEN)
+        if self._postings.awaits_answers:
+            asyncio.get_running_loop().call_later(LAST_WORDS, self._postings.lose, FORGOTTEN)
+        else:
+            self._postings.lose(FORGOTTEN)
 
     def _take(self, data: bytes, posting: Posting | None) -> None:
         """One message, on the stream of a request or on the standalone one."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -77,8 +78,17 @@ class Postings:
         self._notices = 0
         self._held = 0
         self._turns = asyncio.Semaphore(NOTICES_AT_ONCE)
-        self._opening: asyncio.Task[None] | None = None
+        self._waiting: deque[Posting] = deque()
+        self._start: asyncio.Handle | None = None
+        """Of the first of those that wait, in the next turn of the loop."""
+        self._is_opening = False
+        """Whether what must not be overtaken is on its way."""
         self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def awaits_answers(self) -> bool:
+        """Whether a request is on its way."""
+        return bool(self._requests)
 
     def send(self, parts: Sequence[Buffer]) -> None:
         """Post one line. Where it is no message, or the caps are reached, a request fails and all else is dropped."""
@@ -159,9 +169,21 @@ class Postings:
             self._notices += 1
         else:
             self._requests[posting.id] = posting
-        posting.task = self.spawn(self._carry(posting, self._opening))
-        if posting.message.method == INITIALIZED:
-            self._opening = posting.task
+        self._waiting.append(posting)
+        self._start_soon()
+
+    def _start_soon(self) -> None:
+        if self._start is None and self._waiting and not self._is_opening:
+            self._start = asyncio.get_running_loop().call_soon(self._start_next)
+
+    def _start_next(self) -> None:
+        """Start one message a turn of the loop: a hundred at once would keep it from everybody else."""
+        self._start = None
+        posting = self._waiting.popleft()
+        if not posting.done and not self.ended:
+            self._is_opening = posting.message.method == INITIALIZED
+            posting.task = self.spawn(self._carry(posting))
+        self._start_soon()
 
     def _give_up(self, cancellation: Posting) -> bool:
         """Close the connection of the request that a message cancels; whether the server must be told as well.
@@ -174,10 +196,8 @@ class Postings:
             posting.task.cancel()
         return not (posting or cancellation).is_modern
 
-    async def _carry(self, posting: Posting, opening: asyncio.Task[None] | None) -> None:
+    async def _carry(self, posting: Posting) -> None:
         try:
-            if opening is not None and not opening.done():
-                await asyncio.wait([opening])
             if posting.id is not None:
                 await self._post(posting)
             else:
@@ -196,6 +216,9 @@ class Postings:
             pass
         finally:
             self.settle(posting)
+            if posting.message.method == INITIALIZED:
+                self._is_opening = False
+                self._start_soon()
 
     def _finished(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
