@@ -1,8 +1,8 @@
-"""Streamable HTTP and HTTP+SSE: a server behind a URL, seen as a stream of JSON-RPC lines.
+"""Streamable HTTP: a server behind a URL, seen as a stream of JSON-RPC lines.
 
-Each message is a POST of its own. Over streamable HTTP its answer comes in the response, as JSON or an event stream; a
-legacy server may give a session, tell more on a stream of its own, and continue a stream that broke off. Over HTTP+SSE,
-the way of revision 2024-11-05, all that the server says comes on one stream. Bytes are passed on as they are.
+Each message is a POST of its own, and its answer comes in the response, as JSON or as an event stream. A legacy server
+may give a session, tell more on a stream of its own, and go on with a stream that broke off. Bytes are passed on as
+they are.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ import msgspec
 from ..core import jsonrpc
 from ..core.errors import INVALID_REQUEST, METHOD_NOT_FOUND
 from ..core.jsonrpc import ABSENT, Buffer, Message
-from ..core.lifecycle import Failure, Lost, Reason, http_failure
+from ..core.lifecycle import Failure, Reason, http_failure
 from . import Receiver
 from .http_client import (
+    JSON,
+    LISTENING,
+    SENDING,
     HttpSpec,
     body,
     client_for,
+    events_of,
+    is_stream,
     media_type,
     network_failure,
-    pieces,
+    one_line,
     redirected,
     request,
-    within_origin,
 )
 from .http_headers import ANNOTATION, SESSION, SessionHeaders
-from .postings import INITIALIZED, STOP_TIMEOUT, Posting, Postings
-from .sse_parser import EventParser, TooLong
-
-JSON, EVENTS = "application/json", "text/event-stream"
-SENDING = {"accept": f"{JSON}, {EVENTS}", "content-type": JSON}
-LISTENING = {"accept": EVENTS, "cache-control": "no-store"}
+from .postings import FORGOTTEN, INITIALIZED, STOP_TIMEOUT, Posting, Postings
+from .sse_parser import Event, EventParser, TooLong
 
 GRACE = 0.5
 """Seconds in which an answered stream may end by itself, which leaves its connection usable."""
@@ -58,7 +58,6 @@ wants, then after 2, 4, 8 … LISTEN_PAUSE seconds."""
 _TRY_LATER = frozenset({408, 409, 425, 429})
 """Statuses below 500 after which it is worth asking for the standalone stream again."""
 
-FORGOTTEN = Failure(Reason.SESSION, "the server forgot the session")
 REFUSED = replace(FORGOTTEN, undone=True)
 BROKE_OFF = Failure(Reason.UNREACHABLE, "the connection broke before the answer")
 NO_MESSAGE = Failure(Reason.PROTOCOL, "an answer that is no JSON-RPC message")
@@ -147,17 +146,19 @@ class StreamableHttp:
         events, short, began = EventParser(self._line_cap), 0, loop.time()
         while await self._listen_once(events):
             short = short + 1 if loop.time() - began < LISTEN_LASTS else 0
-            pause = max(RETRY if events.retry is None else events.retry, 2.0 ** (short - LISTEN_FREE))
-            await asyncio.sleep(min(LISTEN_PAUSE, pause))
+            over = min(short - LISTEN_FREE, 16)  # more makes no difference, and a number too big for a float some day
+            wanted = RETRY if events.retry is None else events.retry
+            await asyncio.sleep(min(LISTEN_PAUSE, max(wanted, 2.0**over if over > 0 else 0)))
             began = loop.time()
 
     async def _listen_once(self, events: EventParser) -> bool:
         """Read the standalone stream to its end; whether it is worth asking for it again."""
         try:
             async with aclosing(await self._stream(events)) as response:
-                if _is_stream(response):
+                if is_stream(response):
                     self._has_listened = True
-                    await self._follow(response, events)
+                    async for event in events_of(response, events):
+                        self._take(event, None)
                     return True
                 if response.status_code == 404 and self._has_listened:
                     self._postings.lose(FORGOTTEN)
@@ -175,7 +176,7 @@ class StreamableHttp:
         session = response.headers.get(SESSION, "")
         if posting.message.method == "initialize" and session.isascii() and session.isprintable():
             self._headers.session = session or None
-        if _is_stream(response):
+        if is_stream(response):
             return await self._await_answer(response, posting, events) if posting.id is not None else None
         content = await body(response, self._line_cap)
         if response.status_code >= 400:
@@ -184,29 +185,19 @@ class StreamableHttp:
             return None
         if (unusable := _unusable(response)) is not None:
             return unusable
-        self._take(content, posting)
+        self._take_message(content, posting)
         return None if posting.done else NO_MESSAGE
 
     async def _await_answer(self, response: httpx2.Response, posting: Posting, events: EventParser) -> Failure | None:
+        """Read the event stream of a request to its end; from when the answer is there, for a moment only."""
+        loop = asyncio.get_running_loop()
         with suppress(TimeoutError, httpx2.RequestError):
             async with asyncio.timeout(None) as limit:
-                await self._follow(response, events, posting, limit)
+                async for event in events_of(response, events):
+                    self._take(event, posting)
+                    if posting.done and limit.when() is None:
+                        limit.reschedule(loop.time() + GRACE)
         return None if posting.done else BROKE_OFF
-
-    async def _follow(
-        self,
-        response: httpx2.Response,
-        events: EventParser,
-        posting: Posting | None = None,
-        limit: asyncio.Timeout | None = None,
-    ) -> None:
-        """Read an event stream to its end; from when the answer is there, for a moment only."""
-        async for piece in pieces(response):
-            for event in events.feed(piece):
-                if event.name == "message" and event.data:  # one without data only tells its id
-                    self._take(event.data, posting)
-            if posting is not None and posting.done and limit is not None and limit.when() is None:
-                limit.reschedule(asyncio.get_running_loop().time() + GRACE)
 
     def _refused(self, response: httpx2.Response, content: bytes, posting: Posting) -> Failure | None:
         """An HTTP error: the end of the connection, an answer that is an error, or a request that failed."""
@@ -235,8 +226,12 @@ class StreamableHttp:
         else:
             self._postings.lose(FORGOTTEN)
 
-    def _take(self, data: bytes, posting: Posting | None) -> None:
-        """One message, on the stream of a request or on the standalone one."""
+    def _take(self, event: Event, posting: Posting | None) -> None:
+        """One event, on the stream of a request or on the standalone one; one without data only tells its id."""
+        if event.name == "message" and event.data:
+            self._take_message(event.data, posting)
+
+    def _take_message(self, data: bytes, posting: Posting | None) -> None:
         line = one_line(data)
         try:
             message = jsonrpc.decode(line)
@@ -281,94 +276,6 @@ class StreamableHttp:
         return b"".join(framed)[:-1]
 
 
-class ServerSentEvents:
-    """A `Transport` over HTTP+SSE: one stream in, one POST a message out.
-
-    Made by `open_sse`, which begins it with `begin` and ends it with `close`.
-    """
-
-    kind: str = "sse"
-    pid: int | None = None
-
-    def __init__(self, spec: HttpSpec, client: httpx2.AsyncClient, receiver: Receiver, *, line_cap: int) -> None:
-        self._spec = spec
-        self._client = client
-        self._receiver = receiver
-        self._events = EventParser(line_cap)
-        self._postings = Postings(replace(receiver, lost=self._lost), headers=lambda message: SENDING, post=self._post)
-        self._endpoint: asyncio.Future[httpx2.URL] = asyncio.get_running_loop().create_future()
-        self.last_status: int | None = None
-
-    def send(self, parts: Sequence[Buffer]) -> None:
-        """Post one line; never waits."""
-        self._postings.send(parts)
-
-    async def begin(self) -> None:
-        """Open the stream. Raises Lost where it does not name its endpoint within the start timeout."""
-        self._postings.spawn(self._read())
-        try:
-            async with asyncio.timeout(self._spec.start_timeout):
-                await self._endpoint
-        except TimeoutError:
-            late = f"no endpoint event within {self._spec.start_timeout:g} s"
-            raise Lost(Failure(Reason.UNREACHABLE, late)) from None
-
-    async def close(self) -> None:
-        """Give up what is on its way, and the stream."""
-        await self._postings.close(self._client.aclose())
-
-    def _lost(self, failure: Failure) -> None:
-        """Before there is an endpoint, whoever waits for it is told."""
-        if self._endpoint.done():
-            self._receiver.lost(failure)
-        else:
-            self._endpoint.set_exception(Lost(failure))
-
-    async def _read(self) -> None:
-        """Read the stream to its end, which is that of the connection."""
-        try:
-            async with aclosing(await request(self._client, "GET", self._spec.url, LISTENING)) as response:
-                failure = await self._follow(response)
-        except httpx2.RequestError as error:
-            failure = network_failure(error)
-        except TooLong:
-            failure = Failure(Reason.PROTOCOL, f"an event over {self._events.cap} bytes")
-        self._postings.lose(failure)
-
-    async def _follow(self, response: httpx2.Response) -> Failure:
-        if not response.is_success:
-            self.last_status = response.status_code
-            return http_failure(self.last_status)
-        if not _is_stream(response):
-            return Failure(Reason.PROTOCOL, "no event stream")
-        async for piece in pieces(response):
-            for event in self._events.feed(piece):
-                if event.name == "message" and event.data:
-                    self._postings.line(one_line(event.data))
-                elif event.name == "endpoint" and not self._endpoint.done():
-                    endpoint = within_origin(self._spec.url, event.data.decode(errors="replace"))
-                    if endpoint is None:
-                        return Failure(Reason.PROTOCOL, "the event stream names an endpoint that is not its own")
-                    self._endpoint.set_result(endpoint)
-        return Failure(Reason.CLOSED, "the event stream ended")
-
-    async def _post(self, posting: Posting) -> None:
-        """Post a message; its answer comes on the stream, so only the status counts."""
-        url = self._endpoint.result()
-        async with aclosing(await request(self._client, "POST", url, SENDING, posting.line)) as response:
-            if response.is_success:
-                self._postings.settle(posting)
-                with suppress(TooLong):
-                    await body(response, self._events.cap)  # read to its end, it leaves the connection usable
-                return
-        status = self.last_status = response.status_code
-        if status in (401, 403):
-            self._postings.lose(http_failure(status))
-        elif status == 404:
-            self._postings.lose(FORGOTTEN)
-        self._postings.fail(posting, http_failure(status))
-
-
 @asynccontextmanager
 async def open_http(spec: HttpSpec, receiver: Receiver, *, line_cap: int) -> AsyncIterator[StreamableHttp]:
     """A server's streamable HTTP endpoint. Raises Lost where the URL or the headers cannot be used."""
@@ -378,27 +285,6 @@ async def open_http(spec: HttpSpec, receiver: Receiver, *, line_cap: int) -> Asy
     finally:
         with anyio.CancelScope(shield=True):
             await transport.close()
-
-
-@asynccontextmanager
-async def open_sse(spec: HttpSpec, receiver: Receiver, *, line_cap: int) -> AsyncIterator[ServerSentEvents]:
-    """A server's SSE endpoint. Raises Lost where its stream does not begin within the start timeout."""
-    transport = ServerSentEvents(spec, await client_for(spec), receiver, line_cap=line_cap)
-    try:
-        await transport.begin()
-        yield transport
-    finally:
-        with anyio.CancelScope(shield=True):
-            await transport.close()
-
-
-def one_line(data: bytes) -> bytes:
-    """A message as a line; JSON has line breaks between its tokens only."""
-    return data.replace(b"\r", b" ").replace(b"\n", b" ") if b"\n" in data or b"\r" in data else data
-
-
-def _is_stream(response: httpx2.Response) -> bool:
-    return response.is_success and media_type(response) == EVENTS
 
 
 def _can_resume(posting: Posting, failure: Failure, events: EventParser) -> bool:

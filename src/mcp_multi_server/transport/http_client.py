@@ -18,7 +18,11 @@ import httpx2
 
 from ..core.lifecycle import Failure, Lost, Reason
 from ..core.settings import ServerConfig
-from .sse_parser import TooLong
+from .sse_parser import Event, EventParser, TooLong
+
+JSON, EVENTS = "application/json", "text/event-stream"
+SENDING = {"accept": f"{JSON}, {EVENTS}", "content-type": JSON}
+LISTENING = {"accept": EVENTS, "cache-control": "no-store"}
 
 CONNECT_TIMEOUT = 10.0
 IDLE_TIMEOUT = 300.0
@@ -134,6 +138,23 @@ async def body(response: httpx2.Response, cap: int) -> bytes:
         if size > cap:
             raise TooLong
     return b"".join(found)
+
+
+async def events_of(response: httpx2.Response, parser: EventParser) -> AsyncIterator[Event]:
+    """The events of a stream as they come. Raises TooLong."""
+    async for piece in pieces(response):
+        for event in parser.feed(piece):
+            yield event
+
+
+def one_line(data: bytes) -> bytes:
+    """A message as a line; JSON has line breaks between its tokens only."""
+    return data.replace(b"\r", b" ").replace(b"\n", b" ") if b"\n" in data or b"\r" in data else data
+
+
+def is_stream(response: httpx2.Response) -> bool:
+    """Whether the body is a stream of events."""
+    return response.is_success and media_type(response) == EVENTS
 
 
 def media_type(response: httpx2.Response) -> str:

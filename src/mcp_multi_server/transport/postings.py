@@ -31,6 +31,7 @@ STOP_TIMEOUT = 2.0
 INITIALIZED = "notifications/initialized"
 """The one message without an answer that what follows must not overtake."""
 CANCELLED = "notifications/cancelled"
+FORGOTTEN = Failure(Reason.SESSION, "the server forgot the session")
 _LONGEST_ID = 18
 """Digits; ours have fewer, and Python refuses to read thousands."""
 _HEAD = 256
