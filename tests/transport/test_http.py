@@ -824,7 +824,8 @@ async def test_a_request_to_a_server_that_drips_can_be_given_up(bad: BadHttp) ->
 async def test_a_server_that_takes_no_messages_costs_few_connections_and_not_for_long(
     bad: BadHttp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(postings, "NOTICE_TIMEOUT", 0.3)
+    monkeypatch.setattr(postings, "TURN_TIMEOUT", 0.2)
+    monkeypatch.setattr(postings, "NOTICE_TIMEOUT", 1.0)
     async with connected(bad.url("hang")) as client:
         for _ in range(2 * postings.MAX_NOTICES):
             client.notify("notifications/roots/list_changed")

@@ -39,13 +39,11 @@ from .http_client import (
     request,
 )
 from .http_headers import ANNOTATION, SESSION, SessionHeaders
-from .postings import FORGOTTEN, INITIALIZED, STOP_TIMEOUT, Posting, Postings
+from .postings import FORGOTTEN, INITIALIZED, REFUSED, STOP_TIMEOUT, Posting, Postings
 from .sse_parser import Event, EventParser, TooLong
 
 GRACE = 0.5
 """Seconds in which an answered stream may end by itself, which leaves its connection usable."""
-LAST_WORDS = 0.1
-"""Seconds in which the requests of a session that is gone may be answered, after the first was refused."""
 RETRY, RETRY_FLOOR = 1.0, 0.1
 """Seconds until a stream that broke off is asked for again where the server names none, and at least."""
 RESUMES = 2
@@ -58,7 +56,6 @@ wants, then after 2, 4, 8 … LISTEN_PAUSE seconds."""
 _TRY_LATER = frozenset({408, 409, 425, 429})
 """Statuses below 500 after which it is worth asking for the standalone stream again."""
 
-REFUSED = replace(FORGOTTEN, undone=True)
 BROKE_OFF = Failure(Reason.UNREACHABLE, "the connection broke before the answer")
 NO_MESSAGE = Failure(Reason.PROTOCOL, "an answer that is no JSON-RPC message")
 _SESSION_GONE = re.compile(r"session|not initialized", re.IGNORECASE)
@@ -204,7 +201,9 @@ class StreamableHttp:
         status = self.last_status = response.status_code
         error = RpcFault.read(content)
         if SESSION in posting.headers and _says_forgotten(status, error):
-            self._forgotten(posting, refused=response.request.method == "POST")
+            if response.request.method == "POST":
+                self._postings.fail(posting, REFUSED)
+            self._postings.forget()
         elif status in (401, 403):
             self._postings.lose(http_failure(status))
         elif posting.id is not None and error is not None and error.whole and media_type(response) == JSON:
@@ -212,19 +211,6 @@ class StreamableHttp:
         else:
             return http_failure(status)
         return None
-
-    def _forgotten(self, posting: Posting, *, refused: bool) -> None:
-        """The session is gone, and the connection with it.
-
-        Of a request that was refused it is certain that it was not carried out, so others are heard a moment longer:
-        they will be refused as well.
-        """
-        if refused:
-            self._postings.fail(posting, REFUSED)
-        if self._postings.awaits_answers:
-            asyncio.get_running_loop().call_later(LAST_WORDS, self._postings.lose, FORGOTTEN)
-        else:
-            self._postings.lose(FORGOTTEN)
 
     def _take(self, event: Event, posting: Posting | None) -> None:
         """One event, on the stream of a request or on the standalone one; one without data only tells its id."""
@@ -256,7 +242,8 @@ class StreamableHttp:
     def _answer(self, posting: Posting, message: Message, line: bytes) -> None:
         """The answer to a request, whatever id it carries."""
         if self._headers.session is not None and message.error is not ABSENT and _is_session_error(line):
-            self._forgotten(posting, refused=True)
+            self._postings.fail(posting, REFUSED)
+            self._postings.forget()
         elif self._postings.settle(posting):
             self._postings.line(self._learned(posting, message, line))
 

@@ -6,7 +6,8 @@ import asyncio
 import contextvars
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 
 import httpx2
 
@@ -24,14 +25,18 @@ MAX_NOTICES = 64
 NOTICES_AT_ONCE = 8
 """Messages without an answer that may wait, and that may be on their way at once. A server that takes none would
 otherwise cost a connection for each call that is given up; it loses those beyond."""
+TURN_TIMEOUT = 1.0
 NOTICE_TIMEOUT = 5.0
-"""Seconds a server may take to accept a message that gets no answer."""
+"""Seconds that such a message may wait for its turn, and that a server may take to accept it."""
 STOP_TIMEOUT = 2.0
 """Seconds that leaving waits for what is on its way, and for the session to be ended at the server."""
 INITIALIZED = "notifications/initialized"
 """The one message without an answer that what follows must not overtake."""
 CANCELLED = "notifications/cancelled"
+LAST_WORDS = 0.1
+"""Seconds that are left to the requests of a session that is gone."""
 FORGOTTEN = Failure(Reason.SESSION, "the server forgot the session")
+REFUSED = replace(FORGOTTEN, undone=True)
 _LONGEST_ID = 18
 """Digits; ours have fewer, and Python refuses to read thousands."""
 _HEAD = 256
@@ -82,14 +87,11 @@ class Postings:
         self._waiting: deque[Posting] = deque()
         self._start: asyncio.Handle | None = None
         """Of the first of those that wait, in the next turn of the loop."""
+        self._last_words: asyncio.TimerHandle | None = None
+        """Loses the connection whose session is gone."""
         self._is_opening = False
         """Whether what must not be overtaken is on its way."""
         self._tasks: set[asyncio.Task[None]] = set()
-
-    @property
-    def awaits_answers(self) -> bool:
-        """Whether a request is on its way."""
-        return bool(self._requests)
 
     def send(self, parts: Sequence[Buffer]) -> None:
         """Post one line. Where it is no message, or the caps are reached, a request fails and all else is dropped."""
@@ -136,6 +138,16 @@ class Postings:
         if self.settle(posting) and posting.id is not None:
             self._tell_failed(posting.id, failure)
 
+    def forget(self) -> None:
+        """The session is gone, and with it the connection, as soon as the requests on their way have been answered.
+
+        They will be refused as well, which makes it certain that they were not carried out. No more are sent.
+        """
+        if not self._requests:
+            self.lose(FORGOTTEN)
+        elif self._last_words is None:
+            self._last_words = asyncio.get_running_loop().call_later(LAST_WORDS, self.lose, FORGOTTEN)
+
     def line(self, line: bytes) -> None:
         """Tell one line from the server."""
         if not self.ended:
@@ -181,7 +193,9 @@ class Postings:
         """Start one message a turn of the loop: a hundred at once would keep it from everybody else."""
         self._start = None
         posting = self._waiting.popleft()
-        if not posting.done and not self.ended:
+        if self._last_words is not None:
+            self.fail(posting, REFUSED)
+        elif not posting.done and not self.ended:
             self._is_opening = posting.message.method == INITIALIZED
             posting.task = self.spawn(self._carry(posting))
         self._start_soon()
@@ -209,9 +223,11 @@ class Postings:
             self.fail(posting, _unexpected(error))
 
     async def _carry_notice(self, posting: Posting) -> None:
-        """Carry a message that gets no answer. The wait for its turn counts: what is late is of no use any more."""
+        """Carry a message that gets no answer, unless its turn comes too late. An answer of ours needs no turn."""
+        turn = self._turns if posting.message.method else nullcontext()
         try:
-            async with asyncio.timeout(NOTICE_TIMEOUT), self._turns:
+            async with asyncio.timeout(TURN_TIMEOUT) as limit, turn:
+                limit.reschedule(asyncio.get_running_loop().time() + NOTICE_TIMEOUT)
                 await self._post(posting)
         except TimeoutError:
             pass
