@@ -308,7 +308,7 @@ class RpcFault(NamedTuple):
             members = jsonrpc.members(one_line(content))
             error = jsonrpc.members(members["error"])
             code, text = jsonrpc.value(error["code"]), jsonrpc.text(error["message"])
-        except (ValueError, LookupError, RecursionError):
+        except (ValueError, LookupError):
             return None
         if not isinstance(code, int) or text is None:
             return None

@@ -41,7 +41,7 @@ _SCHEMAS = frozenset({"allOf", "anyOf", "oneOf", "prefixItems"})
 _SCHEMAS_BY_NAME = frozenset({"properties", "patternProperties", "dependentSchemas", "$defs", "definitions"})
 """The keywords of JSON Schema 2020-12 that hold schemas."""
 
-_decode_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_list = jsonrpc.decoder(list[msgspec.Raw])
 
 
 class SessionHeaders:
@@ -90,8 +90,8 @@ class SessionHeaders:
             return result, []
         try:
             body = jsonrpc.members(result)
-            tools = _decode_list(body["tools"])
-        except (ValueError, LookupError, RecursionError):
+            tools = _list(body["tools"])
+        except (ValueError, LookupError):
             return result, []  # no list of tools, which is for its reader to say
         invalid = {index: name for index, tool in enumerate(tools) if (name := self._learn(tool)) is not None}
         if not invalid:
@@ -105,7 +105,7 @@ class SessionHeaders:
             tool = jsonrpc.members(raw)
             name, schema = jsonrpc.text(tool.get("name")), tool.get("inputSchema", b"null")
             wanted = annotated(jsonrpc.value(schema)) if ANNOTATION.encode() in bytes(schema) else {}
-        except (ValueError, RecursionError):
+        except ValueError:
             return None
         if name is not None and wanted is not None:
             self._annotations[name] = wanted
@@ -174,7 +174,7 @@ def _argument(raw: Buffer, path: Path) -> str | None:
         if isinstance(found, bool):
             return "true" if found else "false"
         return str(found) if isinstance(found, str | int | float) else None
-    except (ValueError, LookupError, RecursionError):
+    except (ValueError, LookupError):
         return None  # a number that Python has no name for, say: the server says then what it lacks
 
 

@@ -100,7 +100,7 @@ class Postings:
             message = jsonrpc.decode(line)
             id = int(message.id) if message.method and message.id is not ABSENT else None
             posting = Posting(line, message, id, self._headers(message))
-        except (jsonrpc.InvalidMessage, ValueError, RecursionError):
+        except (jsonrpc.InvalidMessage, ValueError):
             salvaged = jsonrpc.salvage_id(line[:_HEAD], b"")
             self._refuse(None if salvaged is None else int(salvaged), "not sent: no valid JSON-RPC")
             return
