@@ -42,7 +42,7 @@ _INFLATED = 128 * 1024
 
 silent: ContextVar[bool] = ContextVar("silent", default=False)
 """Set where requests to servers are made: what the libraries log of those holds URLs with tokens in them."""
-for _name in ("httpx2", "httpcore2.connection", "httpcore2.http11", "httpcore2.proxy"):
+for _name in ("httpx2", "httpcore2.connection", "httpcore2.http11", "httpcore2.proxy", "httpcore2.socks"):
     logging.getLogger(_name).addFilter(lambda record: not silent.get())
 
 
