@@ -1,4 +1,4 @@
-"""Event streams to events, whatever pieces they come in."""
+"""StreamEvent streams to events, whatever pieces they come in."""
 
 import json
 from itertools import pairwise
@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcp_multi_server.transport.sse_parser import Event, EventParser, TooLong
+from mcp_multi_server.transport.sse_parser import EventParser, StreamEvent, TooLong
 
 CAP = 1000
 
 
-def parsed(*chunks: bytes, cap: int = CAP) -> list[Event]:
+def parsed(*chunks: bytes, cap: int = CAP) -> list[StreamEvent]:
     parser = EventParser(cap)
     return [event for chunk in chunks for event in parser.feed(chunk)]
 
@@ -20,22 +20,22 @@ def parsed(*chunks: bytes, cap: int = CAP) -> list[Event]:
 @pytest.mark.parametrize(
     ("stream", "events"),
     [
-        (b"data: a\n\n", [Event("message", b"a")]),
-        (b"data:a\n\n", [Event("message", b"a")]),
-        (b"data:  a\n\n", [Event("message", b" a")]),
-        (b"event: endpoint\ndata: /m\n\ndata: b\n\n", [Event("endpoint", b"/m"), Event("message", b"b")]),
-        (b"data: a\ndata\ndata: b\n\n", [Event("message", b"a\n\nb")]),
-        (b"data\n\n", [Event("message", b"")]),
-        (b": a comment\n\n:\n\ndata: a\n: another\n\n", [Event("message", b"a")]),
-        (b"event: lonely\n\ndata: a\n\n", [Event("message", b"a")]),
+        (b"data: a\n\n", [StreamEvent("message", b"a")]),
+        (b"data:a\n\n", [StreamEvent("message", b"a")]),
+        (b"data:  a\n\n", [StreamEvent("message", b" a")]),
+        (b"event: endpoint\ndata: /m\n\ndata: b\n\n", [StreamEvent("endpoint", b"/m"), StreamEvent("message", b"b")]),
+        (b"data: a\ndata\ndata: b\n\n", [StreamEvent("message", b"a\n\nb")]),
+        (b"data\n\n", [StreamEvent("message", b"")]),
+        (b": a comment\n\n:\n\ndata: a\n: another\n\n", [StreamEvent("message", b"a")]),
+        (b"event: lonely\n\ndata: a\n\n", [StreamEvent("message", b"a")]),
         (b"nonsense\nfoo: bar\nDATA: x\n\n", []),
-        (b"data: a\r\n\r\ndata: b\r\r\ndata: c\n\n", [Event("message", letter) for letter in (b"a", b"b", b"c")]),
-        (b"\xef\xbb\xbfdata: a\n\n\xef\xbb\xbfdata: b\n\n", [Event("message", b"a")]),
+        (b"data: a\r\n\r\ndata: b\r\r\ndata: c\n\n", [StreamEvent("message", letter) for letter in (b"a", b"b", b"c")]),
+        (b"\xef\xbb\xbfdata: a\n\n\xef\xbb\xbfdata: b\n\n", [StreamEvent("message", b"a")]),
         (b"data: never ended\n", []),
-        ("data: grüß\n\n".encode(), [Event("message", "grüß".encode())]),
+        ("data: grüß\n\n".encode(), [StreamEvent("message", "grüß".encode())]),
     ],
 )
-def test_a_stream_is_cut_into_its_events(stream: bytes, events: list[Event]) -> None:
+def test_a_stream_is_cut_into_its_events(stream: bytes, events: list[StreamEvent]) -> None:
     assert parsed(stream) == events
     assert parsed(*(bytes([byte]) for byte in stream)) == events
 
@@ -65,11 +65,11 @@ def test_what_a_server_writes_is_what_is_read(texts: list[str], end: str) -> Non
 def test_the_id_of_an_event_counts_once_it_has_come_whole() -> None:
     parser = EventParser(CAP)
     assert parser.last_id == ""
-    assert list(parser.feed(b"id: 1\ndata: a\n\nid: 2\ndata: b\n")) == [Event("message", b"a")]
+    assert list(parser.feed(b"id: 1\ndata: a\n\nid: 2\ndata: b\n")) == [StreamEvent("message", b"a")]
     assert parser.last_id == "1", "the stream may break before the rest of the second event"
-    assert list(parser.feed(b"\n")) == [Event("message", b"b")]
+    assert list(parser.feed(b"\n")) == [StreamEvent("message", b"b")]
     assert parser.last_id == "2"
-    assert list(parser.feed(b"id: 3\n\ndata: c\n\n")) == [Event("message", b"c")]
+    assert list(parser.feed(b"id: 3\n\ndata: c\n\n")) == [StreamEvent("message", b"c")]
     assert parser.last_id == "3", "an event without data has an id"
     list(parser.feed(b"id\n\n"))
     assert parser.last_id == "", "an empty one takes it back"
@@ -102,7 +102,7 @@ def test_a_new_stream_drops_what_had_begun_and_keeps_the_id() -> None:
     parser = EventParser(CAP)
     list(parser.feed(b"id: 1\nretry: 10\n\nid: 2\nevent: x\ndata: half\nda"))
     parser.restart()
-    assert list(parser.feed(b"data: a\n\n")) == [Event("message", b"a")]
+    assert list(parser.feed(b"data: a\n\n")) == [StreamEvent("message", b"a")]
     assert (parser.last_id, parser.retry) == ("1", 0.01)
 
 

@@ -40,7 +40,7 @@ from .http_client import (
 )
 from .http_headers import ANNOTATION, SESSION, SessionHeaders
 from .postings import FORGOTTEN, INITIALIZED, REFUSED, STOP_TIMEOUT, Posting, Postings
-from .sse_parser import Event, EventParser, TooLong
+from .sse_parser import EventParser, StreamEvent, TooLong
 
 GRACE = 0.5
 """Seconds in which an answered stream may end by itself, which leaves its connection usable."""
@@ -212,7 +212,7 @@ class StreamableHttp:
             return http_failure(status)
         return None
 
-    def _take(self, event: Event, posting: Posting | None) -> None:
+    def _take(self, event: StreamEvent, posting: Posting | None) -> None:
         """One event, on the stream of a request or on the standalone one; one without data only tells its id."""
         if event.name == "message" and event.data:
             self._take_message(event.data, posting)

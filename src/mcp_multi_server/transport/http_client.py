@@ -18,7 +18,7 @@ import httpx2
 
 from ..core.lifecycle import Failure, Lost, Reason
 from ..core.settings import ServerConfig
-from .sse_parser import Event, EventParser, TooLong
+from .sse_parser import EventParser, StreamEvent, TooLong
 
 JSON, EVENTS = "application/json", "text/event-stream"
 SENDING = {"accept": f"{JSON}, {EVENTS}", "content-type": JSON}
@@ -140,7 +140,7 @@ async def body(response: httpx2.Response, cap: int) -> bytes:
     return b"".join(found)
 
 
-async def events_of(response: httpx2.Response, parser: EventParser) -> AsyncIterator[Event]:
+async def events_of(response: httpx2.Response, parser: EventParser) -> AsyncIterator[StreamEvent]:
     """The events of a stream as they come. Raises TooLong."""
     async for piece in pieces(response):
         for event in parser.feed(piece):

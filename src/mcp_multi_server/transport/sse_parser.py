@@ -10,7 +10,7 @@ _LONGEST_NUMBER = 9
 """Digits of a `retry` in milliseconds; a server that wants more than eleven days is not obeyed."""
 
 
-class Event(NamedTuple):
+class StreamEvent(NamedTuple):
     """One event; several `data` lines are joined with line breaks."""
 
     name: str
@@ -47,7 +47,7 @@ class EventParser:
         self._data: list[bytes] = []
         self._id = self.last_id
 
-    def feed(self, data: bytes) -> Iterator[Event]:
+    def feed(self, data: bytes) -> Iterator[StreamEvent]:
         """The events that `data` completes. Raises TooLong."""
         if self._after_cr and data.startswith(b"\n"):
             data, self._after_cr = data[1:], False  # a CR LF that two chunks share is one line end
@@ -89,12 +89,12 @@ class EventParser:
         elif name == b"retry" and value.isdigit() and len(value) <= _LONGEST_NUMBER:
             self.retry = int(value) / 1000
 
-    def _dispatch(self) -> Event | None:
+    def _dispatch(self) -> StreamEvent | None:
         """The end of an event: only now its id counts, as it would be lost if the stream broke before."""
         name, data = self._name or "message", self._data
         self.last_id = self._id
         self._name, self._data, self._size, self._first = "", [], 0, False
-        return Event(name, data[0] if len(data) == 1 else b"\n".join(data)) if data else None
+        return StreamEvent(name, data[0] if len(data) == 1 else b"\n".join(data)) if data else None
 
     def _count(self, size: int) -> None:
         self._size += size
