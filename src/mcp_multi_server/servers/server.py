@@ -283,7 +283,7 @@ class Server:
         return ended.failure
 
     async def _use_transport(self, kind: str, era: Era | None) -> Ended:
-        """Opener one transport and use it until it ends."""
+        """Open one transport and use it until it ends."""
         handshake = Handshake(self, self._context.clients.capabilities(self.config))
         exchange = self._exchange = handshake.exchange
         failure: Failure | None = None
