@@ -21,6 +21,7 @@ from mcp_multi_server.core.config import Config
 from mcp_multi_server.core.events import DaemonWarning, InternalError
 from mcp_multi_server.core.lifecycle import Failure, Lost, Reason
 from mcp_multi_server.core.protocol import Era, Negotiated
+from mcp_multi_server.files import MissingFile
 from mcp_multi_server.servers import catalog_cache as module
 from mcp_multi_server.servers.catalog_cache import CatalogCache, read, write
 from mcp_multi_server.servers.status import server_status
@@ -209,7 +210,7 @@ async def _eventually(check: Callable[[], bool]) -> None:
             try:
                 if check():
                     return
-            except FileNotFoundError:
+            except MissingFile:
                 pass
             await anyio.sleep(0.02)
 
@@ -461,7 +462,7 @@ def _a_link(path: Path) -> None:
         pytest.param(_strange, f"it belongs to user {NOBODY}", marks=as_root),
         (_huge, "larger than 64 MiB"),
         (_damaged, "it is damaged"),
-        (_a_directory, "no regular file"),
+        (_a_directory, "it is a directory"),
         (_a_pipe, "no regular file"),
         (_a_link, "symbolic link"),
     ],

@@ -11,7 +11,7 @@ from ..core.protocol import LOG_LEVEL_KEY, Era
 from ..servers.server import Server
 from ..servers.session import ServerSession
 from ..servers.snapshot import Snapshot
-from .call import Call, calls_on
+from .call import SentCall, calls_on
 from .request import Caller, ClientRequest
 
 METHOD = "notifications/message"
@@ -51,7 +51,7 @@ class ServerLogs:
 
         A modern server sends it because of a call, so clients that have none there are none of its business.
         """
-        calls = [call for call in calls_on(session) if not call.is_parked]
+        calls = [call for call in calls_on(session) if not call.is_postponed]
         is_legacy = session.negotiated.era is Era.LEGACY
         wanted = {c: c.log_level for c in (self._wanted if is_legacy else (call.caller for call in calls))}
         params = params_of(message.params)
@@ -84,6 +84,6 @@ def level_of(request: ClientRequest) -> str | None:
     return levels.level_in(request.meta[LOG_LEVEL_KEY], f"params._meta[{LOG_LEVEL_KEY!r}]")
 
 
-def _opted_in(call: Call, level: str | None) -> bool:
+def _opted_in(call: SentCall, level: str | None) -> bool:
     least = level_of(call.request) if call.request.era is Era.MODERN else None
     return least is not None and levels.reaches(level, least)

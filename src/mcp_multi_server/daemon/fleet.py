@@ -135,7 +135,7 @@ class Fleet:
 
     def trace(self, tracer: Tracer | None) -> None:
         """Have spans made of the requests that are forwarded from here on."""
-        self._router.tracer = tracer
+        self._router.trace(tracer)
 
     def tell(self, event: Event) -> None:
         """See Actions: the observer, and the clients that follow events."""

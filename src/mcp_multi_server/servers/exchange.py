@@ -10,7 +10,8 @@ import anyio
 import msgspec
 
 from ..core import jsonrpc, protocol
-from ..core.jsonrpc import ABSENT, Buffer, InvalidMessage, Members, Message, Oversize
+from ..core.flood import FloodLimit
+from ..core.jsonrpc import ABSENT, Buffer, InvalidMessage, Members, Message, Oversize, TooDeep
 from ..core.lifecycle import Failure, Lost, Reason
 from ..transport import Receiver, Transport
 from .pending import AwaitedAnswer, PendingRequests
@@ -85,8 +86,7 @@ class Exchange:
         """Loop time of the last answer or progress."""
         self._last_answered = 0
         """The id of the newest request when that was heard."""
-        self._flood_since = 0.0
-        self._flood_lines = 0
+        self._invalid_lines = FloodLimit(FLOOD_LINES)
 
     @property
     def receiver(self) -> Receiver:
@@ -189,7 +189,7 @@ class Exchange:
             if (fault := _fault(message)) is None:
                 waiter.settle(message)
                 return
-        except RecursionError:  # who looks inside may stand deeper in the stack than `decode` did
+        except TooDeep:
             fault = "an answer that is nested too deeply"
         self._count_invalid(fault)
         waiter.fail(Failure(Reason.PROTOCOL, f"sent {fault}"))
@@ -197,7 +197,7 @@ class Exchange:
     def _progressed(self, message: Message) -> None:
         try:
             params = jsonrpc.members(message.params) if message.params is not ABSENT else {}
-        except RecursionError:
+        except TooDeep:
             self._count_invalid("nested too deeply")
             return
         id = _number(bytes(params.get("progressToken", b"")))
@@ -222,11 +222,7 @@ class Exchange:
 
     def _count_invalid(self, problem: str) -> None:
         self._owner.invalid_line(problem)
-        now = self._loop.time()
-        if now - self._flood_since > 1:
-            self._flood_since, self._flood_lines = now, 0
-        self._flood_lines += 1
-        if self._flood_lines > FLOOD_LINES:
+        if self._invalid_lines.is_exceeded(self._loop.time()):
             self.end(Failure(Reason.PROTOCOL, f"sent more than {FLOOD_LINES} invalid lines within a second"))
 
     def _failed(self, id: int, failure: Failure) -> None:

@@ -184,5 +184,5 @@ def _value_or_none(raw: msgspec.Raw | None) -> object:
     """The value, or None for what is JSON and yet no value to Python: a number too big, nesting too deep."""
     try:
         return None if raw is None else jsonrpc.value(raw)
-    except (msgspec.DecodeError, RecursionError):
+    except msgspec.DecodeError:
         return None
