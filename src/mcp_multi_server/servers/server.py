@@ -171,9 +171,9 @@ class Server:
         self.is_current = False
         self._wake.set()
 
-    def kick(self) -> None:
+    def retry_for_call(self) -> None:
         """A call needs this server: have the next attempt as soon as calls may cause one."""
-        due = lifecycle.kick_due(self.status, self._loop.time())
+        due = lifecycle.call_retry_due(self.status, self._loop.time())
         if due is not None and due < self._retry_at:
             self._retry(due)
 
