@@ -192,7 +192,10 @@ async def test_a_clock_that_was_set_back_makes_no_list_younger_than_now(path: Pa
 # --- what is written -------------------------------------------------------------------------------------------------
 
 
-async def test_a_change_is_written_soon_and_without_those_that_are_not_there_yet_being_lost(path: Path) -> None:
+async def test_a_change_is_written_soon_and_without_those_that_are_not_there_yet_being_lost(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "DEBOUNCE", 0.02)
     config = remembered_two(path)
     machine = two()
     machine["a"].openings[0] = None

@@ -72,7 +72,7 @@ def supervised_status(server: Server) -> dict[str, Any]:
     """The record of a server that runs."""
     status, now = server.status, asyncio.get_running_loop().time()
     catalog, negotiated = server.catalog, server.negotiated
-    failure = None if status.state in ROUTED else status.failure
+    failure = None if status.state in ROUTED else status.failure  # kept in the state after it is over
     return {
         "name": server.name,
         "state": status.state.value,

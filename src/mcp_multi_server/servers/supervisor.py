@@ -89,6 +89,7 @@ class Supervisor:
         """
         before = self.snapshot.config
         plan = Plan.between(before, config)
+        # First of all: one under way that is wanted no more must not count as the server that will overlap.
         self._adapt_replacements(config)
         overlapping = [name for name in plan.replace if self._may_overlap(name, config.servers[name])]
         applied = config.having({name: before.servers[name] for name in overlapping})
@@ -105,7 +106,7 @@ class Supervisor:
         server = self.snapshot.servers[name]
         if self._may_overlap(name, server.config):
             return self._replace_when_ready(name, server.config)
-        if server.live is None:
+        if server.live is None:  # nothing serves, so nothing is lost by ending what there is
             server.restart()
         else:
             self._carry_out(Plan(replace=(name,)), self.snapshot.config, overlapping=())
@@ -161,7 +162,7 @@ class Supervisor:
             for tasks in (self._running, self._draining):
                 if tasks.get(name) is task:
                     del tasks[name]
-            if name not in self._running:
+            if name not in self._running:  # else the timer belongs to the one that runs now
                 self._publisher.keep_names(name)
 
     def _end(self, name: str) -> None:
@@ -170,7 +171,7 @@ class Supervisor:
         if (task := self._running.pop(name, None)) is None:  # a bug ended it
             return
         self._draining[name] = task
-        task.server.finish()
+        task.server.finish()  # at once, as it may be lost while it drains, and must not be tried again then
         if task.server.in_flight:
             assert self._tasks is not None
             self._tasks.start_soon(self._drain, task)
@@ -191,6 +192,7 @@ class Supervisor:
 
     def _starting_pids(self) -> list[int]:
         starting = [each for each in self.snapshot.servers.values() if each.status.state is State.CONNECTING]
+        # The youngest first: they burn the most, so the limit is found to be reached after few looks.
         starting.sort(key=lambda server: server.status.since, reverse=True)
         return [server.pid for server in starting if server.pid is not None]
 
@@ -218,7 +220,7 @@ class Supervisor:
             return under_way
         assert self._tasks is not None
         server = Server(name, entry, self._context, is_current=False)
-        server.offer_catalog_of(self.snapshot.servers[name])
+        server.offer_catalog_of(self.snapshot.servers[name])  # for its era; nobody sees its catalog yet
         replacement = self._replacements[name] = Replacement(self._start(server))
         self._tasks.start_soon(self._decide, replacement)
         return replacement
@@ -240,7 +242,7 @@ class Supervisor:
         """Lead everybody to the new server, then let the old one finish what it was asked."""
         server, name = replacement.server, replacement.server.name
         server.replace(self.snapshot.servers[name])
-        self._end(name)
+        self._end(name)  # before it is published: what the old one tells from now on is nobody's business
         self._running[name] = replacement.task
         config = self.snapshot.config.having({name: server.config})
         self._publisher.publish(config, {**self.snapshot.servers, name: server}, server)
