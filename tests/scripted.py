@@ -19,10 +19,9 @@ import anyio
 from mcp_multi_server.core import protocol
 from mcp_multi_server.core.config import ServerConfig
 from mcp_multi_server.core.errors import METHOD_NOT_FOUND
-from mcp_multi_server.core.jsonrpc import ABSENT, Buffer, Members, Message
+from mcp_multi_server.core.jsonrpc import ABSENT, Buffer, Members, Message, decode
 from mcp_multi_server.core.lifecycle import Failure, exit_failure
 from mcp_multi_server.transport import Receiver, Transport
-from tests.fixtures.fixture import member
 
 Json: TypeAlias = dict[str, Any]
 Answer: TypeAlias = Callable[[Json], Json | None]
@@ -123,13 +122,15 @@ class ScriptedTransport:
         # Later: who sends may stand so deep in the stack that the line cannot be looked into from there.
         asyncio.get_running_loop().call_soon(self._look, self.lines[-1])
 
-    def reply(self, line: str) -> None:
-        """Answer this request, or do not."""
+    def reply(self, request: Message, line: str) -> None:
+        """Answer this request, which came in this line, or do not."""
         raise NotImplementedError
 
     def _look(self, line: str) -> None:
-        if self._receiver is not None and member(line, "id") and member(line, "method"):
-            self.reply(line)
+        """Have a request answered; decoded as the daemon does it, as it may be given what is nested deeply."""
+        message = decode(line.encode())
+        if self._receiver is not None and message.method and message.id is not ABSENT:
+            self.reply(message, line)
 
     def wake(self) -> None:
         """Have those who wait for something look again."""
@@ -169,11 +170,11 @@ class Script(ScriptedTransport):
         """All that it was sent."""
         return [json.loads(line) for line in self.lines]
 
-    def reply(self, line: str) -> None:
-        request = json.loads(line)
-        answer = self.answers.get(request["method"], unknown)(request)
+    def reply(self, request: Message, line: str) -> None:
+        asked = json.loads(line)
+        answer = self.answers.get(request.method, unknown)(asked)
         if answer is not None:
-            self.answer(request, **answer)
+            self.answer(asked, **answer)
 
     def answer(self, request: Json, **members: Any) -> None:
         """Answer a request of ours with `result` or `error`."""
