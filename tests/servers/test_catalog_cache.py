@@ -54,7 +54,7 @@ async def remembering(
     path: Path, machine: Machine, config: Config, *, trouble: bool = False
 ) -> AsyncIterator[tuple[Supervised, CatalogCache]]:
     """A fleet with a memory, read before it starts and written at its end, as the daemon has it."""
-    fleet = Supervised(machine, config, recall=lambda server: catalog_cache.recall(server))
+    fleet = Supervised(machine, config, prepare=lambda server: catalog_cache.offer_to(server))
     catalog_cache = CatalogCache(str(path), lambda: fleet.snapshot, tell=fleet.log)
     catalog_cache.read()
     fleet.listeners.append(catalog_cache.published)

@@ -24,7 +24,7 @@ class Heartbeat:
             self._asked, self._answered = anyio.Event(), anyio.Event()
             answered.set()
 
-    async def feel(self) -> None:
+    async def next_beat(self) -> None:
         """Wait for a beat; for ever where the task is stuck or gone."""
         answered = self._answered
         self._asked.set()

@@ -17,7 +17,7 @@ from .heartbeat import Heartbeat
 from .publishing import Publisher
 from .replacement import SUPERSEDED, Replacement, ServerTask
 from .server import ClientSide, Opener, Server, ServerContext
-from .snapshot import Snapshot, SnapshotListener, Snapshots
+from .snapshot import Snapshot, Snapshots
 from .start_limit import StartLimit
 
 DRAIN_LOOK_EVERY = 0.02
@@ -37,13 +37,13 @@ class Supervisor:
         open_transport: Opener,
         tell: Observer,
         jitter: Callable[[], float],
-        host: ClientSide,
-        recall: Callable[[Server], None] | None = None,
+        clients: ClientSide,
+        prepare: Callable[[Server], None] | None = None,
     ) -> None:
-        """`recall` is given each new server before it is published, to have it offer what is remembered of it."""
+        """`prepare` is given each new server before it is published: the catalog cache has it offer what it keeps."""
         self._snapshots = snapshots
         self._tell = tell
-        self._recall = recall
+        self._prepare = prepare
         self._publisher = Publisher(snapshots, tell)
         self._start_limit = StartLimit(starting=self._starting_pids, is_burning=_is_burning)
         self._context = ServerContext(
@@ -52,7 +52,7 @@ class Supervisor:
             jitter=jitter,
             admit=self._admit,
             changed=self._publisher.changed,
-            clients=host,
+            clients=clients,
         )
         self._running: dict[str, ServerTask] = {}
         """The servers that readers see."""
@@ -67,11 +67,6 @@ class Supervisor:
     def snapshot(self) -> Snapshot:
         """What readers see now."""
         return self._snapshots.present()
-
-    @property
-    def listeners(self) -> list[SnapshotListener]:
-        """Who is told of each new snapshot."""
-        return self._snapshots.listeners
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Run every server of the config until cancelled; then stop all of them at once."""
@@ -136,8 +131,8 @@ class Supervisor:
         server = Server(name, entry, self._context)
         if (old := self.snapshot.servers.get(name)) is not None:
             server.offer_catalog_of(old)
-        if self._recall is not None:
-            self._recall(server)
+        if self._prepare is not None:
+            self._prepare(server)
         return server
 
     def _start(self, server: Server, *, after: ServerTask | None = None) -> ServerTask:
