@@ -37,7 +37,12 @@ def names(body: list[ast.stmt], prefix: str = "") -> Iterator[str]:
             case ast.AnnAssign(target=ast.Name(id=name)):
                 yield prefix + name
             case ast.Assign():
-                yield from (prefix + name.id for target in node.targets for name in ast.walk(target) if isinstance(name, ast.Name))
+                yield from (
+                    prefix + name.id
+                    for target in node.targets
+                    for name in ast.walk(target)
+                    if isinstance(name, ast.Name)
+                )
 
 
 def test_the_tree_is_the_one_that_is_there() -> None:
@@ -48,7 +53,7 @@ def test_every_room_says_in_one_line_what_it_is_for() -> None:
     for room in rooms():
         doc = ast.get_docstring(ast.parse((room / "__init__.py").read_text()))
         assert doc, room
-        assert "\n" not in doc, room
+        assert "\n" not in doc.partition("\n\n")[0], room
 
 
 @pytest.mark.parametrize(("file", "name"), references())
