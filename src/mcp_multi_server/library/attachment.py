@@ -7,7 +7,7 @@ import math
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Protocol
+from typing import Any
 
 import anyio
 import anyio.abc
@@ -23,6 +23,8 @@ from ..core.protocol import Era
 from ..servers.session import ServerSession
 from ..transport import Receiver
 from ..transport.link import Flusher, Link
+from .input_requests import InputRequestHandler
+from .log_delivery import LogDelivery
 
 EVENT_METHOD = "notifications/daemon/event"
 LINE_CAP = 256 * 1024 * 1024
@@ -66,22 +68,6 @@ class SocketTransport:
         self._receiver.lost(Failure(Reason.CLOSED, f"the connection to the daemon: {reason}"))
 
 
-class InputRequestHandler(Protocol):
-    """Answers what servers ask, and takes what they log."""
-
-    capabilities: Mapping[str, Any]
-    """What it can be asked."""
-
-    async def answer(self, message: Message) -> bytes:
-        """The result of a server's request. Raises RpcError."""
-
-    def log(self, message: Message) -> None:
-        """Take a log message."""
-
-    async def run(self) -> None:
-        """Work on them until cancelled."""
-
-
 class Attachment:
     """One connection to a fleet: asks it, answers it, and knows what it lists and how its servers are.
 
@@ -89,12 +75,15 @@ class Attachment:
     what it wants to be told.
     """
 
-    def __init__(self, changed: Callable[[Mapping[str, Any]], None], host: InputRequestHandler) -> None:
+    def __init__(
+        self, changed: Callable[[Mapping[str, Any]], None], handler: InputRequestHandler, logs: LogDelivery
+    ) -> None:
         self.catalog = Catalog()
         self.status: dict[str, Any] = {}
         """The last `daemon/status`."""
         self._changed = changed
-        self._host = host
+        self._handler = handler
+        self._logs = logs
         self._answering: dict[bytes, anyio.CancelScope] = {}
         self._tasks: anyio.abc.TaskGroup | None = None
         self._stirred = asyncio.Event()
@@ -106,7 +95,7 @@ class Attachment:
             lost=lambda failure: None,
             told=self._told,
             asked=self._asked,
-            capabilities=host.capabilities,
+            capabilities=handler.capabilities,
         )
 
     @property
@@ -134,7 +123,7 @@ class Attachment:
         raised: Exception | None = None
         try:
             async with anyio.create_task_group() as self._tasks:
-                self._tasks.start_soon(self._host.run)
+                self._tasks.start_soon(self._logs.run)
                 try:
                     await self._begin(self._tasks)
                     yield
@@ -197,11 +186,11 @@ class Attachment:
         self._tasks.start_soon(self._answer, message)
 
     async def _answer(self, message: Message) -> None:
-        """Have the host answer, until the daemon takes the question back."""
+        """Have the program answer, until the daemon takes the question back."""
         id = bytes(message.id)
         with anyio.CancelScope() as self._answering[id]:
             try:
-                self._session.answer(id, await self._host.answer(message))
+                self._session.answer(id, await self._handler.answer(message))
             except RpcError as refusal:
                 self._session.answer_error(id, jsonrpc.error_object(refusal))
             finally:
@@ -214,7 +203,7 @@ class Attachment:
                 self._stirred.set()
                 self._changed(event)
         elif message.method == "notifications/message":
-            self._host.log(message)
+            self._logs.add(message)
         elif message.method == "notifications/cancelled":
             scope = self._answering.get(bytes(params_of(message.params).get("requestId", b"")))
             if scope is not None:

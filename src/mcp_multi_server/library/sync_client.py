@@ -35,7 +35,6 @@ from mcp_types import (
 )
 from pydantic import AnyUrl
 
-from .answers import in_seconds
 from .callbacks import (
     OffLoop,
     SyncCallbackOptions,
@@ -46,6 +45,7 @@ from .callbacks import (
 )
 from .capabilities import ServerCapabilities
 from .client import MultiServerClient, OnChange
+from .errors import in_seconds
 from .progress import ProgressFnT
 
 T = TypeVar("T")

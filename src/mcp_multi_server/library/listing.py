@@ -46,17 +46,17 @@ def _item(model: type[M], raw: bytes) -> M | None:
         return None
 
 
-class Offers:
+class Listing:
     """An immutable picture of catalog and status; models are made when first asked for."""
 
-    def __init__(self, catalog: Catalog, status: Mapping[str, Any], before: Offers | None = None) -> None:
+    def __init__(self, catalog: Catalog, status: Mapping[str, Any], before: Listing | None = None) -> None:
         self.status = status
         self._catalog = catalog
         self._servers = {row["name"]: row for row in status.get("servers", ())}
         self._withdrawn = {} if before is None else self._withdrawn_since(before)
 
     @classmethod
-    def none(cls) -> Offers:
+    def empty(cls) -> Listing:
         """Nothing."""
         return cls(Catalog(), {})
 
@@ -159,7 +159,7 @@ class Offers:
     def _templates(self) -> _Listed[types.ResourceTemplate]:
         return _Listed(types.ResourceTemplate, Kind.TEMPLATE, self._catalog)
 
-    def _withdrawn_since(self, before: Offers) -> dict[tuple[Kind, str], tuple[str, str]]:
+    def _withdrawn_since(self, before: Listing) -> dict[tuple[Kind, str], tuple[str, str]]:
         """Server and qualified name of all that was listed by servers which are away and list nothing."""
         bare = {name for name, row in self._servers.items() if _is_on_its_way(row) and not _lists(row)}
         known = {listed: meant for listed, meant in before._withdrawn.items() if meant[0] in bare}
