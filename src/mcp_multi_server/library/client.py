@@ -28,7 +28,7 @@ from .callbacks import (
     ListRootsFnT,
     LoggingFnT,
     SamplingFnT,
-    only_callable,
+    check_callable,
 )
 from .capabilities import ServerCapabilities
 from .config import as_json, is_strict, load
@@ -36,7 +36,7 @@ from .connection import FleetConnection
 from .errors import check_level, check_single_page, error_result, in_seconds, is_unknown, mcp_error, read_error
 from .fleets import FleetAccess, daemon, own_fleet
 from .listing import Listing
-from .logs import follow
+from .logs import set_own_level
 from .progress import ProgressFnT, delivery
 from .time_limits import TimeLimits
 
@@ -165,7 +165,7 @@ class MultiServerClient:
     def list_prompts(
         self, cursor: str | None = None, *, params: types.PaginatedRequestParams | None = None
     ) -> types.ListPromptsResult:
-        """All prompts, likewise."""
+        """All prompts, each with its server's name in `meta["serverName"]`. One page: a cursor raises ValueError."""
         check_single_page(cursor, params)
         return types.ListPromptsResult(prompts=self._listing.prompts())
 
@@ -187,7 +187,7 @@ class MultiServerClient:
         *,
         params: types.PaginatedRequestParams | None = None,
     ) -> types.ListResourceTemplatesResult:
-        """All resource templates, likewise."""
+        """All resource templates, with `server:uri` or, where `use_namespace` is False, the servers' own URIs."""
         check_single_page(cursor, params)
         return types.ListResourceTemplatesResult(resource_templates=self._listing.templates(use_namespace))
 
@@ -216,7 +216,7 @@ class MultiServerClient:
 
     def on_change(self, callback: OnChange) -> None:
         """Have `callback` told, in this client's event loop, when lists or servers' states change."""
-        only_callable(callback=callback)
+        check_callable(callback=callback)
         self._watchers.append(callback)
 
     # -- what can be done ------------------------------------------------------------------------------------------
@@ -320,7 +320,7 @@ class MultiServerClient:
         self._log_level = level
         if self._connection is not None:
             self._connection.log_level = level
-        follow(level)
+        set_own_level(level)
         return types.EmptyResult()
 
     async def _ask_by_name(
@@ -331,7 +331,11 @@ class MultiServerClient:
         timeout: float | timedelta | None = None,
         progress: ProgressFnT | None = None,
     ) -> msgspec.Raw:
-        """Ask for a tool or prompt; where it is unknown because its server is away, wait for that one or hear why."""
+        """The result of a request for a tool or prompt. Raises RpcError.
+
+        A name may be withdrawn from the lists while its server is away. Then the request is made once more by the
+        qualified name, which leads to that server: the fleet waits for it, or says why it is away.
+        """
         try:
             return await self._ask(method, params, timeout, progress)
         except RpcError as refused:
@@ -347,25 +351,28 @@ class MultiServerClient:
         timeout: float | timedelta | None = None,
         progress: ProgressFnT | None = None,
     ) -> msgspec.Raw:
-        """A request's result; raises RpcError."""
+        """A request's result. Raises RpcError, also for a time limit that is over and a session that was lost."""
         seconds = in_seconds(timeout, "read_timeout_seconds")
         if self._connection is None:
             raise RuntimeError("this client is not connected: use `async with`")
         try:
             async with delivery(progress) as report:
+                # Waiting for a place, and for a daemon that is being restarted, is within the limit too.
                 with self._limits.within(seconds, partial(self._may_be_at, params.get("name"))):
                     return await self._connection.ask(method, params, report)
         except TimeoutError:
             raise RpcError(types.REQUEST_TIMEOUT, f"{method} was not answered within {seconds:g} s") from None
         except Lost as lost:
+            # Never made once more: it may be a call that must not be carried out twice.
             message = f"{lost.failure.message}; the request may or may not have been carried out"
             raise RpcError(INTERNAL_ERROR, message) from None
 
     def _may_be_at(self, tool: str | None, server: str) -> bool:
-        """Whether a call of this tool may be with that server."""
+        """Whether a request may be carried out by that server; `tool` is what it calls, if it calls one."""
         return tool is None or self._listing.may_be_at(Kind.TOOL, tool, server)
 
     def _changed(self, event: Mapping[str, Any]) -> None:
+        """Take the new lists and status, if there are any, and tell whoever wants to be told."""
         session = None if self._connection is None else self._connection.session
         if session is not None:
             self._listing = Listing(session.catalog, session.status, self._listing)
