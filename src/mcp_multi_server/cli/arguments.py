@@ -1,4 +1,4 @@
-"""Arguments from a command line: one JSON object, or `key=value` pairs read with the tool's schema in mind."""
+"""Arguments from a command line: one JSON object, or `key=value` pairs that are read as the tool's schema says."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 
 import click
 
-from .answer import JsonObject, member, optional_objects
+from .members import JsonObject, member, optional_objects
 
 MAX_SCHEMA_DEPTH = 8
 _NOT_JSON = object()
 
 
 def parse_object(written: str) -> JsonObject:
-    """A JSON object. Raises click.UsageError where it is none."""
+    """A JSON object. Raises click.UsageError if it is none."""
     try:
         value = _decode(written)
     except (ValueError, RecursionError) as problem:
@@ -28,7 +28,7 @@ def parse_object(written: str) -> JsonObject:
 
 
 def split_pairs(written: Sequence[str]) -> dict[str, str]:
-    """`key=value` words as a dict. Raises click.UsageError where one has no key or a key comes twice."""
+    """`key=value` words as a dict. Raises click.UsageError if one has no key, or a key comes twice."""
     pairs: dict[str, str] = {}
     for word in written:
         key, equals, value = word.partition("=")
@@ -41,12 +41,12 @@ def split_pairs(written: Sequence[str]) -> dict[str, str]:
 
 
 def needs_schema(pairs: dict[str, str]) -> bool:
-    """Whether some value could be read as more than text."""
+    """Whether a value can be read as JSON too: then only the schema tells whether it is text."""
     return any(_parse(value) is not _NOT_JSON for value in pairs.values())
 
 
 def typed(pairs: dict[str, str], schema: JsonObject) -> JsonObject:
-    """Each value as JSON where it is JSON, and as text where it is none or the schema wants text there."""
+    """Each value as JSON if it is JSON, and as text if it is none or the schema wants text there."""
     properties = member(schema, "properties")
     return {key: _typed(value, _types(member(properties, key), schema)) for key, value in pairs.items()}
 
@@ -78,8 +78,8 @@ _decode = json.JSONDecoder(parse_float=_finite, parse_constant=_finite).decode
 
 
 def _types(schema: JsonObject, root: JsonObject, depth: int = 0) -> set[str]:
-    """The JSON types that a schema lets through, as far as it says so plainly; empty where it does not."""
-    if depth > MAX_SCHEMA_DEPTH:
+    """The JSON types that a schema allows, as far as it says so plainly; empty if it does not."""
+    if depth > MAX_SCHEMA_DEPTH:  # a schema may refer to itself
         return set()
     named = schema.get("type")
     if isinstance(named, str):
