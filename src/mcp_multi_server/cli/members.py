@@ -1,4 +1,4 @@
-"""Members of JSON objects from the daemon, each with the type that is asked for, or as if it were not there.
+"""Reading JSON, and members of its objects, each with the type that is asked for, or as if it were not there.
 
 Only `objects` is strict, for what the daemon itself must send: it raises `Garbled`. What servers put into a message
 may be anything, and must not keep the rest from being shown.
@@ -6,12 +6,21 @@ may be anything, and must not keep the rest from being shown.
 
 from __future__ import annotations
 
+import json
 from datetime import datetime
 from typing import Any, TypeAlias
 
 from .failures import Garbled
 
 JsonObject: TypeAlias = dict[str, Any]
+
+
+def loads(text: str | bytes, **options: Any) -> Any:
+    """As `json.loads`; text that is nested deeper than Python can follow is a ValueError too."""
+    try:
+        return json.loads(text, **options)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 def objects(container: JsonObject, key: str) -> list[JsonObject]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from .. import __version__
 from .connect import connect
 from .failures import CommandFailed, Garbled, HungUp, Unreachable
-from .members import JsonObject, member, objects, text
+from .members import JsonObject, loads, member, objects, text
 
 if TYPE_CHECKING:
     from .waiting import WaitDisplay
@@ -208,8 +208,8 @@ def _envelope(progress_token: int | None) -> JsonObject:
 
 def _message(line: bytes) -> JsonObject:
     try:
-        message = json.loads(line, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError):
+        message = loads(line, parse_constant=_refuse_constant)
+    except ValueError:
         raise Garbled("a line that is no JSON") from None
     if not isinstance(message, dict) or message.get("jsonrpc") != "2.0":
         raise Garbled("a line that is no JSON-RPC message")

@@ -67,7 +67,7 @@ class MultiServerClient:
         self._config_path = os.path.abspath(config_path) if config_path else ""
         self._given: bytes | None = None
         self._socket: str | os.PathLike[str] | None = None
-        self._attaches = False
+        self._uses_daemon = False
         self._strict = is_strict(strict_connect)
         self._connection: FleetConnection | None = None
         self._listing = Listing.empty()
@@ -104,7 +104,7 @@ class MultiServerClient:
     def connect(cls, socket: str | os.PathLike[str] | None = None, **callbacks: Unpack[CallbackOptions]) -> Self:
         """A client of the daemon, at this socket or where daemons usually listen."""
         client = cls("", **callbacks)
-        client._attaches, client._socket = True, socket
+        client._uses_daemon, client._socket = True, socket
         return client
 
     # -- connecting ------------------------------------------------------------------------------------------------
@@ -119,7 +119,7 @@ class MultiServerClient:
         """
         if self._connection is not None and self._connection.is_open:
             raise RuntimeError("this client is connected already")
-        fleet = daemon(self._socket) if self._attaches else self._own_fleet()
+        fleet = daemon(self._socket) if self._uses_daemon else self._own_fleet()
         self._connection = FleetConnection(callbacks=self._callbacks, limits=self._limits, changed=self._changed)
         self._connection.log_level = self._log_level
         try:

@@ -15,15 +15,15 @@ import msgspec
 from ..core.errors import INTERNAL_ERROR, RpcError
 from ..core.jsonrpc import Members
 from ..core.lifecycle import Lost
-from .attachment import Attachment
 from .callbacks import Callbacks
 from .fleets import FleetAccess
 from .input_requests import InputRequestHandler
 from .log_delivery import LogDelivery
+from .session import FleetSession, open_session
 from .time_limits import TimeLimits
 
-REATTACH_EVERY = 0.2
-REATTACH_WITHIN = 10.0
+RECONNECT_EVERY = 0.2
+RECONNECT_WITHIN = 10.0
 """Seconds between attempts to reach a daemon that is gone, and how long a call waits for it to come back."""
 IN_FLIGHT = 240
 """Calls of one client at a time, further ones wait: a daemon refuses more than `limits.inFlight` (256) requests."""
@@ -39,7 +39,7 @@ class FleetConnection:
     def __init__(
         self, *, callbacks: Callbacks, limits: TimeLimits, changed: Callable[[Mapping[str, Any]], None]
     ) -> None:
-        self.session: Attachment | None = None
+        self.session: FleetSession | None = None
         """The present session, or the last one; None before the first and after the end."""
         self._callbacks = callbacks
         self._limits = limits
@@ -86,12 +86,12 @@ class FleetConnection:
             session = await self._present_session()
             return await session.ask(method, params, timeout=math.inf, progress=progress)
 
-    async def _present_session(self) -> Attachment:
+    async def _present_session(self) -> FleetSession:
         """The session, waited for while a daemon is being restarted. Raises RpcError."""
         if self.session is None or self.session.loss is not None:
             # Whoever keeps the sessions may not have seen the loss yet: what is set is then about the lost one.
             self._in_session.clear()
-            with anyio.move_on_after(REATTACH_WITHIN):
+            with anyio.move_on_after(RECONNECT_WITHIN):
                 await _first(self._in_session.wait(), self._stop.wait())
         if self._stop.is_set():
             raise RpcError(INTERNAL_ERROR, "the client is closed")
@@ -118,7 +118,7 @@ class FleetConnection:
         """Open a session, and another one whenever it is lost; why the first must not go on, or ""."""
         while not self._stop.is_set():
             try:
-                async with self._open_session(await access.dial()) as session:
+                async with self._new_session(await access.dial()) as session:
                     if not opened.done():
                         refusal = await self._settle(access, session)
                         self._changed({"event": "lists"})
@@ -130,20 +130,19 @@ class FleetConnection:
                 if not opened.done():
                     raise ConnectionError("the daemon does not answer") from None
             self._in_session.clear()
-            await _first(self._stop.wait(), asyncio.sleep(REATTACH_EVERY))
+            await _first(self._stop.wait(), asyncio.sleep(RECONNECT_EVERY))
         return ""
 
-    async def _settle(self, access: FleetAccess, session: Attachment) -> str:
+    async def _settle(self, access: FleetAccess, session: FleetSession) -> str:
         """Wait for the servers, no longer than the session lives: one may ask something before it is ready."""
         settling = asyncio.ensure_future(access.settle(session))
         await _first(settling, session.ended())
         return settling.result() if settling.done() and not settling.cancelled() else ""
 
     @asynccontextmanager
-    async def _open_session(self, connected: sockets.socket) -> AsyncIterator[Attachment]:
+    async def _new_session(self, connected: sockets.socket) -> AsyncIterator[FleetSession]:
         handler, logs = InputRequestHandler(self._callbacks, self._limits), LogDelivery(self._callbacks.logging)
-        session = Attachment(self._changed, handler, logs)
-        async with session.over(connected):
+        async with open_session(connected, handler=handler, logs=logs, changed=self._changed) as session:
             if self.log_level is not None:
                 await session.ask("logging/setLevel", {"level": self.log_level})
             self.session = session

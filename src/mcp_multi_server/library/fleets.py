@@ -19,7 +19,7 @@ from ..core.paths import socket_candidates, temporary_directory
 from ..daemon.fleet import Fleet
 from ..daemon.watcher import identity, watch
 from ..telemetry.log import describe
-from .attachment import Attachment
+from .session import FleetSession
 
 Dial: TypeAlias = Callable[[], Awaitable[sockets.socket]]
 
@@ -34,7 +34,7 @@ class FleetAccess:
 
     dial: Dial
     """Gives a connected socket. Raises OSError if nobody listens."""
-    settle: Callable[[Attachment], Coroutine[Any, Any, str]]
+    settle: Callable[[FleetSession], Coroutine[Any, Any, str]]
     """Waits until each server is ready or has failed once. Returns why the client must not go on, or ""."""
 
 
@@ -56,9 +56,9 @@ async def own_fleet(
         fleet.gateway.adopt(theirs)
         return ours
 
-    async def settle(attachment: Attachment) -> str:
+    async def settle(session: FleetSession) -> str:
         failures = await _first_attempts(fleet)
-        await attachment.refresh()  # so that what the servers offer is listed when connecting returns
+        await session.refresh()  # so that what the servers offer is listed when connecting returns
         return "; ".join(failures) if is_strict else ""
 
     async with anyio.create_task_group() as tasks:
@@ -99,9 +99,9 @@ async def daemon(path: str | os.PathLike[str] | None) -> AsyncIterator[FleetAcce
     yield FleetAccess(dial_again, _settle)
 
 
-async def _settle(attachment: Attachment) -> str:
+async def _settle(session: FleetSession) -> str:
     with anyio.move_on_after(START_WITHIN):
-        await attachment.settled()
+        await session.settled()
     return ""
 
 
