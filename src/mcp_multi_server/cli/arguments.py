@@ -55,6 +55,7 @@ def _typed(written: str, allowed: set[str]) -> Any:
     value = _parse(written)
     if value is _NOT_JSON:
         return written
+    # A value that is allowed as JSON too is JSON: `count=5` means a number, if the tool takes numbers.
     means_text = "string" in allowed and (isinstance(value, str) or not _type_names(value) & allowed)
     return written if means_text else value
 
@@ -111,7 +112,7 @@ def _type_names(value: Any) -> set[str]:
         case int():
             return {"integer", "number"}
         case float():
-            return {"number", "integer"} if value.is_integer() else {"number"}
+            return {"number", "integer"} if value.is_integer() else {"number"}  # 1.0 is an integer in JSON Schema
         case str():
             return {"string"}
         case None:

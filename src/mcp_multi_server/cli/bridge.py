@@ -110,6 +110,7 @@ def _turn(up: _Direction, down: _Direction, deadline: float | None) -> bool:
     ready = _poll(_wanted(up, down), deadline)
     moved = False
     for direction in (up, down):
+        # Errors and hang-ups count as ready: the attempt to write or read finds out what it is.
         if direction.waiting and ready.get(direction.sink, 0) & ~select.POLLIN:
             moved |= direction.write()
         elif direction.wants_more and ready.get(direction.source, 0) & ~select.POLLOUT:
@@ -130,7 +131,7 @@ def _wanted(up: _Direction, down: _Direction) -> dict[int, int]:
     if up.waiting:
         wanted[up.sink] = wanted.get(up.sink, 0) | select.POLLOUT
         if not up.abandoned:
-            wanted[up.source] = select.POLLRDHUP
+            wanted[up.source] = select.POLLRDHUP  # not read now, but whether the client left is to be known
     return wanted
 
 

@@ -36,40 +36,25 @@ def cli() -> None:
     """One supervised fleet of MCP servers for every client on the machine."""
 
 
-@cli.command()
-@socket_option
-@json_option
-@global_options
-def tools(options: GlobalOptions, as_json: bool) -> None:
-    """List the tools of all servers."""
-    _show(options, "tools/list", "tools", key="name", as_json=as_json)
+def _list_command(name: str, what: str, method: str, member: str, key: str) -> None:
+    """Add a command that lists what all servers offer of one kind. `key` is the member by which an item is called."""
+
+    @cli.command(name, help=f"List the {what} of all servers.")
+    @socket_option
+    @json_option
+    @global_options
+    def show(options: GlobalOptions, as_json: bool) -> None:
+        from .listing import show_list
+        from .session import session
+
+        with session(options.socket) as opened:
+            show_list(opened, method=method, member_name=member, key=key, as_json=as_json)
 
 
-@cli.command()
-@socket_option
-@json_option
-@global_options
-def resources(options: GlobalOptions, as_json: bool) -> None:
-    """List the resources of all servers."""
-    _show(options, "resources/list", "resources", key="uri", as_json=as_json)
-
-
-@cli.command()
-@socket_option
-@json_option
-@global_options
-def templates(options: GlobalOptions, as_json: bool) -> None:
-    """List the resource templates of all servers."""
-    _show(options, "resources/templates/list", "resourceTemplates", key="uriTemplate", as_json=as_json)
-
-
-@cli.command()
-@socket_option
-@json_option
-@global_options
-def prompts(options: GlobalOptions, as_json: bool) -> None:
-    """List the prompts of all servers."""
-    _show(options, "prompts/list", "prompts", key="name", as_json=as_json)
+_list_command("tools", "tools", "tools/list", "tools", key="name")
+_list_command("resources", "resources", "resources/list", "resources", key="uri")
+_list_command("templates", "resource templates", "resources/templates/list", "resourceTemplates", key="uriTemplate")
+_list_command("prompts", "prompts", "prompts/list", "prompts", key="name")
 
 
 @cli.command()
@@ -251,11 +236,3 @@ def events(options: GlobalOptions, *, wait: float, as_json: bool) -> None:
     from .events import events
 
     events(options.socket, wait=wait, as_json=as_json)
-
-
-def _show(options: GlobalOptions, method: str, member_name: str, *, key: str, as_json: bool) -> None:
-    from .listing import show_list
-    from .session import session
-
-    with session(options.socket) as opened:
-        show_list(opened, method=method, member_name=member_name, key=key, as_json=as_json)

@@ -42,6 +42,7 @@ class Saver:
             raise CommandFailed(f"cannot save into {self.directory}: {failure.strerror}") from None
 
     def _write(self, data: bytes, extension: str) -> str:
+        # The name may be a server's: it must neither lead out of the directory nor make a hidden file.
         stem = _UNSAFE.sub("_", self.stem).strip("._") or "content"
         while True:
             self.saved += 1
@@ -113,7 +114,7 @@ def _resource(resource: JsonObject, saver: Saver) -> str:
 
 
 def _binary(label: str, mime_type: str, encoded: str, saver: Saver) -> str:
-    data = _decoded(encoded)
+    data = _decoded(encoded)  # for its size, too
     line = f"{label} {clean(mime_type) or 'application/octet-stream'}, {size(len(data))}"
     path = saver.save(data, mime_type)
     return f"{line}, saved as {path}" if path else line

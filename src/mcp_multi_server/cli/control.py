@@ -37,6 +37,7 @@ def restart(socket: str | None, server: str, *, timeout: float, as_json: bool) -
 
         style = STATE_STYLES.get(text(result, "state"), "")
         echo_styled(describe_server({"name": server, **result}, time.time()), style)
+    # Ready with a reason: the replacement failed, and the old session goes on.
     is_new = text(result, "state") in ("ready", "degraded") and not text(result, "reason")
     return 0 if is_new else OPERATION_FAILED
 

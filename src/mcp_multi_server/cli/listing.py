@@ -25,7 +25,7 @@ def show_list(session: DaemonSession, *, method: str, member_name: str, key: str
         return
     columns = [Column(key.upper()), Column("SERVER"), Column("DESCRIPTION", wraps=True)]
     if key != "name":
-        columns.insert(1, Column("NAME", give_up=1))
+        columns.insert(1, Column("NAME", give_up=1))  # resources are called by their URI, and have a name as well
     echo_table(columns, [_row(item, key) for item in objects(listed, member_name)])
 
 

@@ -36,7 +36,7 @@ def follow_log(socket: str | None, server: str, *, lines: int, wait: float, as_j
                     echo_json(message, indent=None)
                 else:
                     _show(message)
-                stream.params["lines"] = ALL_LINES
+                stream.params["lines"] = ALL_LINES  # for the next daemon, should this one be restarted
     except Ended as ended:
         raise CommandFailed(f"{server} was {text(ended.result, 'ended') or 'ended'}; nothing more will come") from None
     except KeyboardInterrupt:

@@ -43,6 +43,7 @@ def remark(text: str) -> None:
 
 def echo_json(value: Any, *, indent: int | None = 2) -> None:
     """Write a JSON value to stdout; with `indent=None` on one line, and at once."""
+    # With another encoding a character may have no bytes there; JSON can escape it.
     spells_all = sys.stdout.encoding.lower().replace("-", "") == "utf8"
     echo(json.dumps(value, indent=indent, ensure_ascii=not spells_all))
     if indent is None:
@@ -71,7 +72,7 @@ def duration(seconds: float) -> str:
     """How long something lasts, in the two largest units."""
     whole = max(0, round(seconds))
     for large, unit, small, lesser in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
-        if whole >= large:
+        if whole >= large:  # the largest unit first, so that the first that fits counts
             rest = whole % large // small
             return f"{whole // large} {unit} {rest} {lesser}" if rest else f"{whole // large} {unit}"
     return f"{whole} s"

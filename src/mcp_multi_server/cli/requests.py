@@ -38,6 +38,7 @@ def call_tool(options: RequestOptions, name: str, written: Sequence[str]) -> int
 
 def read_resource(options: RequestOptions, uri: str) -> None:
     """Read a resource and show it."""
+    # `server:uri`, as it is listed; a person may have copied it from the list.
     if options.server and not uri.startswith(f"{options.server}:"):
         uri = f"{options.server}:{uri}"
     with session(options.socket) as opened:

@@ -124,7 +124,7 @@ class DaemonSession:
 
     def _send(self, message: JsonObject) -> None:
         line = json.dumps(message, separators=(",", ":")).encode() + b"\n"
-        self._connection.settimeout(DAEMON_TIMEOUT)
+        self._connection.settimeout(DAEMON_TIMEOUT)  # for the whole of it, as `sendall` counts
         try:
             self._connection.sendall(line)
         except TimeoutError:
@@ -145,6 +145,7 @@ class DaemonSession:
             message = self._receive(until)
             if message is not None and _answers(message, id):
                 return _result(message)
+            # Anything else that comes meanwhile is for nobody: a command asks one thing at a time.
             if display is not None and _show(display, message):
                 deadline = time.monotonic() + timeout
             if time.monotonic() >= deadline:
@@ -178,7 +179,7 @@ class DaemonSession:
         try:
             data = self._connection.recv(READ_SIZE)
         except ConnectionResetError:
-            data = b""
+            data = b""  # the daemon closed it with something of ours unread: an end like any other
         if not data:
             raise HungUp
         self._received += data

@@ -110,6 +110,7 @@ def _resources(server: JsonObject) -> str:
 
 def _stale(servers: list[JsonObject]) -> Iterator[tuple[str, str]]:
     for server in servers:
+        # While a server is away its lists are always old ones, and its state says so already.
         if server.get("stale") is True and text(server, "state") not in _AWAY:
             yield f"stale: what {clean(text(server, 'name'))} offers is from an earlier reading", "yellow"
 

@@ -84,7 +84,7 @@ class DaemonStream:
             except (HungUp, Unreachable) as loss:
                 self._lost(loss)
                 if time.monotonic() + RETRY_EVERY >= until:
-                    return None
+                    return None  # the caller's time is over first; the next call goes on with the attempts
                 time.sleep(RETRY_EVERY)
                 continue
             if message is not None:
@@ -133,7 +133,7 @@ class DaemonStream:
         """Begin the wait for the daemon, or go on with it. Raises `loss` or Unreachable where there is none left."""
         self._close()
         if self._is_new:
-            raise loss
+            raise loss  # at first a daemon that is away is an error at once, as for every other command
         if self._due == math.inf:
             self._due = time.monotonic() + self._wait
             if self._wait:

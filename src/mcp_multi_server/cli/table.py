@@ -83,7 +83,7 @@ def _fitting(columns: Sequence[Column], rows: Sequence[Sequence[Cell]], terminal
     while sum(_width(columns[index], [row[index] for row in rows]) + _GAP for index in kept) > terminal_width:
         least = max(kept, key=lambda index: columns[index].give_up)
         if not columns[least].give_up:
-            break
+            break  # only those are left that stay always: rich folds what is too wide
         kept.remove(least)
     return kept
 

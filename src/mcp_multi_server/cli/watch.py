@@ -70,6 +70,7 @@ def _statuses(stream: DaemonStream, view: View) -> Iterator[JsonObject]:
             yield member(event, "status")
         else:
             time.sleep(SETTLE)
+            # An event says what changed; the status, which is what is shown, has it all.
             if (status := stream.ask("daemon/status")) is not None:
                 yield status
 
@@ -167,8 +168,10 @@ class _Screen:
         columns, rows = _size()
         lines = self._lines(self.status, columns, is_in_order=True)
         if len(lines) > rows:
+            # What does not fit is what runs well.
             lines = self._lines(self.status, columns, is_in_order=False)
             lines[rows - 1 :] = [f"… {len(lines) - rows + 1} more lines do not fit"[:columns]]
+        # Over the last drawing, in one write, and never cleared before: clearing would make it flicker.
         sys.stdout.write(_HOME + "\r\n".join(line + _REST_OF_LINE for line in lines) + _REST_OF_SCREEN)
         sys.stdout.flush()
 

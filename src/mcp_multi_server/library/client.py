@@ -64,6 +64,7 @@ class MultiServerClient:
         list_roots_callback: ListRootsFnT | None = None,
         logging_callback: LoggingFnT | None = None,
     ) -> None:
+        # Absolute, since the program may change its directory before it connects.
         self._config_path = os.path.abspath(config_path) if config_path else ""
         self._given: bytes | None = None
         self._socket: str | os.PathLike[str] | None = None
@@ -97,7 +98,7 @@ class MultiServerClient:
     ) -> Self:
         """A client with servers of its own. Raises pydantic.ValidationError where the config is wrong."""
         client = cls("", strict_connect=strict_connect, **callbacks)
-        client._given = as_json(config_dict)
+        client._given = as_json(config_dict)  # now, for its errors, and since the program may change the dict
         return client
 
     @classmethod
@@ -121,7 +122,7 @@ class MultiServerClient:
             raise RuntimeError("this client is connected already")
         fleet = daemon(self._socket) if self._uses_daemon else self._own_fleet()
         self._connection = FleetConnection(callbacks=self._callbacks, limits=self._limits, changed=self._changed)
-        self._connection.log_level = self._log_level
+        self._connection.log_level = self._log_level  # it outlives the connection in which it was set
         try:
             await self._connection.open(fleet)
         except BaseException:
@@ -208,7 +209,7 @@ class MultiServerClient:
 
     def status(self) -> dict[str, Any]:
         """The state of every server and more, as `daemon/status` has it."""
-        return deepcopy(dict(self._listing.status))
+        return deepcopy(dict(self._listing.status))  # the program may change what it gets
 
     def collisions(self) -> list[dict[str, Any]]:
         """The names that several servers claim: `kind`, `name`, `owner`, `shadowed`."""
@@ -267,7 +268,7 @@ class MultiServerClient:
         except RpcError as refused:
             raise mcp_error(read_error(refused, target)) from None
         result = types.ReadResourceResult.model_validate_json(bytes(raw))
-        if server_name is not None:
+        if server_name is not None:  # a URI comes back in the form in which it was asked for
             for content in result.contents:
                 content.uri = content.uri.removeprefix(f"{server_name}:")
         return result
@@ -379,5 +380,5 @@ class MultiServerClient:
         for callback in self._watchers:
             try:
                 callback(event)
-            except Exception:
+            except Exception:  # or one callback's fault would keep the others, and the session, from going on
                 _log.exception("a callback of on_change failed")

@@ -108,7 +108,7 @@ class FleetConnection:
                 raise ConnectionError(refusal)
         except BaseException as failure:
             if opened.done():
-                raise
+                raise  # nobody waits in `open` any more: `close` returns it
             opened.set_exception(_only(failure))
         finally:
             self.session = None
@@ -127,10 +127,11 @@ class FleetConnection:
                         opened.set_result(None)
                     await _first(self._stop.wait(), session.ended())
             except (OSError, Lost, RpcError, TimeoutError):
+                # Once a session was open, a daemon that is away is waited for, whatever is wrong with it.
                 if not opened.done():
                     raise ConnectionError("the daemon does not answer") from None
             self._in_session.clear()
-            await _first(self._stop.wait(), asyncio.sleep(RECONNECT_EVERY))
+            await _first(self._stop.wait(), asyncio.sleep(RECONNECT_EVERY))  # a pause that closing ends
         return ""
 
     async def _settle(self, access: FleetAccess, session: FleetSession) -> str:
@@ -146,6 +147,7 @@ class FleetConnection:
             if self.log_level is not None:
                 await session.ask("logging/setLevel", {"level": self.log_level})
             self.session = session
+            # First the lists, then those who wait for the session: they may look up a name in them.
             self._changed({"event": "lists"})
             self._in_session.set()
             yield session

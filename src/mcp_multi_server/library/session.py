@@ -52,7 +52,7 @@ class SocketTransport:
     def __init__(self, connected: socket.socket, receiver: Receiver) -> None:
         self._receiver = receiver
         self._lines = Lines(LINE_CAP)
-        descriptor = connected.detach()
+        descriptor = connected.detach()  # the link closes it, and the socket object must not do so again
         self._link = Link(descriptor, descriptor, feed=self._feed, lost=self._lost, flusher=Flusher(), cap=OUT_CAP)
 
     def send(self, parts: Sequence[Buffer]) -> None:
@@ -104,6 +104,7 @@ class Incoming:
         """Take an event, a log message, or word that a request is not waited for any more."""
         if message.method == EVENT_METHOD:
             event = jsonrpc.value(message.params)
+            # Others, of clients and log levels, change nothing that a program sees.
             if event.get("event") in _OF_SERVERS:
                 self.news.set()
                 self.changed(event)
@@ -185,6 +186,7 @@ class FleetSession:
     async def refresh(self) -> None:
         """Read status and lists again."""
         status = jsonrpc.value(await self.ask("daemon/status", {}))
+        # Both are kept only when both are read: a listing is made of the two, and they must fit together.
         self.catalog = await read_catalog(self._session, timeout=ANSWER_WITHIN)
         self.status = status
         self._refreshed.set()
@@ -195,7 +197,7 @@ class FleetSession:
         while True:
             await news.wait()
             await anyio.sleep(SOON)
-            news.clear()
+            news.clear()  # before reading: what changes while it is read is read once more
             try:
                 await self.refresh()
             except (Lost, TimeoutError, RpcError):  # RpcError: the fleet has as many requests of ours as it takes
@@ -249,7 +251,7 @@ async def open_session(
 
 
 def _is_starting(row: Mapping[str, Any]) -> bool:
-    """Whether a server, as the status has it, is connecting for the first time."""
+    """Whether a server, as the status has it, is connecting for the first time: it neither failed nor was ready."""
     return row["state"] == State.CONNECTING and not row["consecutiveFailures"] and row["refreshedAt"] is None
 
 
