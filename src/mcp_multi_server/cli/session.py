@@ -41,8 +41,8 @@ class Late(Unreachable):
     """No answer came in the time that the command gives."""
 
 
-class Ended(CommandFailed):
-    """The daemon ended a stream: it answered the request that began it."""
+class StreamEnded(CommandFailed):
+    """The daemon ended a stream and not the connection: it answered the request that began it."""
 
     def __init__(self, result: JsonObject) -> None:
         super().__init__("the daemon ended the stream")
@@ -103,12 +103,12 @@ class DaemonSession:
         return id
 
     def next_notification(self, id: int, notification: str, deadline: float) -> JsonObject | None:
-        """The params of a stream's next notification, or None at the deadline. Raises Ended, HungUp, Garbled."""
+        """The params of a stream's next notification, or None at the deadline. Raises StreamEnded, HungUp, Garbled."""
         while (message := self._receive(deadline)) is not None:
             if message.get("method") == notification:
                 return member(message, "params")
             if _answers(message, id):
-                raise Ended(_result(message))
+                raise StreamEnded(_result(message))
         return None
 
     def close(self) -> None:

@@ -72,7 +72,7 @@ class DaemonStream:
 
         Raises:
             Unreachable: the daemon stayed away.
-            Ended: it ended the stream, and not the connection.
+            StreamEnded: it ended the stream, and not the connection.
             BrokenPipeError: the reader of stdout has left.
 
         """

@@ -50,8 +50,8 @@ class MultiServerClient:
     """Connects to several MCP servers, lists what they offer as one, and routes each request to its server.
 
     `async with` connects and disconnects. Listings come at once, from an index that is kept current; servers that die
-    are restarted. A client can be entered again after it was left. Servers may ask what there is a callback for, and
-    while they wait for it, `read_timeout_seconds` of a call stands still.
+    are restarted. A client can be entered again after it was left. Servers may make the input requests for which there
+    is a callback; while they wait for its answer, `read_timeout_seconds` of the calls concerned is paused.
     """
 
     def __init__(

@@ -43,12 +43,12 @@ from .progress import ProgressFnT
 class SyncMultiServerClient:
     """`MultiServerClient` for programs without an event loop: the same methods, which return when they are done.
 
-    Made is connected; `with`, `shutdown()` or the end of the program disconnects. Every method may be called from any
-    thread, several at a time, also from one that runs an event loop (which then stands still for as long). What
-    `on_change` and progress call runs in this client's own thread, and what blocks raises RuntimeError there; so does
-    everything after `shutdown()` and in a forked child. The callbacks that answer servers, and the one for their log
-    messages, run in threads of their own: they may block, and use this client. Where `timeout`, seconds or a timedelta,
-    is given and over, the call is cancelled and raises TimeoutError.
+    It connects when it is made; `with`, `shutdown()` or the end of the program disconnects it. Every method may be
+    called from any thread, several at a time; in a thread that runs an event loop, it blocks that loop. The callbacks
+    of `on_change` and of progress run in this client's own thread, where a method that waits raises RuntimeError. Every
+    method raises RuntimeError after `shutdown()`, and in a forked child. The callbacks that answer servers, and the one
+    for their log messages, run in threads of their own: they may block, and use this client. A call that takes longer
+    than `timeout` (seconds or a timedelta) is cancelled and raises TimeoutError.
     """
 
     def __init__(
