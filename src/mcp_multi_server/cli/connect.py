@@ -15,6 +15,7 @@ from .failures import NotThere, Unreachable
 
 CONNECT_TIMEOUT = 5.0
 RETRY_EVERY = 0.1
+"""Seconds."""
 _START = "start it with `mcp-multi-server serve`"
 
 

@@ -19,13 +19,14 @@ if TYPE_CHECKING:
 
 PROTOCOL_VERSION = "2026-07-28"
 DAEMON_TIMEOUT = 10.0
-"""For what the daemon answers itself."""
+"""Seconds for what the daemon answers by itself."""
 TICK = 0.5
 """Seconds after which the display of a wait is drawn anew."""
 READ_SIZE = 256 * 1024
 ANSWER_CAP = 256 * 1024 * 1024
 """Bytes of one line, above which it is no answer: four times what a daemon keeps for a client by default."""
 MAX_PAGES = 1000
+"""Pages of one list; more can only be cursors that go round in circles."""
 _META = "io.modelcontextprotocol/"
 
 

@@ -34,7 +34,7 @@ from .capabilities import ServerCapabilities
 from .config import as_json, is_strict, load
 from .connection import FleetConnection
 from .errors import check_level, check_single_page, error_result, in_seconds, is_unknown, mcp_error, read_error
-from .fleets import FleetAccess, daemon, own_fleet
+from .fleets import FleetAccess, daemon_fleet, own_fleet
 from .listing import Listing
 from .logs import set_own_level
 from .progress import ProgressFnT, delivery
@@ -120,7 +120,7 @@ class MultiServerClient:
         """
         if self._connection is not None and self._connection.is_open:
             raise RuntimeError("this client is connected already")
-        fleet = daemon(self._socket) if self._uses_daemon else self._own_fleet()
+        fleet = daemon_fleet(self._socket) if self._uses_daemon else self._own_fleet()
         self._connection = FleetConnection(callbacks=self._callbacks, limits=self._limits, changed=self._changed)
         self._connection.log_level = self._log_level  # it outlives the connection in which it was set
         try:

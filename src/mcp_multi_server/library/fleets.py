@@ -30,7 +30,7 @@ _log = logging.getLogger("mcp_multi_server")
 
 @dataclass(frozen=True, slots=True)
 class FleetAccess:
-    """How a client gets at a fleet, its own or a daemon's alike: over a socket. `own_fleet` and `daemon` make it."""
+    """How a client gets at a fleet, its own or a daemon's alike: over a socket. `own_fleet` and `daemon_fleet` make it."""
 
     dial: Dial
     """Gives a connected socket. Raises OSError if nobody listens."""
@@ -71,7 +71,7 @@ async def own_fleet(
 
 
 @asynccontextmanager
-async def daemon(path: str | os.PathLike[str] | None) -> AsyncIterator[FleetAccess]:
+async def daemon_fleet(path: str | os.PathLike[str] | None) -> AsyncIterator[FleetAccess]:
     """Use the servers of the daemon at this socket, or at the usual ones. Raises ConnectionError if none listens."""
     candidates = (os.fspath(path),) if path else _usual_sockets()
 
@@ -100,6 +100,7 @@ async def daemon(path: str | os.PathLike[str] | None) -> AsyncIterator[FleetAcce
 
 
 async def _settle(session: FleetSession) -> str:
+    """Wait for the daemon's servers, not for ever; one that does not start never keeps a client from going on."""
     with anyio.move_on_after(START_WITHIN):
         await session.settled()
     return ""
