@@ -212,6 +212,15 @@ class Daemon:
     def log(self) -> str:
         return self.log_file.read_text(errors="replace") if self.log_file.exists() else ""
 
+    def logged(self, event: str) -> list[Message]:
+        """The lines of its log about one kind of event, so far."""
+        return lines_about(event, self.log)
+
+    def await_logged(self, event: str, *, times: int = 1) -> list[Message]:
+        """Wait until that many such lines were written."""
+        eventually(lambda: len(self.logged(event)) >= times, what=f"{times} lines {event} in the log")
+        return self.logged(event)
+
     def wire(self, *, modern: bool = False, capabilities: Message | None = None) -> Wire:
         """A connection on which nothing was said yet."""
         return Wire(self.socket, modern=modern, capabilities=capabilities)
@@ -240,6 +249,11 @@ class Daemon:
         assert len(found) == 1, f"{len(found)} servers named {name} in the status"
         return found[0]
 
+    def last_reload(self) -> Message:
+        """What came of the last reading of the config that changed something or was refused."""
+        found: Message = self.status()["config"]["lastReload"]
+        return found
+
     def await_states(self, *, within: float = 20.0, **wanted: str) -> None:
         """Wait until each named server is in its wanted state; `up` means ready or degraded."""
 
@@ -262,6 +276,12 @@ class Daemon:
 
     def reload(self) -> Message:
         return self.control("reload")
+
+
+def lines_about(event: str, log: str) -> list[Message]:
+    """The lines of a daemon's log, written as JSON, about one kind of event."""
+    lines = [json.loads(line[line.index("{") :]) for line in log.splitlines() if "{" in line]
+    return [line for line in lines if line.get("event") == event]
 
 
 def _assert_unlocked(path: Path) -> None:

@@ -28,9 +28,6 @@ class Buggy(Daemon):
         """All that it logged; every line is one object."""
         return [json.loads(line) for line in self.log.splitlines()]
 
-    def logged(self, event: str) -> list[Message]:
-        return [line for line in self.lines() if line["event"] == event]
-
 
 @contextmanager
 def buggy(bug: str, servers: dict[str, Entry]) -> Iterator[Buggy]:

@@ -103,18 +103,6 @@ def test_a_change_that_leaves_the_list_as_it_was_is_not_told(daemon: Daemon, oth
         assert wire.drain(quiet=QUIET) == []
 
 
-def test_stopping_the_daemon_ends_subscriptions_gracefully() -> None:
-    with Daemon({"one": fixture("one")}) as daemon:
-        with daemon.await_up().modern() as wire:
-            id = wire.listen(toolsListChanged=True)
-            daemon.stop()
-            answer = wire.answer(id)
-            assert answer["result"]["resultType"] == "complete"
-            assert subscription({"params": answer["result"]}) == id
-            assert wire.is_closed()
-        daemon.start()
-
-
 @pytest.mark.parametrize("server", SERVERS)
 def test_equal_progress_tokens_of_two_clients_do_not_mix(server: str, daemon: Daemon) -> None:
     def slow(tag: str) -> Message:
