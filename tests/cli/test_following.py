@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.harness import eventually
+from tests.polling import eventually
 
 from .conftest import MakeDaemon
 from .terminal import on_terminal

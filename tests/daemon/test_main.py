@@ -17,8 +17,9 @@ import pytest
 
 from mcp_multi_server.daemon.main import run
 from tests.e2e.entries import Entry, fixture
-from tests.e2e.harness import Daemon, eventually, lines_about, run_serve
+from tests.e2e.harness import Daemon, lines_about, run_serve
 from tests.e2e.wire import Closed, subscription, texts
+from tests.polling import eventually
 
 EXIT_OK, EXIT_FAILED, EXIT_CONFIG = 0, 1, 78
 WITHIN = 15.0

@@ -10,35 +10,21 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Self
+
+from tests.polling import eventually
 
 from .entries import MARK, RUN, Entry
 from .processes import Process, descendants, is_alive, living_group
 from .wire import Closed, Message, Wire
 
-T = TypeVar("T")
 UP = ("ready", "degraded")
 ROOT = tempfile.gettempdir() if len(tempfile.gettempdir()) < 40 else "/tmp"
 """Where the daemons of the tests live: short, because a socket's path may have 107 bytes."""
 STOP_WITHIN = 20.0
 TROUBLE = ("internal.error", "Traceback (most recent call last)", "InternalError")
-
-
-def eventually(check: Callable[[], T], *, within: float = 20.0, what: str = "") -> T:
-    """The first true value of `check`, asked again and again; AssertionError when the time is over."""
-    until, pause = time.monotonic() + within, 0.005
-    while True:
-        found = check()
-        if found:
-            return found
-        if time.monotonic() > until:
-            raise AssertionError(f"{what or check.__name__} did not come true within {within} s; last: {found!r}")
-        time.sleep(pause)
-        pause = min(pause * 1.5, 0.1)
 
 
 class Daemon:

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.polling import eventually
+
 from .entries import fixture
-from .harness import Daemon, eventually
+from .harness import Daemon
 from .wire import Message, Wire
 
 AWAY = 1.2

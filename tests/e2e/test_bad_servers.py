@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from tests.fixtures.faulty import AT_START, BEFORE, LISTS, LONG_NAME, MANY, TRIGGERS, TWICE
+from tests.polling import eventually
 
 from .entries import faulty, fixture
-from .harness import UP, Daemon, eventually
+from .harness import UP, Daemon
 from .processes import memory_kib, process
 from .wire import Message, Wire
 

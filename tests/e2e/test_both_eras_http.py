@@ -10,8 +10,10 @@ from typing import Any
 import anyio
 import pytest
 
+from tests.polling import eventually
+
 from .entries import MARK, RUN, TESTS, Entry
-from .harness import Daemon, eventually
+from .harness import Daemon
 from .sdk import Mode, connected, direct_client, sdk_client
 from .views import Namespace, Questions, view
 

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from tests.fixtures.buggy_daemon import MESSAGE
+from tests.polling import eventually
 
 from .entries import SERVERS, Entry, faulty, fixture
-from .harness import Daemon, eventually
+from .harness import Daemon
 from .processes import descendants, is_alive
 from .wire import Message
 

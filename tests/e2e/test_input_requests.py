@@ -14,9 +14,10 @@ from mcp.client.session import ClientRequestContext
 from pydantic import FileUrl
 
 from mcp_multi_server import MultiServerClient, ServerRequestContext
+from tests.polling import eventually
 
 from .entries import Entry, fixture, npm
-from .harness import Daemon, eventually
+from .harness import Daemon
 from .sdk import Mode, connected, sdk_client
 from .wire import texts
 

@@ -20,9 +20,10 @@ import pytest
 from tests.cli.terminal import Terminal, on_terminal
 from tests.cli.wire import COMMAND, running
 from tests.cli.wire import environment as at_the_shell
+from tests.polling import eventually
 
 from .entries import SERVERS, fixture, python
-from .harness import Daemon, eventually
+from .harness import Daemon
 from .wire import Message, texts
 
 WITHIN = 20.0

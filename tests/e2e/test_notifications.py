@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
+from tests.polling import eventually
+
 from .entries import fixture
-from .harness import Daemon, eventually
+from .harness import Daemon
 from .wire import Message, Wire, subscription
 
 QUIET = 0.8

@@ -14,8 +14,10 @@ from typing import Any
 
 import pytest
 
+from tests.polling import eventually
+
 from .entries import SERVERS, Entry, fixture, python
-from .harness import Daemon, eventually
+from .harness import Daemon
 from .processes import is_alive, process
 from .wire import Message, Wire
 

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from tests.polling import eventually
+
 from .entries import Entry, fixture
-from .harness import Daemon, eventually
+from .harness import Daemon
 from .pipe import Pipe
 from .processes import is_alive, process
 from .wire import Message, Wire

@@ -22,6 +22,7 @@ from mcp_multi_server import MCPServersConfig, MultiServerClient, ServerConfig
 
 from ..e2e.entries import Entry, fixture
 from ..e2e.harness import Daemon
+from ..polling import until
 from .clients import (
     SERVERS,
     SOON,
@@ -32,7 +33,6 @@ from .clients import (
     pid_of,
     states,
     structured,
-    until,
     words,
 )
 

@@ -15,8 +15,9 @@ from collections.abc import Iterator
 import pytest
 
 from tests.e2e.entries import fixture
-from tests.e2e.harness import Daemon, eventually
+from tests.e2e.harness import Daemon
 from tests.e2e.wire import Wire
+from tests.polling import eventually
 from tests.systemd.needs import require
 
 EXIT_OK, EXIT_FAILED = 0, 1

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.e2e.entries import fixture
-from tests.e2e.harness import Daemon, eventually
+from tests.e2e.harness import Daemon
+from tests.polling import eventually
 from tests.systemd.manager import Manager
 
 MISSING = {"command": "/does/not/exist"}
