@@ -140,7 +140,7 @@ class Held:
 
 
 async def assert_nothing_more_than(before: Held) -> None:
-    """Everything that came since `before` has gone."""
-    await asyncio.sleep(0.05)  # cancelled tasks end in the next turns of the loop
+    """Everything that came since `before` has gone; cancelled tasks end in the next turns of the loop."""
+    await anyio.wait_all_tasks_blocked()
     more = Held().more_than(before)
     assert not any(more.values()), more

@@ -206,7 +206,7 @@ async def test_entering_can_be_cancelled_at_once_and_leaves_nothing() -> None:
         assert scope.cancelled_caught
         await assert_nothing_more_than(before)
         entering = asyncio.create_task(client.__aenter__())
-        await asyncio.sleep(0.2)
+        await until(lambda: len(Held().children - before.children) == 2)
         entering.cancel()
         with pytest.raises(asyncio.CancelledError):
             await entering
@@ -439,7 +439,7 @@ async def test_closing_ends_calls_that_wait_for_a_daemon() -> None:
             daemon.signal(signal.SIGKILL)
             await in_thread(daemon.wait)
             call = asyncio.create_task(client.call_tool("echo"))
-            await asyncio.sleep(0.1)
+            await anyio.wait_all_tasks_blocked()
         with pytest.raises(MCPError, match="the client is closed"):
             await asyncio.wait_for(call, 1)
         del call
