@@ -221,7 +221,7 @@ def test_a_new_timeout_holds_from_the_next_call_on(daemon: Daemon) -> None:
         begun = time.monotonic()
         error = wire.error("tools/call", {"name": "two__slow", "arguments": {"seconds": 20}})
         assert error["data"]["server"] == "two"
-        assert time.monotonic() - begun < 3
+        assert time.monotonic() - begun < 10
 
 
 def test_filters_and_prefixes_change_the_lists_without_a_new_process(daemon: Daemon) -> None:

@@ -157,13 +157,13 @@ async def test_a_config_for_no_server_makes_a_client_without_tools() -> None:
 
 
 async def test_servers_connect_side_by_side() -> None:
-    servers = {f"s{n}": fixture(f"s{n}", "--delay", 0.5) for n in range(6)}
+    servers = {f"s{n}": fixture(f"s{n}", "--delay", 1) for n in range(6)}
     began = time.monotonic()
     async with MultiServerClient.from_dict({"mcpServers": servers}) as client:
         took = time.monotonic() - began
         assert set(states(client).values()) == {"ready"}
         assert len(client.capabilities) == 6
-    assert took < 2.5, "six times half a second, one after the other, is three"
+    assert took < 5, "one after the other they take six seconds"
 
 
 async def test_a_server_that_fails_or_is_mute_is_waited_for_once() -> None:
@@ -441,7 +441,7 @@ async def test_closing_ends_calls_that_wait_for_a_daemon() -> None:
             call = asyncio.create_task(client.call_tool("echo"))
             await anyio.wait_all_tasks_blocked()
         with pytest.raises(MCPError, match="the client is closed"):
-            await asyncio.wait_for(call, 1)
+            await asyncio.wait_for(call, SOON)
         del call
         await assert_nothing_more_than(before)
         await in_thread(daemon.start)
