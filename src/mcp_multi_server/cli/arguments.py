@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from .answer import JsonObject, loads, member, optional_objects
+from .members import JsonObject, loads, member, optional_objects
 
 MAX_SCHEMA_DEPTH = 8
 _NOT_JSON = object()

@@ -24,7 +24,7 @@ _GONE = select.POLLERR | select.POLLHUP | select.POLLRDHUP | select.POLLNVAL
 
 
 class _Direction:
-    """Bytes from `source` to `sink`, one chunk at a time."""
+    """Bytes on their way from `source` to `sink`, one chunk at a time; `join` makes two."""
 
     def __init__(self, source: int, sink: int) -> None:
         self.source = source
@@ -78,7 +78,7 @@ def join(connection: socket.socket, stdin: int, stdout: int) -> None:
     """Copy in both directions until the client ends the session.
 
     Raises:
-        Failed: the daemon ended it first.
+        CommandFailed: the daemon ended it first.
 
     """
     connection.setblocking(False)
@@ -90,10 +90,11 @@ def join(connection: socket.socket, stdin: int, stdout: int) -> None:
 
 
 def _copy(up: _Direction, down: _Direction, connection: socket.socket) -> None:
+    """Let both directions go on until there is nothing left for the client, or it lingers too long after its end."""
     deadline: float | None = None
     told = moved = False
     while not (down.broken or down.done):
-        if up.done and not told:
+        if up.done and not told:  # half a close: answers to what was sent may still come
             told = True
             _end_writing(connection)
         if (up.abandoned or up.broken) and (moved or deadline is None):

@@ -1,4 +1,4 @@
-"""`check`: what a daemon would say to a config, without a daemon."""
+"""`check`: reads a config as a daemon would, and says what is wrong with it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def check(file: str | None, *, as_json: bool) -> int:
 
 
 def _is_the_services(problem: Problem) -> bool:
-    """Whether it is a credential that only the service, and nobody at a shell, is given."""
+    """Whether a credential is missing, which systemd gives to the service and to nobody at a shell."""
     return problem.message.endswith(config_file.NO_CREDENTIALS)
 
 

@@ -282,8 +282,8 @@ def events(options: GlobalOptions, *, wait: float, as_json: bool) -> None:
 
 
 def _show(options: GlobalOptions, method: str, member_name: str, *, key: str, as_json: bool) -> None:
-    from .offers import show_offers
+    from .listing import show_list
     from .session import session
 
     with session(options.socket) as opened:
-        show_offers(opened, method=method, member_name=member_name, key=key, as_json=as_json)
+        show_list(opened, method=method, member_name=member_name, key=key, as_json=as_json)

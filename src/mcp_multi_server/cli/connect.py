@@ -1,4 +1,4 @@
-"""The way to the daemon's socket, and what to say when there is none."""
+"""Connects to the daemon's socket, and says what is wrong where that cannot be done."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from .failures import NotThere, Unreachable
 
 CONNECT_TIMEOUT = 5.0
 RETRY_EVERY = 0.1
+"""Seconds."""
 _START = "start it with `mcp-multi-server serve`"
 
 
@@ -76,7 +77,7 @@ def _candidates(explicit: str | None) -> tuple[str, ...]:
 
 
 def _is_foreign(directory: str, uid: int) -> bool:
-    """Whether someone else made the directory that we would trust: then what listens there is not our daemon."""
+    """Whether another user made the directory: in /tmp anybody may, and what listens there is not our daemon then."""
     try:
         return os.lstat(directory).st_uid != uid
     except OSError:

@@ -11,8 +11,8 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from .answer import JsonObject, member, optional_objects, text
 from .failures import CommandFailed
+from .members import JsonObject, member, optional_objects, text
 from .render import clean, echo, size
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
@@ -22,7 +22,10 @@ _EXTENSIONS = {"audio/wav": ".wav", "audio/mpeg": ".mp3", "image/jpeg": ".jpg", 
 
 @dataclass
 class Saver:
-    """Writes what is no text into `directory`, if there is one; never over a file that exists."""
+    """Saves what is no text as files of `directory`, if there is one, and never over a file that exists.
+
+    A command makes one for its result; the files are called after `stem` and numbered.
+    """
 
     directory: str | None
     stem: str

@@ -1,12 +1,12 @@
-"""The commands that speak to the daemon itself."""
+"""`status`, `restart`, `reload` and `plan`: one request each of the daemon's own methods."""
 
 from __future__ import annotations
 
 import json
 import time
 
-from .answer import JsonObject, loads, member, optional_objects, text, words
 from .failures import OPERATION_FAILED, CommandFailed
+from .members import JsonObject, loads, member, optional_objects, text, words
 from .render import clean, echo, echo_json, echo_styled
 from .session import DaemonSession, Late, session
 
@@ -15,7 +15,7 @@ _OUTCOME_STYLES = {"applied": "green", "unchanged": "dim", "partial": "yellow", 
 
 
 def status(socket: str | None, *, as_json: bool) -> None:
-    """What the daemon knows."""
+    """Show the state of the daemon and its servers."""
     with session(socket) as opened:
         result = opened.control("daemon/status")
     if as_json:
@@ -27,7 +27,7 @@ def status(socket: str | None, *, as_json: bool) -> None:
 
 
 def restart(socket: str | None, server: str, *, timeout: float, as_json: bool) -> int:
-    """A new connection for one server."""
+    """Restart a server; the exit code says whether its new session is ready."""
     with session(socket) as opened:
         result = _outcome(opened, "daemon/restart", {"server": server}, timeout)
     if as_json:
@@ -42,7 +42,7 @@ def restart(socket: str | None, server: str, *, timeout: float, as_json: bool) -
 
 
 def reload(socket: str | None, *, timeout: float, as_json: bool) -> int:
-    """The config, read again."""
+    """Have the config read again; the exit code says whether all of it is in force."""
     with session(socket) as opened:
         result = _outcome(opened, "daemon/reload", {}, timeout)
     outcome = text(result, "outcome")
@@ -61,7 +61,7 @@ def reload(socket: str | None, *, timeout: float, as_json: bool) -> int:
 
 
 def plan(socket: str | None, file: str | None, *, as_json: bool) -> None:
-    """What a config would change."""
+    """Show what a config would change: that in `file`, or the daemon's own as it is written now."""
     params = {"config": _read_config(file)} if file else {}
     with session(socket) as opened:
         result = opened.control("daemon/plan", params)
@@ -97,7 +97,7 @@ def _show_problems(result: JsonObject) -> None:
 
 
 def _read_config(file: str) -> JsonObject:
-    """A config as JSON; expanding and judging it is the daemon's part."""
+    """A config as JSON; variables are left for the daemon, which has its own environment."""
     try:
         with open(file, encoding="utf-8") as opened:
             config = loads(opened.read(), object_pairs_hook=_without_duplicates)
@@ -115,7 +115,7 @@ def _read_config(file: str) -> JsonObject:
 
 
 class _Duplicate(ValueError):
-    """One name twice in one object: which one counts would be a matter of luck."""
+    """One name twice in one object: readers differ in which of them counts."""
 
 
 def _without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:

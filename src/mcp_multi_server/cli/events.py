@@ -7,13 +7,13 @@ import sys
 import time
 from collections.abc import Iterator
 
-from .answer import JsonObject, member, moment, number, objects, optional_objects, text, words
 from .failures import CommandFailed
-from .following import EVENTS, Following
 from .logs import notice
+from .members import JsonObject, member, moment, number, objects, optional_objects, text, words
 from .render import clean, echo_json, echo_styled, until
 from .session import Ended
 from .status import STATE_STYLES, describe_collision, describe_problem, describe_server
+from .streams import EVENTS, DaemonStream
 
 _OUTCOME_STYLES = {"applied": "green", "unchanged": "dim", "partial": "yellow", "rejected": "red"}
 _SENTENCES = {
@@ -32,9 +32,9 @@ _SENTENCES = {
 def events(socket: str | None, *, wait: float, as_json: bool) -> None:
     """Print what happens. Ctrl-C is how it is meant to end."""
     try:
-        with Following(socket, EVENTS, {}, wait=wait, notice=notice) as following:
+        with DaemonStream(socket, EVENTS, {}, wait=wait, notice=notice) as stream:
             while True:
-                if (event := following.next()) is None:
+                if (event := stream.next()) is None:
                     continue
                 if as_json:
                     echo_json(event, indent=None)
@@ -78,7 +78,7 @@ def _lines(event: JsonObject, now: float) -> Iterator[tuple[str, str]]:
 
 
 def _change(event: JsonObject) -> str:
-    """A server that went from one state to another."""
+    """What is said of a server that went from one state to another."""
     failure, retry_in = member(event, "failure"), number(event, "retry_in")
     why = ": ".join(filter(None, (text(failure, "reason"), text(failure, "message"))))
     line = f"{_server(event)}: {text(event, 'old')} → {text(event, 'new')}"
@@ -92,13 +92,13 @@ def _server(event: JsonObject) -> str:
 
 
 def _not_replaced(event: JsonObject) -> str:
-    """A server whose successor did not get ready."""
+    """A server whose replacement did not get ready."""
     why = text(member(event, "failure"), "message")
     return clean(f"{text(event, 'server')}: not replaced, the old one goes on ({why})")
 
 
 def _config(event: JsonObject) -> str:
-    """A config that was read."""
+    """What is said of a config that was read."""
     changed = member(event, "changed")
     parts = [f"{kind} {', '.join(names)}" for kind in changed if (names := words(changed, kind))]
     parts += [f"problem: {describe_problem(problem)}" for problem in optional_objects(event, "problems")]

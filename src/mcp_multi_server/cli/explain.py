@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 
-from .answer import moment, text
 from .failures import CommandFailed
+from .members import moment, text
 from .render import clean, until
 from .session import RpcFailed
 

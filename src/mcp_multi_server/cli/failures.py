@@ -10,19 +10,19 @@ INTERRUPTED = 130
 
 
 class CommandFailed(Exception):
-    """The operation failed; `message` is for the person who asked for it."""
+    """The operation failed; the message is for the person who asked for it. `main` prints it and exits."""
 
     exit_code = OPERATION_FAILED
 
 
 class Unreachable(CommandFailed):
-    """No daemon answers."""
+    """No daemon answers, or not in time."""
 
     exit_code = UNREACHABLE
 
 
 class NotThere(Unreachable):
-    """Nothing listens. A daemon that is only starting will, in a moment."""
+    """Nothing listens on the socket: there is no daemon, or it is only starting."""
 
 
 class HungUp(CommandFailed):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 
-from .answer import JsonObject, number, text, words
 from .failures import CommandFailed
-from .following import LOG, Following
+from .members import JsonObject, number, text, words
 from .render import clean, echo, echo_json, remark
 from .session import Ended, session
+from .streams import LOG, DaemonStream
 
 ALL_LINES = 200
 """As many as a daemon keeps: after its restart, everything that its server wrote since."""
@@ -28,15 +28,15 @@ def follow_log(socket: str | None, server: str, *, lines: int, wait: float, as_j
     """The same and all that follows. Ctrl-C is how it is meant to end."""
     params = {"server": server, "lines": lines, "follow": True}
     try:
-        with Following(socket, LOG, params, wait=wait, notice=notice) as following:
+        with DaemonStream(socket, LOG, params, wait=wait, notice=notice) as stream:
             while True:
-                if (message := following.next()) is None:
+                if (message := stream.next()) is None:
                     continue
                 if as_json:
                     echo_json(message, indent=None)
                 else:
                     _show(message)
-                following.params["lines"] = ALL_LINES
+                stream.params["lines"] = ALL_LINES
     except Ended as ended:
         raise CommandFailed(f"{server} was {text(ended.result, 'ended') or 'ended'}; nothing more will come") from None
     except KeyboardInterrupt:
@@ -55,7 +55,7 @@ def log_level(socket: str | None, level: str | None, *, as_json: bool) -> None:
 
 
 def notice(said: str, *, is_away: bool) -> None:
-    """See Notice."""
+    """Say on stderr that the daemon is away, or back: a `Notice`."""
     remark(said)
 
 

@@ -1,4 +1,4 @@
-"""What several commands take."""
+"""Options that several commands have."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Decorator: TypeAlias = Callable[[Command], Command]
 
 @dataclass
 class GlobalOptions:
-    """The options that stand before the command, or after it."""
+    """The options that may stand before the command or after it; click makes one object for each run."""
 
     socket: str | None = None
     config: str | None = None

@@ -1,4 +1,4 @@
-"""Lines, JSON and phrases. Text of strangers is made harmless before it is shown."""
+"""Prints lines and JSON, and makes what servers wrote harmless for a terminal before it is shown."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _CONTROL = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)
 
 
 def clean(text: str) -> str:
-    """`text` of a stranger, unable to move the cursor, recolour the screen or ring: sequences go, the rest shows."""
+    """Text that cannot move the cursor, recolour the screen or ring: control sequences go, other controls are shown."""
     return _CONTROL_SEQUENCE.sub("", text).translate(_CONTROL)
 
 
@@ -37,7 +37,7 @@ def complain(text: str) -> None:
 
 
 def remark(text: str) -> None:
-    """A word of ours between lines of somebody else's, apart from them: on stderr."""
+    """A line of our own on stderr, marked, so that it is not taken for a server's."""
     complain(f"-- {text}")
 
 
@@ -50,7 +50,7 @@ def echo_json(value: Any, *, indent: int | None = 2) -> None:
 
 
 def check_reader() -> None:
-    """Raise BrokenPipeError where whoever read stdout has left: a stream that is quiet would not notice it."""
+    """Raise BrokenPipeError where nobody reads stdout any more: a stream that is quiet would not notice it."""
     look = select.poll()
     look.register(sys.stdout.fileno(), 0)
     if any(event & (select.POLLERR | select.POLLHUP) for _, event in look.poll(0)):

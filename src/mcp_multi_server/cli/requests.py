@@ -6,11 +6,11 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .answer import JsonObject, member, objects
 from .arguments import needs_schema, parse_object, split_pairs, typed
 from .content import Saver, echo_exact, echo_resource, prompt_lines, tool_lines
 from .failures import OPERATION_FAILED, CommandFailed
-from .offers import find, qualified, server_of
+from .listing import find, qualified, server_of
+from .members import JsonObject, member, objects
 from .render import complain, echo_json
 from .session import DaemonSession, Late, session
 from .waiting import watching
@@ -18,7 +18,7 @@ from .waiting import watching
 
 @dataclass(frozen=True, slots=True)
 class RequestOptions:
-    """How a request is to be made, and its result shown."""
+    """The options that `call`, `read` and `prompt` have in common; the command makes them from its words."""
 
     socket: str | None
     server: str | None
@@ -31,6 +31,7 @@ def call_tool(options: RequestOptions, name: str, written: Sequence[str]) -> int
     """Call a tool; the exit code says whether it succeeded."""
     pairs, arguments = _read_arguments(written)
     with session(options.socket) as opened:
+        # The list costs a round trip: it is read where a name, a type or the words on a terminal depend on it.
         if options.server or needs_schema(pairs) or sys.stderr.isatty():
             name, tool = _look_up(opened, "tools", name, options.server)
         else:
@@ -83,13 +84,14 @@ def _read_arguments(written: Sequence[str]) -> tuple[dict[str, str], JsonObject]
 
 
 def _look_up(opened: DaemonSession, kind: str, name: str, server: str | None) -> tuple[str, JsonObject]:
-    """The name to ask for, and the item as listed."""
+    """The name to ask for, and the item as it is listed; empty where it is not."""
     items = objects(opened.ask_all(f"{kind}/list", kind), kind)
     name = qualified(name, server, items) if server else name
     return name, find(name, items)
 
 
 def _ask(opened: DaemonSession, method: str, params: JsonObject, options: RequestOptions, *, whom: str) -> JsonObject:
+    """The result of a request, which a person may watch. `whom`: who is waited for, in words. Raises CommandFailed."""
     try:
         with watching(whom) as watcher:
             result = opened.ask(method, params, timeout=options.timeout, watcher=watcher)

@@ -10,22 +10,23 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from .. import __version__
-from .answer import JsonObject, loads, member, objects, text
 from .connect import connect
 from .failures import CommandFailed, Garbled, HungUp, Unreachable
+from .members import JsonObject, loads, member, objects, text
 
 if TYPE_CHECKING:
     from .waiting import Watcher
 
 PROTOCOL_VERSION = "2026-07-28"
 DAEMON_TIMEOUT = 10.0
-"""For what the daemon answers itself."""
+"""Seconds for what the daemon answers itself."""
 TICK = 0.5
 """Seconds between two looks of a person at what is being waited for."""
 READ_SIZE = 256 * 1024
 ANSWER_CAP = 256 * 1024 * 1024
 """More bytes than this in one line are no answer: four times what a daemon lets wait for a client by default."""
 MAX_PAGES = 1000
+"""Of one list: a daemon whose cursors go round in circles is not followed for ever."""
 _META = "io.modelcontextprotocol/"
 
 
@@ -50,7 +51,7 @@ class Ended(CommandFailed):
 
 
 class DaemonSession:
-    """Requests and their answers, over a connection that this object owns."""
+    """A client session over a connection, for one command: `session` makes and closes it, or a `DaemonStream` does."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
@@ -126,7 +127,7 @@ class DaemonSession:
         except TimeoutError:
             raise Unreachable(f"the daemon does not respond: it takes no request within {DAEMON_TIMEOUT:g} s") from None
         except (BrokenPipeError, ConnectionResetError):
-            # What it said before it hung up explains more than that it did.
+            # Reading goes on: what it said before it hung up explains more than that it did.
             return
 
     def _cancel(self, id: int) -> None:
@@ -140,7 +141,7 @@ class DaemonSession:
             message = self._receive(until)
             if message is not None and _answers(message, id):
                 return _result(message)
-            if watcher is not None and _tell(watcher, message):
+            if watcher is not None and _tell(watcher, message):  # progress: the server is at work
                 deadline = time.monotonic() + timeout
             if time.monotonic() >= deadline:
                 raise Late(f"the daemon does not respond: no answer within {timeout:g} s")
@@ -160,7 +161,7 @@ class DaemonSession:
 
     def _next_line(self) -> bytes | None:
         end = self._received.find(b"\n", self._searched)
-        if end < 0:
+        if end < 0:  # the next look begins here: a long answer is searched once, not once for each piece
             self._searched = len(self._received)
             return None
         line = bytes(self._received[:end])
@@ -211,11 +212,15 @@ def _message(line: bytes) -> JsonObject:
 
 
 def _refuse_constant(name: str) -> NoReturn:
+    """Refuse NaN and Infinity, which Python reads and JSON does not have."""
     raise ValueError(name)
 
 
 def _answers(message: JsonObject, id: int) -> bool:
-    """Whether this is the answer to request `id`, or an error about something that could not be read as a request."""
+    """Whether this is the answer to request `id`.
+
+    An error without an id is one, too: it is about a line that the daemon could not read, and we sent no other.
+    """
     if "method" in message:
         return False
     return message.get("id") == id or (message.get("id") is None and "error" in message)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .answer import JsonObject, member, moment, number, objects, optional_objects, text, words
+from .members import JsonObject, member, moment, number, objects, optional_objects, text, words
 from .render import clean, duration, echo, echo_styled, until
 from .table import Cell, Column, echo_table
 

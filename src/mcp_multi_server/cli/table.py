@@ -19,7 +19,7 @@ _NARROWEST = 24
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """What stands in one place of a table, and its colour where there are colours."""
+    """One cell of a table: its text, and its colour where there are colours."""
 
     text: str
     style: str = ""
@@ -27,7 +27,10 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """`wraps`: cells may take several lines. `give_up`: the higher, the earlier a narrow terminal goes without it."""
+    """One column of a table.
+
+    `wraps`: its cells may take several lines. `give_up`: the higher, the earlier a narrow terminal goes without it.
+    """
 
     title: str
     right: bool = False

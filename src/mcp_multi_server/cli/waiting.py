@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
-from .answer import JsonObject, number, text
+from .members import JsonObject, number, text
 from .render import duration, first_line
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ QUIET = 1.0
 
 
 class Watcher(Protocol):
-    """Who is told while a request waits."""
+    """What a request tells, while it waits, of time and of progress; `watching` makes it."""
 
     def tick(self) -> None:
         """Some time went by."""
@@ -52,7 +52,7 @@ class _Silent:
 
 
 class _OnTerminal:
-    """A line that is drawn over in place, and gone when the wait is over."""
+    """A line on stderr that is drawn over in place, and gone when the wait is over."""
 
     def __init__(self, whom: str) -> None:
         self._whom = whom
@@ -83,6 +83,7 @@ class _OnTerminal:
 
     def _open(self) -> tuple[Progress, TaskID]:
         if self._drawn is None:
+            # Imported only now: most calls are over before there is anything to draw.
             from rich.console import Console
             from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 

@@ -11,12 +11,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NoReturn, Protocol, TypeVar
 
-from .answer import JsonObject, member, number, objects, text
 from .failures import CommandFailed
-from .following import EVENTS, Following
+from .members import JsonObject, member, number, objects, text
 from .render import clean, echo_json, echo_styled, remark
 from .session import Ended
 from .status import COLUMNS, STATE_STYLES, describe_server, headline, remarks, row, show_status
+from .streams import EVENTS, DaemonStream
 from .table import drawing
 
 T = TypeVar("T")
@@ -33,26 +33,26 @@ _SHOWN = ("state", "reason", "tools", "resources", "resourceTemplates", "prompts
 
 
 class View(Protocol):
-    """Where a status is shown."""
+    """Shows a status as it changes; `_view` makes the one that suits stdout and the options."""
 
     tick: float
     """Seconds after which it wants to be told of time that went by."""
 
     def show(self, status: JsonObject) -> None:
-        """The present status."""
+        """Show this status."""
 
     def pass_time(self) -> None:
-        """Nothing has changed."""
+        """Show, where it matters, that time went by and nothing changed."""
 
     def notice(self, said: str, *, is_away: bool) -> None:
-        """The daemon is away, or back."""
+        """Say that the daemon is away, or back."""
 
 
 def watch(socket: str | None, *, wait: float, as_json: bool) -> None:
     """Show the status whenever it changes. Ctrl-C is how it is meant to end."""
     try:
-        with _view(as_json) as view, Following(socket, EVENTS, {}, wait=wait, notice=view.notice) as following:
-            for status in _statuses(following, view):
+        with _view(as_json) as view, DaemonStream(socket, EVENTS, {}, wait=wait, notice=view.notice) as stream:
+            for status in _statuses(stream, view):
                 view.show(status)
     except Ended:
         raise CommandFailed("the daemon ended the stream of events") from None
@@ -60,17 +60,17 @@ def watch(socket: str | None, *, wait: float, as_json: bool) -> None:
         return
 
 
-def _statuses(following: Following, view: View) -> Iterator[JsonObject]:
+def _statuses(stream: DaemonStream, view: View) -> Iterator[JsonObject]:
     """The status at first, and anew after events; never asked for otherwise."""
     while True:
-        event = following.next(view.tick)
+        event = stream.next(view.tick)
         if event is None:
             view.pass_time()
         elif event.get("event") == "status":
             yield member(event, "status")
         else:
             time.sleep(SETTLE)
-            if (status := following.ask("daemon/status")) is not None:
+            if (status := stream.ask("daemon/status")) is not None:
                 yield status
 
 
@@ -86,7 +86,7 @@ def _view(as_json: bool) -> Iterator[View]:
 
 
 class _JsonLines:
-    """A whole status a line."""
+    """Prints the whole status as a line of JSON, each time."""
 
     tick = math.inf
 
@@ -101,7 +101,7 @@ class _JsonLines:
 
 
 class _Lines:
-    """A line for each server at first, then for each that changed."""
+    """Prints a line for each server at first, then for each that changed."""
 
     tick = math.inf
 
@@ -139,7 +139,7 @@ def _offers(server: JsonObject) -> str:
 
 
 class _Screen:
-    """The alternate screen of a terminal, drawn over in place; what does not fit is counted."""
+    """Draws the status on a terminal's alternate screen, in place; what does not fit is counted."""
 
     tick = TICK
 

@@ -1,4 +1,4 @@
-"""A client's side of the daemon's socket: what a program sees of a fleet, its own or another process's."""
+"""A program's session with a fleet, over a socket: the daemon's, or one to the fleet in this process."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Protocol
+from typing import Any
 
 import anyio
 import anyio.abc
@@ -26,11 +26,13 @@ from ..servers.handshake import Handshake
 from ..servers.session import ServerSession
 from ..transport import Receiver
 from ..transport.link import Flusher, Link
+from .callback_runner import CallbackRunner
 
 EVENT_METHOD = "notifications/daemon/event"
 LINE_CAP = 256 * 1024 * 1024
 """Bytes of one line from the daemon, which has limits of its own; a list of all servers may be long."""
 OUT_CAP = 256 * 1024 * 1024
+"""Bytes that may wait for the daemon to take them; with more the connection is given up."""
 ANSWER_WITHIN = 30.0
 """Seconds for what the daemon answers by itself."""
 SOON = 0.02
@@ -40,7 +42,7 @@ AGAIN_AFTER = 0.5
 
 
 class SocketTransport:
-    """A connected socket as a `Transport`."""
+    """JSON lines over a connected socket, as the transport of a `ServerSession`. `attached` makes and closes it."""
 
     kind = "unix"
     pid: int | None = None
@@ -68,36 +70,21 @@ class SocketTransport:
         self._receiver.lost(Failure(Reason.CLOSED, f"the connection to the daemon: {reason}"))
 
 
-class InputRequestHandler(Protocol):
-    """Answers what servers ask, and takes what they log."""
-
-    capabilities: Mapping[str, Any]
-    """What it can be asked."""
-
-    async def answer(self, message: Message) -> bytes:
-        """The result of a server's request. Raises RpcError."""
-
-    def log(self, message: Message) -> None:
-        """Take a log message."""
-
-    async def run(self) -> None:
-        """Work on them until cancelled."""
-
-
 class Incoming:
-    """What a fleet asks of this program and tells it: has requests answered, and events passed on.
+    """Takes what a fleet asks of this program and tells it: has requests answered, and passes events on.
 
-    `attached` makes it, with the task group in which it answers. `changed` is called with each event.
+    `attached` makes it, with the task group in which it answers, and it ends with that. `changed` is called with each
+    event.
     """
 
     def __init__(
-        self, tasks: anyio.abc.TaskGroup, handler: InputRequestHandler, changed: Callable[[Mapping[str, Any]], None]
+        self, tasks: anyio.abc.TaskGroup, callbacks: CallbackRunner, changed: Callable[[Mapping[str, Any]], None]
     ) -> None:
         self.news = asyncio.Event()
         """Set when status or lists may have changed."""
         self.changed = changed
         self._tasks = tasks
-        self._handler = handler
+        self._callbacks = callbacks
         self._answering: dict[bytes, anyio.CancelScope] = {}
 
     def list_changed(self, kind: Kind) -> None:
@@ -116,7 +103,7 @@ class Incoming:
                 self.news.set()
                 self.changed(event)
         elif message.method == "notifications/message":
-            self._handler.log(message)
+            self._callbacks.log(message)
         elif message.method == "notifications/cancelled":
             scope = self._answering.get(bytes(params_of(message.params).get("requestId", b"")))
             if scope is not None:
@@ -127,7 +114,7 @@ class Incoming:
         id = bytes(message.id)
         with anyio.CancelScope() as self._answering[id]:
             try:
-                session.answer(id, await self._handler.answer(message))
+                session.answer(id, await self._callbacks.answer(message))
             except RpcError as refusal:
                 session.answer_error(id, jsonrpc.error_object(refusal))
             finally:
@@ -203,7 +190,7 @@ class Attachment:
         while True:
             await news.wait()
             await anyio.sleep(SOON)
-            news.clear()
+            news.clear()  # before reading: what changes meanwhile is read once more
             try:
                 await self.refresh()
             except (Lost, TimeoutError, RpcError):  # RpcError: busy with as many requests as it takes at a time
@@ -222,7 +209,7 @@ class Attachment:
 
 @asynccontextmanager
 async def attached(
-    connected: socket.socket, changed: Callable[[Mapping[str, Any]], None], handler: InputRequestHandler
+    connected: socket.socket, changed: Callable[[Mapping[str, Any]], None], callbacks: CallbackRunner
 ) -> AsyncIterator[Attachment]:
     """A session over this socket that knows status and lists from the start and keeps them current.
 
@@ -230,11 +217,11 @@ async def attached(
     """
     raised: Exception | None = None
     async with anyio.create_task_group() as tasks:
-        incoming = Incoming(tasks, handler, changed)
-        handshake = Handshake(incoming, handler.capabilities)
+        incoming = Incoming(tasks, callbacks, changed)
+        handshake = Handshake(incoming, callbacks.capabilities)
         transport = SocketTransport(connected, handshake.exchange.receiver)
         try:
-            tasks.start_soon(handler.run)
+            tasks.start_soon(callbacks.run)
             with anyio.fail_after(ANSWER_WITHIN):
                 attachment = Attachment(await handshake.agree(transport, Era.LEGACY), incoming)
                 await attachment.refresh()

@@ -1,4 +1,4 @@
-"""What a program may be asked by servers, and how it answers: the callbacks of the clients."""
+"""The callbacks by which a program answers what servers ask, and takes what they log."""
 
 from __future__ import annotations
 
@@ -65,28 +65,28 @@ class SyncSamplingFnT(Protocol):
     """`SamplingFnT` without await."""
 
     def __call__(self, context: ServerRequestContext, params: types.CreateMessageRequestParams, /) -> Sampled:
-        """See SamplingFnT."""
+        """The message; `ErrorData` refuses."""
 
 
 class SyncElicitationFnT(Protocol):
     """`ElicitationFnT` without await."""
 
     def __call__(self, context: ServerRequestContext, params: types.ElicitRequestParams, /) -> Elicited:
-        """See ElicitationFnT."""
+        """What the user said, or that they would not."""
 
 
 class SyncListRootsFnT(Protocol):
     """`ListRootsFnT` without await."""
 
     def __call__(self, context: ServerRequestContext, /) -> Roots:
-        """See ListRootsFnT."""
+        """The roots."""
 
 
 class SyncLoggingFnT(Protocol):
     """`LoggingFnT` without await."""
 
     def __call__(self, params: types.LoggingMessageNotificationParams, /) -> None:
-        """See LoggingFnT."""
+        """`params.meta["serverName"]` says whose message it is."""
 
 
 class CallbackOptions(TypedDict, total=False):
@@ -116,7 +116,7 @@ def only_callable(**callbacks: object) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Callbacks:
-    """Those that a client has."""
+    """The callbacks that a client has; the client makes it once. Raises TypeError for one that cannot be called."""
 
     sampling: SamplingFnT | None = None
     elicitation: ElicitationFnT | None = None
@@ -128,13 +128,16 @@ class Callbacks:
 
     @property
     def abilities(self) -> frozenset[str]:
-        """What a server may ask, as `core.asking` names it."""
+        """What servers may ask of the program, in the words of `core.input_requests`."""
         given = {"sampling": self.sampling, "elicitation": self.elicitation, "roots": self.list_roots}
         return frozenset(name for name, callback in given.items() if callback is not None)
 
 
 class OffLoop:
-    """Runs synchronous callbacks in threads of their own, so that they may block, and call the client as well."""
+    """Makes callbacks of a MultiServerClient from synchronous ones, which run in threads and so may block.
+
+    A SyncMultiServerClient makes one for its callbacks. At most `THREADS` of them run at a time.
+    """
 
     def __init__(self) -> None:
         self._places: anyio.CapacityLimiter | None = None
@@ -168,5 +171,6 @@ class OffLoop:
         return answer
 
     async def _run(self, work: Callable[[], T]) -> T:
+        # Made here, as a limiter belongs to the event loop that it is made in.
         self._places = self._places or anyio.CapacityLimiter(THREADS)
         return await anyio.to_thread.run_sync(work, abandon_on_cancel=True, limiter=self._places)

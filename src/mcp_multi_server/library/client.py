@@ -25,8 +25,8 @@ from ..core.catalog import Kind
 from ..core.errors import INTERNAL_ERROR, METHOD_NOT_FOUND, RpcError
 from ..core.lifecycle import Lost
 from ..core.uri import namespaced
-from .answers import error_result, in_seconds, is_unknown, mcp_error, no_paging, of_reading, only_levels
 from .attachment import Attachment, attached
+from .callback_runner import CallbackRunner
 from .callbacks import (
     CallbackOptions,
     Callbacks,
@@ -37,11 +37,13 @@ from .callbacks import (
     only_callable,
 )
 from .capabilities import ServerCapabilities
-from .hosting import Hosting, TimeLimits
+from .config_reading import as_json, is_strict, load
+from .errors import error_result, in_seconds, is_unknown, mcp_error, no_paging, only_levels, reading_error
+from .listing import Listing
 from .logs import follow
-from .offers import Offers
 from .progress import ProgressFnT, delivery
-from .sources import Source, as_json, daemon, first, is_strict, load, own_fleet
+from .sources import FleetSource, daemon_fleet, first, own_fleet
+from .time_limits import TimeLimits
 
 REATTACH_EVERY = 0.2
 REATTACH_WITHIN = 10.0
@@ -83,7 +85,7 @@ class MultiServerClient:
         self._attached = asyncio.Event()
         self._places = asyncio.Semaphore(IN_FLIGHT)
         self._attachment: Attachment | None = None
-        self._offers = Offers.none()
+        self._listing = Listing.none()
         self._watchers: list[OnChange] = []
         self._callbacks = Callbacks(sampling_callback, elicitation_callback, list_roots_callback, logging_callback)
         self._limits = TimeLimits()
@@ -134,7 +136,7 @@ class MultiServerClient:
             raise RuntimeError("this client is connected already")
         self._stop, self._attached = asyncio.Event(), asyncio.Event()
         self._places = asyncio.Semaphore(IN_FLIGHT)
-        fleet = daemon(self._socket) if self._attaches else self._own_fleet()
+        fleet = daemon_fleet(self._socket) if self._attaches else self._own_fleet()
         opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._life = asyncio.create_task(self._live(fleet, opened), name="mcp-multi-server client")
         try:
@@ -167,12 +169,15 @@ class MultiServerClient:
         """Connect, for as long as `stack` is open."""
         await stack.enter_async_context(self)
 
-    def _own_fleet(self) -> AbstractAsyncContextManager[Source]:
+    def _own_fleet(self) -> AbstractAsyncContextManager[FleetSource]:
         config, abilities = load(self._config_path, self._given), self._callbacks.abilities
         return own_fleet(config, self._config_path, is_strict=self._strict, abilities=abilities)
 
-    async def _live(self, fleet: AbstractAsyncContextManager[Source], opened: asyncio.Future[None]) -> None:
-        """Be connected until told to stop. What keeps it from beginning is raised from `opened`."""
+    async def _live(self, fleet: AbstractAsyncContextManager[FleetSource], opened: asyncio.Future[None]) -> None:
+        """Be connected until told to stop. What keeps it from beginning is raised from `opened`, which entering awaits.
+
+        A task of its own, so that a client may be left in another task than it was entered in.
+        """
         try:
             async with fleet as source:
                 refusal = await self._stay_attached(source, opened)
@@ -186,8 +191,8 @@ class MultiServerClient:
             self._attachment = None
             self._stop.set()
 
-    async def _stay_attached(self, source: Source, opened: asyncio.Future[None]) -> str:
-        """Attach, and attach again to a daemon that comes back; why it must not even begin, or ""."""
+    async def _stay_attached(self, source: FleetSource, opened: asyncio.Future[None]) -> str:
+        """Attach, and attach again to a daemon that comes back; returns why the client must not begin, or ""."""
         while not self._stop.is_set():
             try:
                 async with self._attach(await source.dial()) as attachment:
@@ -199,7 +204,7 @@ class MultiServerClient:
                         opened.set_result(None)
                     await first(self._stop.wait(), attachment.ended())
             except (OSError, Lost, RpcError, TimeoutError):
-                if not opened.done():
+                if not opened.done():  # later a daemon that is gone is one that is being restarted
                     raise ConnectionError("the daemon does not answer") from None
             self._attached.clear()
             await first(self._stop.wait(), asyncio.sleep(REATTACH_EVERY))
@@ -207,7 +212,8 @@ class MultiServerClient:
 
     @asynccontextmanager
     async def _attach(self, connected: sockets.socket) -> AsyncIterator[Attachment]:
-        async with attached(connected, self._changed, Hosting(self._callbacks, self._limits)) as attachment:
+        """Attach over this socket, and be what requests go through for as long as that is entered."""
+        async with attached(connected, self._changed, CallbackRunner(self._callbacks, self._limits)) as attachment:
             if self._log_level is not None:
                 await attachment.ask("logging/setLevel", {"level": self._log_level})
             self._attachment = attachment
@@ -222,14 +228,14 @@ class MultiServerClient:
     ) -> types.ListToolsResult:
         """All tools, each with its server's name in `meta["serverName"]`. One page: a cursor raises ValueError."""
         no_paging(cursor, params)
-        return types.ListToolsResult(tools=self._offers.tools())
+        return types.ListToolsResult(tools=self._listing.tools())
 
     def list_prompts(
         self, cursor: str | None = None, *, params: types.PaginatedRequestParams | None = None
     ) -> types.ListPromptsResult:
         """All prompts, likewise."""
         no_paging(cursor, params)
-        return types.ListPromptsResult(prompts=self._offers.prompts())
+        return types.ListPromptsResult(prompts=self._listing.prompts())
 
     def list_resources(
         self,
@@ -240,7 +246,7 @@ class MultiServerClient:
     ) -> types.ListResourcesResult:
         """All resources, with `server:uri` as their URIs, or the servers' own where `use_namespace` is False."""
         no_paging(cursor, params)
-        return types.ListResourcesResult(resources=self._offers.resources(use_namespace))
+        return types.ListResourcesResult(resources=self._listing.resources(use_namespace))
 
     def list_resource_templates(
         self,
@@ -251,30 +257,30 @@ class MultiServerClient:
     ) -> types.ListResourceTemplatesResult:
         """All resource templates, likewise."""
         no_paging(cursor, params)
-        return types.ListResourceTemplatesResult(resource_templates=self._offers.templates(use_namespace))
+        return types.ListResourceTemplatesResult(resource_templates=self._listing.templates(use_namespace))
 
     @property
     def capabilities(self) -> dict[str, ServerCapabilities]:
         """What each server offers, under its own names."""
-        return self._offers.capabilities()
+        return self._listing.capabilities()
 
     @property
     def tool_to_server(self) -> dict[str, str]:
         """The server of each listed tool."""
-        return self._offers.servers_of(Kind.TOOL)
+        return self._listing.servers_of(Kind.TOOL)
 
     @property
     def prompt_to_server(self) -> dict[str, str]:
         """The server of each listed prompt."""
-        return self._offers.servers_of(Kind.PROMPT)
+        return self._listing.servers_of(Kind.PROMPT)
 
     def status(self) -> dict[str, Any]:
         """The state of every server and more, as `daemon/status` has it."""
-        return deepcopy(dict(self._offers.status))
+        return deepcopy(dict(self._listing.status))
 
     def collisions(self) -> list[dict[str, Any]]:
         """The names that several servers claim: `kind`, `name`, `owner`, `shadowed`."""
-        return deepcopy(list(self._offers.status.get("collisions", [])))
+        return deepcopy(list(self._listing.status.get("collisions", [])))
 
     def on_change(self, callback: OnChange) -> None:
         """Have `callback` told, in this client's event loop, when lists or servers' states change."""
@@ -300,9 +306,9 @@ class MultiServerClient:
         `error.data`.
         """
         if server_name is not None:
-            if refusal := self._offers.refusal(Kind.TOOL, server_name, name):
+            if refusal := self._listing.refusal(Kind.TOOL, server_name, name):
                 return error_result(refusal)
-            name = self._offers.qualified(server_name, name)
+            name = self._listing.qualified(server_name, name)
         params: dict[str, Any] = {"name": name, "arguments": to_jsonable_python(arguments or {})}
         if meta:
             params["_meta"] = to_jsonable_python(meta)
@@ -321,13 +327,13 @@ class MultiServerClient:
         """
         target = str(uri)
         if server_name is not None:
-            if not self._offers.knows(server_name):
+            if not self._listing.knows(server_name):
                 raise mcp_error(RpcError(METHOD_NOT_FOUND, f"Unknown server: {server_name}"))
             target = namespaced(server_name, target)
         try:
             raw = await self._ask("resources/read", {"uri": target})
         except RpcError as refused:
-            raise mcp_error(of_reading(refused, target)) from None
+            raise mcp_error(reading_error(refused, target)) from None
         result = types.ReadResourceResult.model_validate_json(bytes(raw))
         if server_name is not None:
             for content in result.contents:
@@ -342,9 +348,9 @@ class MultiServerClient:
         Raises mcp.MCPError, with code -32601 where no such server or prompt is known.
         """
         if server_name is not None:
-            if refusal := self._offers.refusal(Kind.PROMPT, server_name, name):
+            if refusal := self._listing.refusal(Kind.PROMPT, server_name, name):
                 raise mcp_error(RpcError(METHOD_NOT_FOUND, refusal))
-            name = self._offers.qualified(server_name, name)
+            name = self._listing.qualified(server_name, name)
         try:
             raw = await self._ask_by_name(Kind.PROMPT, "prompts/get", {"name": name, "arguments": arguments or {}})
         except RpcError as refused:
@@ -395,7 +401,7 @@ class MultiServerClient:
         try:
             return await self._ask(method, params, timeout, progress)
         except RpcError as refused:
-            qualified = self._offers.withdrawn(kind, params["name"])
+            qualified = self._listing.withdrawn(kind, params["name"])
             if qualified is None or not is_unknown(refused, f"Unknown {kind.value}"):
                 raise
         return await self._ask(method, {**params, "name": qualified}, timeout, progress)
@@ -423,7 +429,7 @@ class MultiServerClient:
 
     def _may_be_at(self, tool: str | None, server: str) -> bool:
         """Whether a call of this tool may be with that server."""
-        return tool is None or self._offers.may_be_at(Kind.TOOL, tool, server)
+        return tool is None or self._listing.may_be_at(Kind.TOOL, tool, server)
 
     async def _present(self) -> Attachment:
         """The connection, waited for while a daemon is being restarted."""
@@ -441,7 +447,7 @@ class MultiServerClient:
 
     def _changed(self, event: Mapping[str, Any]) -> None:
         if self._attachment is not None:
-            self._offers = Offers(self._attachment.catalog, self._attachment.status, self._offers)
+            self._listing = Listing(self._attachment.catalog, self._attachment.status, self._listing)
         for callback in self._watchers:
             try:
                 callback(event)

@@ -23,7 +23,10 @@ class ProgressFnT(Protocol):
 
 @asynccontextmanager
 async def delivery(progress: ProgressFnT | None) -> AsyncIterator[Callable[[Members], None] | None]:
-    """Takes reports as they come and awaits `progress` for each, in order; all of them before it is left."""
+    """Gives a function that takes reports without waiting; `progress` is awaited for each, in order.
+
+    The block is left when all reports were told. Without a callback there is no function.
+    """
     if progress is None:
         yield None
         return

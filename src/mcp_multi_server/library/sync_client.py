@@ -35,7 +35,6 @@ from mcp_types import (
 )
 from pydantic import AnyUrl
 
-from .answers import in_seconds
 from .callbacks import (
     OffLoop,
     SyncCallbackOptions,
@@ -46,6 +45,7 @@ from .callbacks import (
 )
 from .capabilities import ServerCapabilities
 from .client import MultiServerClient, OnChange
+from .errors import in_seconds
 from .progress import ProgressFnT
 
 T = TypeVar("T")
@@ -278,7 +278,10 @@ class SyncMultiServerClient:
 
 
 class _Background:
-    """The thread, its loop and the client that lives there. Holds nothing of whoever uses it."""
+    """The thread, its event loop and the client that lives there: made by a SyncMultiServerClient, ended by `stop`.
+
+    It holds nothing of the SyncMultiServerClient, so that one that is dropped can be collected, and ends the thread.
+    """
 
     def __init__(self, client: MultiServerClient) -> None:
         self.client = client
@@ -342,7 +345,7 @@ class _Background:
         except CancelledError:
             raise RuntimeError(_SHUT_DOWN_MEANWHILE) from None
         finally:
-            future.cancel()
+            future.cancel()  # whatever else ended the wait, such as Ctrl-C; where it is done that does nothing
 
     def check(self) -> None:
         """Raise RuntimeError where this client is of no use (any more)."""

@@ -1,15 +1,12 @@
-"""A program as the host of its servers: its callbacks answer them, and the time of calls stands still meanwhile."""
+"""Answers what servers ask of a program, and takes what they log, by the callbacks that the program gave."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import math
-from collections.abc import Callable, Coroutine, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Coroutine, Mapping
 from typing import Any
 
-import anyio
 import mcp_types as types
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
@@ -18,6 +15,7 @@ from ..core.errors import INTERNAL_ERROR, INVALID_PARAMS, RpcError
 from ..core.index import SERVER_KEY
 from ..core.jsonrpc import Message
 from .callbacks import Callbacks, ServerRequestContext
+from .time_limits import TimeLimits
 
 LOGS_KEPT = 1000
 """Log messages that wait for the callback; further ones are left out."""
@@ -33,57 +31,11 @@ _RESULTS: dict[str, tuple[type[BaseModel], ...]] = {
 }
 
 
-class TimeLimits:
-    """Time limits of calls; one stands still while a server that may have the call asks something."""
+class CallbackRunner:
+    """Runs a program's callbacks: for each input request of a server, and for each log message in turn.
 
-    def __init__(self) -> None:
-        self._running: list[_Limit] = []
-
-    @contextmanager
-    def within(self, seconds: float | None, may_be_at: Callable[[str], bool]) -> Iterator[None]:
-        """Raises TimeoutError where it takes longer. `may_be_at`: whether this call may be with that server."""
-        with anyio.fail_after(seconds) as scope:
-            limit = _Limit(scope, may_be_at)
-            self._running.append(limit)
-            try:
-                yield
-            finally:
-                self._running.remove(limit)
-
-    @contextmanager
-    def stopped(self, server: str) -> Iterator[None]:
-        """Stop those that concern this server."""
-        concerned = [limit for limit in self._running if limit.may_be_at(server)]
-        for limit in concerned:
-            limit.stop()
-        try:
-            yield
-        finally:
-            for limit in concerned:
-                limit.go_on()
-
-
-class _Limit:
-    def __init__(self, scope: anyio.CancelScope, may_be_at: Callable[[str], bool]) -> None:
-        self.may_be_at = may_be_at
-        self._scope = scope
-        self._stops = 0
-        self._left = 0.0
-
-    def stop(self) -> None:
-        self._stops += 1
-        if self._stops == 1:
-            self._left = self._scope.deadline - anyio.current_time()
-            self._scope.deadline = math.inf
-
-    def go_on(self) -> None:
-        self._stops -= 1
-        if self._stops == 0:
-            self._scope.deadline = anyio.current_time() + self._left
-
-
-class Hosting:
-    """Answers what servers ask and takes what they log. See `attachment.Host`."""
+    A client makes one for each attachment, which calls `answer` and `log`, and runs `run` until it ends.
+    """
 
     def __init__(self, callbacks: Callbacks, limits: TimeLimits) -> None:
         self.capabilities: Mapping[str, Any] = input_requests.declared(callbacks.abilities)
@@ -93,22 +45,23 @@ class Hosting:
         self._is_losing = False
 
     async def answer(self, message: Message) -> bytes:
-        """See Host."""
+        """The result of a server's input request. Raises RpcError where a callback refuses, fails or is not there."""
         server = ""
         try:
             context = _context(message)
             server = context.server_name
-            answering = self._answering(message, context)
+            answering = self._answering(message, context)  # before limits stop: params may be refused
             with self._limits.stopped(server):
                 return _encoded(message.method, await answering)
         except RpcError:
             raise
         except Exception:
+            # What the exception says goes into the program's own log and no further: the server is a stranger.
             _log.exception("the callback for %s of server %r failed", message.method, server)
             raise RpcError(INTERNAL_ERROR, f"the callback for {message.method} failed") from None
 
     def log(self, message: Message) -> None:
-        """See Host."""
+        """Keep a log message for the callback; where too many wait, it is left out, and the first such is warned of."""
         if self._callbacks.logging is None:
             return
         try:
@@ -120,7 +73,7 @@ class Hosting:
                 _log.warning("the logging callback is slow: log messages of servers are left out")
 
     async def run(self) -> None:
-        """See Host: tell the logging callback, one message after another."""
+        """Await the logging callback for one message after another, until cancelled."""
         while True:
             message = await self._logs.get()
             if self._callbacks.logging is None:
@@ -136,7 +89,7 @@ class Hosting:
                 _log.exception("the logging callback failed")
 
     def _answering(self, message: Message, context: ServerRequestContext) -> Coroutine[Any, Any, object]:
-        """The callback at work. Raises RpcError where there is none, or the params are not what it takes."""
+        """The callback, called and not yet awaited. Raises RpcError where there is none or the params are wrong."""
         given, callbacks = bytes(message.params), self._callbacks
         try:
             if message.method == "sampling/createMessage" and callbacks.sampling is not None:
@@ -151,7 +104,7 @@ class Hosting:
 
 
 def _context(message: Message) -> ServerRequestContext:
-    """Who asks, as the daemon says in the request's `_meta`."""
+    """Which server asks: the daemon says so in the request's `_meta`."""
     found = jsonrpc.value(input_requests.params_of(message.params).get("_meta", _NOTHING))
     meta = found if isinstance(found, dict) else {}
     server = str(meta.pop(SERVER_KEY, ""))
@@ -159,7 +112,7 @@ def _context(message: Message) -> ServerRequestContext:
 
 
 def _encoded(method: str, answer: object) -> bytes:
-    """What a callback returned, for the server. Raises RpcError where it is an error, TypeError where it is neither."""
+    """What a callback returned, as JSON. Raises RpcError for an `ErrorData`, TypeError for what is no result either."""
     if isinstance(answer, types.ErrorData):
         raise RpcError(answer.code, answer.message, answer.data)
     if not isinstance(answer, _RESULTS[method]):

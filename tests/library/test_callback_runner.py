@@ -14,9 +14,10 @@ from mcp_multi_server import ServerRequestContext
 from mcp_multi_server.core import jsonrpc
 from mcp_multi_server.core.errors import INTERNAL_ERROR, INVALID_PARAMS, METHOD_NOT_FOUND, RpcError
 from mcp_multi_server.core.jsonrpc import Message
-from mcp_multi_server.library import hosting
+from mcp_multi_server.library import callback_runner
+from mcp_multi_server.library.callback_runner import CallbackRunner
 from mcp_multi_server.library.callbacks import Callbacks
-from mcp_multi_server.library.hosting import Hosting, TimeLimits
+from mcp_multi_server.library.time_limits import TimeLimits
 
 pytestmark = pytest.mark.anyio
 
@@ -48,8 +49,8 @@ WHO = {"mode": "form", "message": "Who?", "requestedSchema": {"type": "object", 
 
 
 async def test_it_says_what_it_has_callbacks_for() -> None:
-    assert Hosting(Callbacks(), TimeLimits()).capabilities == {}
-    given = Hosting(Callbacks(elicitation=elicit), TimeLimits()).capabilities
+    assert CallbackRunner(Callbacks(), TimeLimits()).capabilities == {}
+    given = CallbackRunner(Callbacks(elicitation=elicit), TimeLimits()).capabilities
     assert given == {"elicitation": {"form": {}, "url": {}}}
 
 
@@ -59,7 +60,9 @@ async def test_it_says_what_it_has_callbacks_for() -> None:
 )
 async def test_the_callback_learns_who_asks(meta: dict[str, Any] | None, server: str, left: str) -> None:
     params = WHO if meta is None else WHO | {"_meta": meta}
-    answer = await Hosting(Callbacks(elicitation=elicit), TimeLimits()).answer(message("elicitation/create", params))
+    answer = await CallbackRunner(Callbacks(elicitation=elicit), TimeLimits()).answer(
+        message("elicitation/create", params)
+    )
     assert jsonrpc.value(answer) == {"action": "accept", "content": {"for": server, "meta": left}}
 
 
@@ -76,7 +79,7 @@ async def test_the_callback_learns_who_asks(meta: dict[str, Any] | None, server:
 )
 async def test_what_no_callback_can_take_is_refused(method: str, params: object, code: int) -> None:
     with pytest.raises(RpcError) as refused:
-        await Hosting(Callbacks(elicitation=elicit), TimeLimits()).answer(message(method, params))
+        await CallbackRunner(Callbacks(elicitation=elicit), TimeLimits()).answer(message(method, params))
     assert refused.value.code == code
 
 
@@ -86,7 +89,7 @@ async def test_whatever_is_wrong_with_a_question_is_an_error_of_its_own(meta: st
     raw = jsonrpc.encode(WHO | {"_meta": "META"}).replace(b'"META"', meta.encode())
     asked = Message(jsonrpc="2.0", id=jsonrpc.Raw(b"1"), method="elicitation/create", params=jsonrpc.Raw(raw))
     with pytest.raises(RpcError) as refused:
-        await Hosting(Callbacks(elicitation=elicit), TimeLimits()).answer(asked)
+        await CallbackRunner(Callbacks(elicitation=elicit), TimeLimits()).answer(asked)
     assert refused.value.code in (INVALID_PARAMS, INTERNAL_ERROR)
 
 
@@ -96,13 +99,13 @@ async def test_whatever_is_wrong_with_a_question_is_an_error_of_its_own(meta: st
 async def test_a_callback_that_is_slow_misses_messages_and_the_log_says_so_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(hosting, "LOGS_KEPT", 2)
+    monkeypatch.setattr(callback_runner, "LOGS_KEPT", 2)
     told = []
 
     async def take(params: types.LoggingMessageNotificationParams) -> None:
         told.append(params.data)
 
-    host = Hosting(Callbacks(logging=take), TimeLimits())
+    host = CallbackRunner(Callbacks(logging=take), TimeLimits())
     for number in range(10):
         host.log(log(number))
     work = asyncio.create_task(host.run())
@@ -124,7 +127,7 @@ async def test_a_malformed_message_is_left_out(caplog: pytest.LogCaptureFixture)
     async def take(params: types.LoggingMessageNotificationParams) -> None:
         told.append(params.data)
 
-    host = Hosting(Callbacks(logging=take), TimeLimits())
+    host = CallbackRunner(Callbacks(logging=take), TimeLimits())
     host.log(log("x", level="loud"))
     host.log(message("notifications/message", id=None))
     host.log(log("good"))
@@ -138,8 +141,8 @@ async def test_a_malformed_message_is_left_out(caplog: pytest.LogCaptureFixture)
 
 
 async def test_without_a_callback_messages_are_not_kept() -> None:
-    host = Hosting(Callbacks(), TimeLimits())
-    for number in range(3 * hosting.LOGS_KEPT):
+    host = CallbackRunner(Callbacks(), TimeLimits())
+    for number in range(3 * callback_runner.LOGS_KEPT):
         host.log(log(number))
 
 

@@ -1,6 +1,6 @@
-"""Reading what came over the wire: a member has the type that is asked for, or it is not there.
+"""Members of JSON objects that came over the socket, each with the type that is asked for or as if it were not there.
 
-Only the daemon's own envelope is strict (`Garbled`); what servers put into it may be anything.
+Only what the daemon itself promises is insisted on (`Garbled`); what servers put into it may be anything.
 """
 
 from __future__ import annotations
@@ -37,19 +37,19 @@ def optional_objects(container: JsonObject, key: str) -> list[JsonObject]:
 
 
 def member(container: JsonObject, key: str) -> JsonObject:
-    """An object, empty where there is none."""
+    """The object under `key`; an empty one where there is none."""
     found = container.get(key)
     return found if isinstance(found, dict) else {}
 
 
 def words(container: JsonObject, key: str) -> list[str]:
-    """The strings of a list."""
+    """The strings of the list under `key`."""
     found = container.get(key)
     return [item for item in found if isinstance(item, str)] if isinstance(found, list) else []
 
 
 def text(container: JsonObject, key: str) -> str:
-    """A string; a number as one; "" where there is neither."""
+    """The string under `key`, or a number as one; "" where there is neither."""
     found = container.get(key)
     if isinstance(found, str):
         return found
@@ -57,7 +57,7 @@ def text(container: JsonObject, key: str) -> str:
 
 
 def number(container: JsonObject, key: str) -> float | None:
-    """A number."""
+    """The number under `key`, None where there is none; `true` is no number."""
     found = container.get(key)
     return found if isinstance(found, int | float) and not isinstance(found, bool) else None
 

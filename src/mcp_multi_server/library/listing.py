@@ -20,14 +20,14 @@ M = TypeVar("M", types.Tool, types.Prompt, types.Resource, types.ResourceTemplat
 
 
 class _Listed(Generic[M]):
-    """The items of one kind."""
+    """The listed items of one kind as models, made by a `Listing`; a malformed item is left out and warned of."""
 
     def __init__(self, model: type[M], kind: Kind, catalog: Catalog) -> None:
         raws = [item.raw for item in catalog.items[kind]]
         try:
             every: TypeAdapter[list[M]] = TypeAdapter(list[model])  # type: ignore[valid-type]  # a type at run time
             self.items: list[M] = every.validate_json(b"[%b]" % b",".join(raws))
-        except ValidationError:
+        except ValidationError:  # one by one, which is slower, to lose only the malformed ones
             self.items = [item for raw in raws if (item := _item(model, raw)) is not None]
 
     def by_server(self) -> Iterator[tuple[str, M]]:
@@ -46,18 +46,21 @@ def _item(model: type[M], raw: bytes) -> M | None:
         return None
 
 
-class Offers:
-    """An immutable picture of catalog and status; models are made when first asked for."""
+class Listing:
+    """All that a fleet listed at one moment, and how its servers were. Immutable; models are made when first asked for.
 
-    def __init__(self, catalog: Catalog, status: Mapping[str, Any], before: Offers | None = None) -> None:
+    The client makes a new one, from the one before it, whenever its attachment has read the lists again.
+    """
+
+    def __init__(self, catalog: Catalog, status: Mapping[str, Any], before: Listing | None = None) -> None:
         self.status = status
         self._catalog = catalog
         self._servers = {row["name"]: row for row in status.get("servers", ())}
         self._withdrawn = {} if before is None else self._withdrawn_since(before)
 
     @classmethod
-    def none(cls) -> Offers:
-        """Nothing."""
+    def none(cls) -> Listing:
+        """The listing of a client that was never connected: empty."""
         return cls(Catalog(), {})
 
     def tools(self) -> list[types.Tool]:
@@ -159,7 +162,7 @@ class Offers:
     def _templates(self) -> _Listed[types.ResourceTemplate]:
         return _Listed(types.ResourceTemplate, Kind.TEMPLATE, self._catalog)
 
-    def _withdrawn_since(self, before: Offers) -> dict[tuple[Kind, str], tuple[str, str]]:
+    def _withdrawn_since(self, before: Listing) -> dict[tuple[Kind, str], tuple[str, str]]:
         """Server and qualified name of all that was listed by servers which are away and list nothing."""
         bare = {name for name, row in self._servers.items() if _is_on_its_way(row) and not _lists(row)}
         known = {listed: meant for listed, meant in before._withdrawn.items() if meant[0] in bare}

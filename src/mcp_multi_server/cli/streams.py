@@ -1,4 +1,4 @@
-"""Streams of the daemon's that outlive its restart: what `events`, `logs --follow` and `status --watch` read."""
+"""The daemon's streams as `events`, `logs --follow` and `status --watch` read them: a restart does not end them."""
 
 from __future__ import annotations
 
@@ -7,31 +7,34 @@ import time
 from types import TracebackType
 from typing import Protocol, Self
 
-from .answer import JsonObject
 from .connect import RETRY_EVERY, connect
 from .failures import HungUp, Unreachable
+from .members import JsonObject
 from .render import check_reader
 from .session import DAEMON_TIMEOUT, DaemonSession
 
 LOOK_UP_EVERY = 0.5
-"""Seconds after which a read is begun anew: a Ctrl-C in the moment before one is only noticed after it, and so is
-that the reader of stdout left."""
+"""Seconds after which a read is begun anew.
+
+A Ctrl-C in the moment before a read is only noticed after it, and so is that the reader of stdout left.
+"""
 EVENTS = ("daemon/events", "notifications/daemon/event")
 LOG = ("daemon/logs", "notifications/daemon/log")
-"""A method and the notifications that it makes the daemon send."""
+"""A method, and the notification that the daemon sends for it, again and again."""
 
 
 class Notice(Protocol):
-    """Who is told that the daemon is away, or back."""
+    """A function that is told when the daemon goes away and when it is back."""
 
     def __call__(self, said: str, *, is_away: bool) -> None:
         """`said` is a sentence for people."""
 
 
-class Following:
-    """One stream. When the daemon closes the connection it is asked for again, for at most `wait` seconds.
+class DaemonStream:
+    """A stream of notifications from the daemon, made by a command and closed at the end of its `with`.
 
-    What is asked for again is asked with the `params` of that moment.
+    When the daemon closes the connection, the stream is asked for again, with the `params` of that moment, until it is
+    back or `wait` seconds have passed.
     """
 
     def __init__(
@@ -51,8 +54,9 @@ class Following:
         self._session: DaemonSession | None = None
         self._id = 0
         self._due = 0.0
-        """When the daemon must have said something; infinite while it is there."""
+        """The time by which the daemon must have said something; infinite while it is there."""
         self._is_new = True
+        """Nothing has come yet: a daemon that hangs up now is none to wait for."""
 
     def __enter__(self) -> Self:
         self._open()

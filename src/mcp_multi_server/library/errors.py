@@ -1,4 +1,4 @@
-"""What the methods of a client return and raise for what cannot be done."""
+"""What the methods of a client raise or return for what cannot be done, and the checks of their arguments."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def is_unknown(refused: RpcError, opening: str) -> bool:
     return refused.code == INVALID_PARAMS and refused.data is None and refused.message.startswith(opening)
 
 
-def of_reading(refused: RpcError, uri: str) -> RpcError:
+def reading_error(refused: RpcError, uri: str) -> RpcError:
     """The error of a read: one code for what does not exist, another for what its server does not have."""
     if refused.code not in (INVALID_PARAMS, RESOURCE_NOT_FOUND_LEGACY):
         return refused
@@ -53,7 +53,7 @@ def of_reading(refused: RpcError, uri: str) -> RpcError:
 
 
 def mcp_error(failure: RpcError) -> Exception:
-    """An error as programs know it."""
-    from mcp import MCPError  # 0.8 s to import, which only who meets an error pays
+    """An error as programs know it, made as late as can be: importing the SDK takes 0.8 s."""
+    from mcp import MCPError
 
     return MCPError(code=failure.code, message=failure.message, data=failure.data)
