@@ -30,7 +30,7 @@ _log = logging.getLogger("mcp_multi_server")
 
 @dataclass(frozen=True, slots=True)
 class FleetAccess:
-    """How a client gets at a fleet, its own or a daemon's alike: over a socket. `own_fleet` and `daemon_fleet` make it."""
+    """How a client gets at a fleet, its own or a daemon's: over a socket. `own_fleet` or `daemon_fleet` makes it."""
 
     dial: Dial
     """Gives a connected socket. Raises OSError if nobody listens."""
