@@ -18,7 +18,8 @@ from ..core.events import Event, RequestDone
 from ..core.paths import socket_candidates, temporary_directory
 from ..daemon.fleet import Fleet
 from ..daemon.watcher import identity, watch
-from ..telemetry.log import describe
+from ..telemetry.describe import describe
+from ..telemetry.events import Events
 from .session import FleetSession
 
 Dial: TypeAlias = Callable[[], Awaitable[sockets.socket]]
@@ -48,7 +49,7 @@ async def own_fleet(
     servers are told they may make.
     """
     known = identity(path) if path else None
-    fleet = Fleet(path, config, tell=_tell, abilities=abilities)
+    fleet = Fleet(config, events=Events(_log_event), path=path, abilities=abilities)
 
     async def dial() -> sockets.socket:
         # The client talks to its own fleet as to a daemon's: one way through the code for both.
@@ -64,7 +65,7 @@ async def own_fleet(
     async with anyio.create_task_group() as tasks:
         await tasks.start(fleet.run)
         if path:
-            tasks.start_soon(watch, path, known, fleet.config_may_have_changed)
+            tasks.start_soon(watch, path, known, fleet.reloads.config_may_have_changed)
         yield FleetAccess(dial, settle)
         fleet.gateway.close("the client is closed")
         tasks.cancel_scope.cancel()
@@ -118,7 +119,7 @@ async def _first_attempts(fleet: Fleet) -> list[str]:
     return failures
 
 
-def _tell(event: Event) -> None:
+def _log_event(event: Event) -> None:
     """Log an event of the client's own fleet, as the daemon would."""
     # Most events are of this type, and wanted by nobody: their text is not even made.
     if type(event) is RequestDone and not _log.isEnabledFor(logging.DEBUG):
