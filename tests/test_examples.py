@@ -21,8 +21,9 @@ import pytest
 import mcp_multi_server
 
 from .e2e.entries import MARK, RUN, Entry
-from .e2e.harness import Daemon, eventually
+from .e2e.harness import Daemon
 from .e2e.processes import marked
+from .polling import eventually
 
 ROOT = Path(__file__).parent.parent
 INVENTORY = ROOT / "examples" / "inventory" / "mcp_servers.json"

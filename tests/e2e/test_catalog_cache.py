@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.polling import eventually
+
 from .entries import Entry, fixture
-from .harness import Daemon, eventually
+from .harness import Daemon
 from .wire import Message, Wire
 
 STATE = "mcp-multi-server/state"

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Self
 
 from tests.e2e.entries import PACKAGES, TESTS, node
-from tests.e2e.harness import eventually
+from tests.polling import eventually
 
 BOOT = Path(__file__).with_name("boot.sh")
 BOOT_WITHIN = 150.0

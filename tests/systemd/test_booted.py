@@ -8,8 +8,8 @@ import threading
 
 import pytest
 
-from tests.e2e.harness import eventually
 from tests.e2e.wire import Closed, Message, Wire
+from tests.polling import eventually
 from tests.systemd.machine import SOURCE, Machine
 from tests.systemd.unit import CONFIG, NAME, PROGRAM, SOCKET, Unit, fixture, on_node, stubborn
 from tests.systemd.units import SERVICE, UNITS
