@@ -11,7 +11,7 @@ from .failures import CommandFailed
 from .logs import notice
 from .members import JsonObject, member, moment, number, objects, optional_objects, text, words
 from .render import clean, echo_json, echo_styled, until
-from .session import Ended
+from .session import StreamEnded
 from .status import STATE_STYLES, describe_collision, describe_problem, describe_server
 from .streams import EVENTS, DaemonStream
 
@@ -41,7 +41,7 @@ def events(socket: str | None, *, wait: float, as_json: bool) -> None:
                 else:
                     _show(event)
                 sys.stdout.flush()
-    except Ended:
+    except StreamEnded:
         raise CommandFailed("the daemon ended the stream of events") from None
     except KeyboardInterrupt:
         return

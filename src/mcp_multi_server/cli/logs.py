@@ -7,7 +7,7 @@ import sys
 from .failures import CommandFailed
 from .members import JsonObject, number, text, words
 from .render import clean, echo, echo_json, remark
-from .session import Ended, session
+from .session import StreamEnded, session
 from .streams import LOG, DaemonStream
 
 ALL_LINES = 200
@@ -37,7 +37,7 @@ def follow_log(socket: str | None, server: str, *, lines: int, wait: float, as_j
                 else:
                     _show(message)
                 stream.params["lines"] = ALL_LINES
-    except Ended as ended:
+    except StreamEnded as ended:
         raise CommandFailed(f"{server} was {text(ended.result, 'ended') or 'ended'}; nothing more will come") from None
     except KeyboardInterrupt:
         return

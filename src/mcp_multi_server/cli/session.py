@@ -42,7 +42,7 @@ class Late(Unreachable):
     """No answer within the time given."""
 
 
-class Ended(CommandFailed):
+class StreamEnded(CommandFailed):
     """The daemon answered a request for a stream, which ends it."""
 
     def __init__(self, result: JsonObject) -> None:
@@ -100,12 +100,12 @@ class DaemonSession:
         return id
 
     def next(self, id: int, notification: str, deadline: float) -> JsonObject | None:
-        """The params of a stream's next notification, or None where none came in time. Raises Ended."""
+        """The params of a stream's next notification, or None where none came in time. Raises StreamEnded."""
         while (message := self._receive(deadline)) is not None:
             if message.get("method") == notification:
                 return member(message, "params")
             if _answers(message, id):
-                raise Ended(_result(message))
+                raise StreamEnded(_result(message))
         return None
 
     def close(self) -> None:

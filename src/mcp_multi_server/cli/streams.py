@@ -71,7 +71,7 @@ class DaemonStream:
 
         Raises:
             Unreachable: the daemon stayed away.
-            Ended: it ended the stream, and not the connection.
+            StreamEnded: it ended the stream, and not the connection.
             BrokenPipeError: nobody reads what would be said of it.
 
         """

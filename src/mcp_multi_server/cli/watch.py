@@ -14,7 +14,7 @@ from typing import NoReturn, Protocol, TypeVar
 from .failures import CommandFailed
 from .members import JsonObject, member, number, objects, text
 from .render import clean, echo_json, echo_styled, remark
-from .session import Ended
+from .session import StreamEnded
 from .status import COLUMNS, STATE_STYLES, describe_server, headline, remarks, row, show_status
 from .streams import EVENTS, DaemonStream
 from .table import drawing
@@ -54,7 +54,7 @@ def watch(socket: str | None, *, wait: float, as_json: bool) -> None:
         with _view(as_json) as view, DaemonStream(socket, EVENTS, {}, wait=wait, notice=view.notice) as stream:
             for status in _statuses(stream, view):
                 view.show(status)
-    except Ended:
+    except StreamEnded:
         raise CommandFailed("the daemon ended the stream of events") from None
     except KeyboardInterrupt:
         return

@@ -50,8 +50,8 @@ class CallbackRunner:
         try:
             context = _context(message)
             server = context.server_name
-            answering = self._answering(message, context)  # before limits stop: params may be refused
-            with self._limits.stopped(server):
+            answering = self._answering(message, context)  # before limits are paused: params may be refused
+            with self._limits.paused(server):
                 return _encoded(message.method, await answering)
         except RpcError:
             raise

@@ -34,37 +34,37 @@ class TimeLimits:
                 self._running.remove(limit)
 
     @contextmanager
-    def stopped(self, server: str) -> Iterator[None]:
+    def paused(self, server: str) -> Iterator[None]:
         """Have all limits of calls that may be at this server stand still during the block."""
         concerned = [limit for limit in self._running if limit.may_be_at(server)]
         for limit in concerned:
-            limit.stop()
+            limit.pause()
         try:
             yield
         finally:
             for limit in concerned:
-                limit.go_on()
+                limit.resume()
 
 
 class TimeLimit:
-    """The limit of one call, made by `TimeLimits.within`; it can be stopped several times over, and then goes on."""
+    """The limit of one call, made by `TimeLimits.within`; it can be paused several times over."""
 
     def __init__(self, scope: anyio.CancelScope, may_be_at: Callable[[str], bool]) -> None:
         self.may_be_at = may_be_at
         self._scope = scope
-        self._stops = 0
+        self._pauses = 0
         self._left = 0.0
 
-    def stop(self) -> None:
-        """Stand still; `go_on` is called once for each time."""
-        self._stops += 1
-        if self._stops == 1:
+    def pause(self) -> None:
+        """Stand still; `resume` is called once for each time."""
+        self._pauses += 1
+        if self._pauses == 1:
             # What is left is kept, since the deadline itself is a point in time.
             self._left = self._scope.deadline - anyio.current_time()
             self._scope.deadline = math.inf
 
-    def go_on(self) -> None:
-        """Go on once nobody wants it stopped any more."""
-        self._stops -= 1
-        if self._stops == 0:
+    def resume(self) -> None:
+        """Go on once nobody wants it paused any more."""
+        self._pauses -= 1
+        if self._pauses == 0:
             self._scope.deadline = anyio.current_time() + self._left
