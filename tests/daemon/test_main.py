@@ -18,7 +18,7 @@ import pytest
 from mcp_multi_server.daemon.main import run
 from tests.e2e.entries import Entry, fixture
 from tests.e2e.harness import Daemon, lines_about, run_serve
-from tests.e2e.wire import Closed, subscription, texts
+from tests.e2e.wire import Closed, Message, subscription, texts
 from tests.polling import eventually
 
 EXIT_OK, EXIT_FAILED, EXIT_CONFIG = 0, 1, 78
@@ -345,6 +345,23 @@ def test_what_only_a_new_process_can_do_is_said() -> None:
         told = " ".join(line["message"] for line in daemon.await_logged("daemon.warning", times=2))
         assert "daemon.metrics: takes effect when the daemon is started again" in told
         assert "daemon.access: for other users" in told
+
+
+def test_what_the_process_itself_has_to_say_reaches_followers_too() -> None:
+    with mortal({"one": fixture()}) as daemon, daemon.wire() as wire:
+        daemon.await_up("one")
+        wire.post("daemon/events")
+        daemon.rewrite({"one": fixture()}, settings={"metrics": {"listen": "127.0.0.1:1"}})
+        daemon.reload()
+
+        def is_warning(notification: Message) -> bool:
+            event = notification["params"]
+            return bool(event["event"] == "warning" and event["message"].startswith("daemon.metrics: takes effect"))
+
+        wire.notification(is_warning)
+        daemon.signal(signal.SIGTERM)
+        wire.notification(lambda notification: notification["params"].get("why") == "SIGTERM")
+        assert daemon.wait() == EXIT_OK
 
 
 # --- control methods of the process ----------------------------------------------------------------------------------
