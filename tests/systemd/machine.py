@@ -19,6 +19,8 @@ BOOT_WITHIN = 150.0
 NEEDED = ("systemd-nspawn", "systemd-analyze", "setpriv", "unshare", "nsenter", "runuser", "ps")
 SERVERS, MODULES, NODE, SOURCE = "/srv/servers", "/srv/node_modules", "/srv/node", "/srv/source"
 """Where the machine sees the servers of the tests, and this project."""
+IN_A_HURRY = "/srv/python-in-a-hurry"
+"""A Python in it whose virtual environments are copies of the installed one, so that an installation takes seconds."""
 
 
 def missing() -> str:
