@@ -6,7 +6,8 @@ from __future__ import annotations
 class FloodLimit:
     """Counts what one peer sends within a second. The peer's session makes it and gives it the time.
 
-    Times are seconds of one monotonic clock."""
+    Times are seconds of one monotonic clock.
+    """
 
     def __init__(self, most: int) -> None:
         self.most = most

@@ -34,7 +34,7 @@ LEADERS: set[int] = set()
 
 
 class Child:
-    """A started program: its pipes, its exit, and whatever it started itself. `spawn` makes it, `stop` and `close` end it.
+    """A started program, its pipes and exit, and whatever it started. `spawn` makes it; `stop` and `close` end it.
 
     The pipes belong to whoever reads and writes them. The exit is seen on a pidfd, also while others hold the pipes
     open. The child is reaped in `stop`, so that until then its number can mean nothing else. What it started is known

@@ -31,8 +31,8 @@ KILL_ROUNDS = 20
 class Reaper:
     """Keeps account of the children of this process, and ends what they leave behind.
 
-    A library leaves it at that. The daemon calls `adopt`, so that whoever loses its parent below us becomes our child
-    instead of getting away, and runs `keep`. `noted` is told of the children whenever one begins or ends.
+    The daemon makes it, calls `adopt` so that no orphan gets away, and runs `keep`; a library only has its own children
+    counted. `noted` is called with all children whenever one begins or ends.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Reaper:
         self._stirred.set()
 
     def adopt(self) -> None:
-        """Become the parent of every orphan below us. Children that are there before any server started are not ours."""
+        """Become the parent of every orphan below us. Children that are there before any server are not ours."""
         self._alone = os.getpid() != 1 and not procfs.children(os.getpid())
         prctl()(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
@@ -126,7 +126,7 @@ class Reaper:
         return [*found, *(below for each in found for below in procfs.below(each.pid))]
 
     def _note_nameless(self) -> None:
-        """Have processes without a mark written down as well: after a kill -9 nothing else would tell that they are ours."""
+        """Have processes without a mark written down, too: after a kill -9 nothing else tells that they are ours."""
         strangers = [each for each in procfs.below(os.getpid()) if self._alone and each.pid not in LEADERS]
         nameless = {each.identity for each in strangers if not is_of_run(procfs.marked(each).mark, self.run)}
         if nameless != self._nameless:
