@@ -1,7 +1,7 @@
 """The states of one server and what moves it between them.
 
-`step` is the only way from one `Status` to the next. Time (monotonic seconds) and luck (0 ≤ luck < 1) are arguments, so
-a ten-minute outage is an ordinary function call.
+`step` is the only way from one `Status` to the next. Time (monotonic seconds) and jitter (a random number 0 ≤ n < 1)
+are arguments, so a ten-minute outage is an ordinary function call.
 """
 
 from __future__ import annotations
@@ -210,7 +210,7 @@ def call_retry_due(status: Status, now: float) -> float | None:
 
 
 def backoff(failures: int, jitter: float) -> float:
-    """Seconds to wait after so many failures in a row: full jitter, `luck × min(30, 0.5 × 2ⁿ⁻¹)`, at least 0.1."""
+    """Seconds to wait after so many failures in a row: full jitter, `jitter × min(30, 0.5 × 2ⁿ⁻¹)`, at least 0.1."""
     ceiling = min(BACKOFF_CAP, BACKOFF_BASE * 2.0 ** min(failures - 1, 60))
     return max(BACKOFF_FLOOR, jitter * ceiling)
 
