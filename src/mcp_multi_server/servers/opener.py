@@ -16,7 +16,11 @@ from ..transport.stdio import StdioSpec, open_stdio
 
 
 class TransportOpener:
-    """See `connection.Opener`. `limits` are those of the moment; `environ` is what children inherit from."""
+    """Opens transports to servers, as their entries say: a child process, streamable HTTP, or the older SSE.
+
+    The fleet makes it, and each server calls it for each transport. `limits` are those of the moment; `environ` is
+    what children inherit from.
+    """
 
     def __init__(
         self,
