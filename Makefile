@@ -7,12 +7,14 @@ BIN := $(VENV)/bin
 
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: run install install-system install-user test coverage lint check bench dist release lock schema clean
+.PHONY: run install dev install-system install-user test coverage lint check bench dist release lock schema clean
 
 run: $(VENV)/.run  ## start the daemon on $(CONFIG)
 	$(BIN)/mcp-multi-server serve --config $(CONFIG)
 
 install: $(VENV)/.run  ## what `make run` needs, without starting it
+
+dev: $(VENV)/.dev tests/node_modules/.installed tests/wheels/.downloaded  ## what tests and linters need
 
 install-system:  ## as root: install or upgrade the daemon as a system service, see docs/operations.md
 	systemd/install.sh system
@@ -20,15 +22,14 @@ install-system:  ## as root: install or upgrade the daemon as a system service, 
 install-user:  ## install or upgrade it as a service of your own
 	systemd/install.sh user
 
-WHAT_TESTS_NEED := $(VENV)/.dev tests/node_modules/.installed tests/wheels/.downloaded
 # A directory of its own, so that nothing is left behind and no other run on the machine is disturbed.
 run_tests = base=$$(mktemp -d) && trap 'rm -rf "$$base"' EXIT && \
 	$(BIN)/python $(1) -m pytest -n 3 --dist loadfile --basetemp="$$base/t" $(PYTEST)
 
-test: $(WHAT_TESTS_NEED)  ## run all tests; PYTEST=... is added to the command
+test: dev  ## run all tests; PYTEST=... is added to the command
 	$(call run_tests)
 
-coverage: $(WHAT_TESTS_NEED)  ## run all tests, half as slow again, and show what they did not run; fails below the floors
+coverage: dev  ## run all tests, half as slow again, and show what they did not run; fails below the floors
 	rm -rf .coverage && mkdir .coverage
 	$(call run_tests,-m coverage run)
 	$(BIN)/coverage combine -q
