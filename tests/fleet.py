@@ -25,12 +25,13 @@ from mcp_multi_server.clients.session import ClientSession
 from mcp_multi_server.core.config import Config, ServerConfig, parse
 from mcp_multi_server.core.errors import Problem
 from mcp_multi_server.core.events import Event, InternalError
-from mcp_multi_server.core.jsonrpc import Buffer, InvalidMessage, decode
+from mcp_multi_server.core.jsonrpc import ABSENT, Buffer, InvalidMessage, decode
 from mcp_multi_server.core.lifecycle import Failure, Lost, Reason, State
 from mcp_multi_server.core.plan import Plan
+from mcp_multi_server.servers.clock import iso, wall
 from mcp_multi_server.servers.server import Server
-from mcp_multi_server.servers.snapshot import Snapshot
-from mcp_multi_server.servers.status import Reload, iso, wall
+from mcp_multi_server.servers.snapshot import Snapshot, Snapshots
+from mcp_multi_server.servers.status import Reload
 from mcp_multi_server.servers.supervisor import Supervisor
 from mcp_multi_server.telemetry.log_settings import LogSettings
 from mcp_multi_server.transport import Receiver
@@ -169,8 +170,7 @@ class Script:
         line = b"".join(map(bytes, parts)).decode()
         self.lines.append(line)
         self._stir()
-        if member(line, "id") and member(line, "method"):
-            asyncio.get_running_loop().call_soon(self._reply, line)
+        asyncio.get_running_loop().call_soon(self._reply, line)
 
     async def got(self, method: str, *, number: int = 1) -> str:
         """The line of the nth message of that method."""
@@ -194,11 +194,12 @@ class Script:
         self._stirred = asyncio.Event()
 
     def _reply(self, line: str) -> None:
-        method, id = json.loads(line)["method"], member(line, "id")
-        if self._receiver is None:
+        """Answer a request; decoded as the daemon does it, since a transport may be given what is nested deeply."""
+        message = decode(line.encode())
+        if self._receiver is None or not message.method or message.id is ABSENT:
             return
-        if (result := self._result(method)) is not None:
-            self.answer(id, result=result)
+        if (result := self._result(message.method)) is not None:
+            self.answer(bytes(message.id).decode(), result=result)
 
     def _result(self, method: str) -> str | None:
         if method in self.replies:
@@ -405,7 +406,7 @@ class Fleet:
         self._flusher = Flusher()
         self.router = Router(lambda: self.supervisor.snapshot, tell=self.tell, wall=lambda time: iso(wall(time)))
         self.supervisor = Supervisor(
-            config, open_transport=self._open, tell=self.tell, jitter=lambda: 0.0, host=self.router
+            Snapshots(config), open_transport=self._open, tell=self.tell, jitter=lambda: 0.0, host=self.router
         )
         self.supervisor.listeners.append(self.router.changed)
         self.desk = Desk(self)

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from mcp_multi_server.calls import client_requests, input_requests
+from mcp_multi_server.calls import client_requests, input_request, input_requests
+from mcp_multi_server.calls.call import ROUNDS
 from mcp_multi_server.core.errors import INTERNAL_ERROR, INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND
 from mcp_multi_server.core.events import RequestDone
 from mcp_multi_server.core.lifecycle import State
@@ -260,7 +261,7 @@ async def test_an_id_in_use_is_refused_until_it_is_answered() -> None:
 
 
 async def test_questions_that_wait_have_a_cap(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_requests, "MOST", 2)
+    monkeypatch.setattr(client_requests, "MOST_OPEN", 2)
     server = mute()
     async with fleet(server) as running:
         await running.rested()
@@ -433,7 +434,7 @@ async def test_after_the_answer_the_time_of_the_call_runs_on() -> None:
 
 
 async def test_thinking_too_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(input_requests, "THINKING", 0.05)
+    monkeypatch.setattr(input_request, "PERSON_ANSWERS_WITHIN", 0.05)
     server = mute()
     async with fleet(server) as running:
         await running.rested()
@@ -621,7 +622,7 @@ async def test_what_the_server_took_back_meanwhile_is_not_asked_again() -> None:
 
 
 async def test_a_client_that_never_comes_back_ends_call_and_question(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(input_requests, "THINKING", 0.05)
+    monkeypatch.setattr(input_request, "PERSON_ANSWERS_WITHIN", 0.05)
     server = mute()
     async with fleet(server) as running:
         await running.rested()
@@ -668,7 +669,7 @@ async def test_a_client_that_left_stands_in_nobodys_way_for_long() -> None:
 
 
 async def test_calls_that_wait_for_their_client_have_a_cap(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(input_requests, "PARKED_BY_ONE", 1)
+    monkeypatch.setattr(input_requests, "POSTPONED_BY_ONE", 1)
     server, other = mute(), mute("two", tools=["other"])
     async with fleet(server, other) as running:
         await running.rested()
@@ -687,7 +688,7 @@ async def test_calls_that_wait_for_their_client_have_a_cap(monkeypatch: pytest.M
 
 
 async def test_the_id_of_a_call_that_waits_for_its_client_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(input_requests, "THINKING", 0.05)
+    monkeypatch.setattr(input_request, "PERSON_ANSWERS_WITHIN", 0.05)
     server = mute(tools=["echo"])
     async with fleet(server) as running:
         await running.rested()
@@ -788,7 +789,7 @@ async def test_a_server_may_ask_several_times_but_not_without_end() -> None:
         await running.rested()
         client = await running.legacy(CAN)
         call = await calling(client, server)
-        for number in range(input_requests.ROUNDS):
+        for number in range(ROUNDS):
             server.answer(call, result=needing(f'"{number}"'))
             await client.reply(await client.question(), result="{}")
             line = await server.got("tools/call", number=number + 2)
@@ -800,7 +801,7 @@ async def test_a_server_may_ask_several_times_but_not_without_end() -> None:
 
 
 async def test_a_server_that_asks_for_time_is_called_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(input_requests, "POLL", 0.01)
+    monkeypatch.setattr(input_request, "POLL", 0.01)
     server = mute(era="modern")
     async with fleet(server) as running:
         await running.rested()
@@ -892,11 +893,11 @@ async def test_a_client_that_leaves_while_it_is_asked_leaves_nothing() -> None:
         client.close()
         await running.until(lambda: not running.gateway.sessions)
         scheduled: list[Any] = asyncio.get_running_loop()._scheduled  # type: ignore[attr-defined]  # no public way
-        assert not [handle for handle in scheduled if not handle.cancelled() and "Inquiry" in repr(handle)]
+        assert not [handle for handle in scheduled if not handle.cancelled() and "InputRound" in repr(handle)]
 
 
 async def test_thinking_for_a_modern_server_has_an_end_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(input_requests, "THINKING", 0.05)
+    monkeypatch.setattr(input_request, "PERSON_ANSWERS_WITHIN", 0.05)
     server = mute(era="modern")
     async with fleet(server) as running:
         await running.rested()
@@ -952,8 +953,8 @@ async def test_a_modern_server_may_ask_nothing_by_requests() -> None:
         assert await client.settled() == []
 
 
-def all_parked(running: Fleet) -> int:
-    return len(running.router.input_requests._parked)
+def all_postponed(running: Fleet) -> int:
+    return running.router.postponed
 
 
 async def test_nothing_is_left_of_a_question_that_was_answered() -> None:
@@ -964,7 +965,7 @@ async def test_nothing_is_left_of_a_question_that_was_answered() -> None:
         call = await calling(modern, server)
         server.ask(SAMPLING, "{}")
         first = await asked(modern)
-        assert all_parked(running) == 1
+        assert all_postponed(running) == 1
         await modern.post("tools/call", back(first), id=2)
         await server.response()
         server.answer(call, result="{}")
@@ -975,10 +976,10 @@ async def test_nothing_is_left_of_a_question_that_was_answered() -> None:
         await server.response("2")
         server.answer(call, result="{}")
         await legacy.answer_line()
-        assert all_parked(running) == 0
+        assert all_postponed(running) == 0
         session = running.supervisor.snapshot.servers["one"].live
         assert session is not None
-        assert (session.questions, session.pending.waiters()) == ({}, [])
-        assert not any(len(session.questions) for session in running.gateway.sessions.values())
+        assert (session.input_requests, session.pending.waiters()) == ({}, [])
+        assert not any(len(session.client_requests) for session in running.gateway.sessions.values())
         scheduled: list[Any] = asyncio.get_running_loop()._scheduled  # type: ignore[attr-defined]  # no public way
-        assert not [handle for handle in scheduled if not handle.cancelled() and "Question" in repr(handle)]
+        assert not [handle for handle in scheduled if not handle.cancelled() and "InputRequest" in repr(handle)]

@@ -12,7 +12,7 @@ import anyio
 import pytest
 
 from mcp_multi_server.calls.call import LONGEST_FACTOR
-from mcp_multi_server.calls.router import LINKS_LOOKED_UP
+from mcp_multi_server.calls.context import LINKS_LOOKED_UP
 from mcp_multi_server.core.errors import INTERNAL_ERROR, INVALID_PARAMS, PARSE_ERROR, RESOURCE_NOT_FOUND_LEGACY
 from mcp_multi_server.core.events import RequestDone
 from mcp_multi_server.core.lifecycle import Failure, Reason, State
@@ -484,7 +484,7 @@ async def test_a_call_to_a_server_that_is_coming_back_waits_and_is_answered() ->
         await client.post("tools/call", {"name": "echo"})
         await server.tried(2)
         await client.result("ping", id="ping")
-        assert len(running.router.held) == 1
+        assert running.router.held == 1
         assert not server.of("tools/call")
         server.come()
         assert "content" in json.loads(await client.answer_line())["result"]
@@ -522,7 +522,7 @@ async def test_a_qualified_name_of_a_server_that_was_never_ready_waits_for_it(me
         client = await running.legacy()
         await client.post(method, params)
         await client.result("ping", id="ping")
-        assert len(running.router.held) == 1
+        assert running.router.held == 1
         server.come()
         assert "result" in json.loads(await client.answer_line())
         assert len(server.of(method)) == 1

@@ -113,13 +113,6 @@ def test_the_ttl_is_in_seconds_and_nonsense_is_none(ttl: str, seconds: float | N
     assert read_page(Kind.TOOL, f'{{"tools":[],"ttlMs":{ttl}}}'.encode()).ttl == seconds
 
 
-def test_a_list_is_private_unless_the_server_says_public() -> None:
-    assert not page_of(Kind.TOOL, cacheScope="public").private
-    assert page_of(Kind.TOOL, cacheScope="private").private
-    assert page_of(Kind.TOOL, cacheScope=1).private
-    assert page_of(Kind.TOOL).private
-
-
 def test_a_catalog_joins_pages_in_order_and_holds_as_long_as_its_shortest_page() -> None:
     catalog = Catalog.of(
         {
@@ -131,12 +124,6 @@ def test_a_catalog_joins_pages_in_order_and_holds_as_long_as_its_shortest_page()
     assert [catalog.count(kind) for kind in Kind] == [3, 0, 1, 0]
     assert catalog.ttl == 4.0
     assert Catalog.of({}).ttl is None
-
-
-def test_one_private_page_makes_the_catalog_private() -> None:
-    public = page_of(Kind.TOOL, cacheScope="public")
-    assert not Catalog.of({Kind.TOOL: [public]}).private
-    assert Catalog.of({Kind.TOOL: [public], Kind.PROMPT: [page_of(Kind.PROMPT)]}).private
 
 
 def test_of_two_items_with_one_name_the_first_stays() -> None:
@@ -194,6 +181,6 @@ def test_globs_meet_the_uris_of_resources_and_templates() -> None:
 
 
 def test_a_filter_keeps_what_is_no_list() -> None:
-    catalog = Catalog.of({Kind.TOOL: [page_of(Kind.TOOL, "a", "b", "b", ttlMs=2000, cacheScope="public")]})
+    catalog = Catalog.of({Kind.TOOL: [page_of(Kind.TOOL, "a", "b", "b", ttlMs=2000)]})
     left = catalog.filtered(("a",), ())
-    assert (left.ttl, left.private, left.problems) == (2.0, False, catalog.problems)
+    assert (left.ttl, left.problems) == (2.0, catalog.problems)

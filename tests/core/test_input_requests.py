@@ -78,7 +78,7 @@ def test_the_server_is_named_whatever_it_says_itself(params: dict[str, Any], met
 
 @pytest.mark.parametrize("result", [b"{}", b'{"resultType":"complete"}', b'{"resultType":null,"x":"input_required"}'])
 def test_an_answer_asks_for_nothing(result: bytes) -> None:
-    assert input_requests.input_required(result) is None
+    assert input_requests.input_needed(result) is None
 
 
 @pytest.mark.parametrize(
@@ -95,12 +95,12 @@ def test_an_answer_asks_for_nothing(result: bytes) -> None:
 )
 def test_a_question_that_cannot_be_read_is_the_servers_fault(rest: bytes) -> None:
     with pytest.raises(RpcError) as broken:
-        input_requests.input_required(b'{"resultType":"input_required"%b}' % rest)
+        input_requests.input_needed(b'{"resultType":"input_required"%b}' % rest)
     assert broken.value.code == INTERNAL_ERROR
 
 
 def test_a_question_is_read_and_its_state_kept_as_it_is() -> None:
-    found = input_requests.input_required(
+    found = input_requests.input_needed(
         b'{"resultType":"input_required","inputRequests":{"k":{"method":"roots/list"}},"requestState":"\\u00e9"}'
     )
     assert found is not None
@@ -119,10 +119,10 @@ questions = st.tuples(st.sampled_from(sorted(input_requests.ABILITIES)), objects
 
 @given(requests=st.dictionaries(keys, questions, min_size=1, max_size=3))
 def test_what_is_asked_is_what_is_read(requests: dict[str, tuple[str, dict[str, Any]]]) -> None:
-    made = input_requests.asks(
+    made = input_requests.needs_input_result(
         {key: (method, jsonrpc.encode(params)) for key, (method, params) in requests.items()}, "s"
     )
-    found = input_requests.input_required(made)
+    found = input_requests.input_needed(made)
     assert found is not None
     assert found.state == Raw(b'"s"')
     read = {key: (method, json.loads(jsonrpc.encode(params))) for key, (method, params) in found.requests.items()}

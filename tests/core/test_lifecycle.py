@@ -9,7 +9,6 @@ from mcp_multi_server.core.lifecycle import (
     Answered,
     Attempt,
     Connected,
-    Disable,
     Failed,
     Failure,
     Happening,
@@ -38,7 +37,6 @@ HAPPENINGS: dict[str, Happening] = {
     "bad probe": Unanswered(),
     "transport failed": TransportFailed(),
     "stop": Stop(),
-    "disable": Disable(),
 }
 
 LEGAL = {

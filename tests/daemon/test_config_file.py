@@ -8,8 +8,8 @@ import pytest
 
 from mcp_multi_server.core.config import Source
 from mcp_multi_server.core.errors import ConfigError
-from mcp_multi_server.daemon import config_file
-from mcp_multi_server.daemon.config_file import MAX_BYTES, READ_ATTEMPTS, find, load, lookup_in, read
+from mcp_multi_server.daemon.config_file import MAX_BYTES, find, load, lookup_in, read
+from mcp_multi_server.files import READ_AGAIN_AFTER, READ_ATTEMPTS
 
 EMPTY = b'{"mcpServers": {}}'
 NOBODY = 65534
@@ -145,17 +145,17 @@ class Writer:
 
 def test_a_file_that_changes_while_it_is_read_is_read_again(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     writer = Writer(file, times=2)
-    monkeypatch.setattr("mcp_multi_server.daemon.config_file.os.read", writer.read)
+    monkeypatch.setattr("mcp_multi_server.files.os.read", writer.read)
     assert read(str(file)) == EMPTY + b"  "
     assert writer.reads == 3
 
 
 def test_a_file_that_never_stops_changing_is_refused(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     writer = Writer(file, times=1000)
-    monkeypatch.setattr("mcp_multi_server.daemon.config_file.os.read", writer.read)
+    monkeypatch.setattr("mcp_multi_server.files.os.read", writer.read)
     assert "kept changing" in why_not(file)
     assert writer.reads == READ_ATTEMPTS
-    assert (READ_ATTEMPTS - 1) * config_file.READ_AGAIN_AFTER < 0.5
+    assert (READ_ATTEMPTS - 1) * READ_AGAIN_AFTER < 0.5
 
 
 # -- load
@@ -197,7 +197,7 @@ def test_a_tilde_is_the_home_directory(tmp_path: Path, monkeypatch: pytest.Monke
         ("file", ".", "file .: it is a directory"),
         ("file", "/dev/zero", "file /dev/zero: it is no regular file"),
         ("file", "latin1", "file latin1: not UTF-8 text"),
-        ("file", "big", f"file big: it is larger than {MAX_BYTES} bytes"),
+        ("file", "big", "file big: it is larger than 1 MiB"),
         ("file", "a\0b", "file a\0b: its name holds a NUL byte"),
         ("cred", "nope", "credential nope: No such file or directory"),
         ("cred", "../token", "the name of a credential holds no slash"),

@@ -309,6 +309,6 @@ def test_a_summary_lists_what_each_server_offers(capsys: pytest.CaptureFixture[s
 
 @pytest.mark.parametrize("module", ["formats", "uris", "logs"])
 def test_importing_costs_no_model(module: str) -> None:
-    imported = f"import sys, mcp_multi_server.library.{module}"
-    program = f"{imported}; sys.exit('mcp_types' in sys.modules or 'pydantic' in sys.modules)"
+    heavy = "'mcp_types' in sys.modules or 'pydantic' in sys.modules"
+    program = f"import sys, mcp_multi_server.library.{module}; sys.exit({heavy})"
     assert subprocess.run([sys.executable, "-c", program], timeout=30, check=False).returncode == 0

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from mcp_multi_server.core.processes import Identity
+from mcp_multi_server.files import UnusableFile
 from mcp_multi_server.processes import procfs
-from mcp_multi_server.processes.children_file import SIZE_CAP, ChildrenFile, Doubtful, read
+from mcp_multi_server.processes.children_file import SIZE_CAP, ChildrenFile, read
 
 RUN, NEXT_RUN = "a" * 32, "b" * 32
 CHILDREN = (Identity(1234, 567), Identity(1235, 568))
@@ -89,7 +90,7 @@ def test_a_file_that_may_not_be_ours_is_told_of_not_believed_and_replaced(
     path = Path(file.path)
     file.note(CHILDREN)
     spoil(path)
-    with pytest.raises(Doubtful):
+    with pytest.raises(UnusableFile):
         read(file.path)
     assert file.take_over(NEXT_RUN) is None
     assert len(doubts) == 1
@@ -107,7 +108,7 @@ def test_a_file_of_another_user_is_not_believed(file: ChildrenFile, monkeypatch:
     file.note(CHILDREN)
     owner = os.geteuid()
     monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
-    with pytest.raises(Doubtful, match="others than this user"):
+    with pytest.raises(match="belongs to user"):
         read(file.path)
 
 

@@ -21,16 +21,15 @@ from mcp_multi_server.core.config import Config
 from mcp_multi_server.core.events import DaemonWarning, InternalError
 from mcp_multi_server.core.lifecycle import Failure, Lost, Reason
 from mcp_multi_server.core.protocol import Era, Negotiated
+from mcp_multi_server.files import MissingFile
 from mcp_multi_server.servers import catalog_cache as module
 from mcp_multi_server.servers.catalog_cache import CatalogCache, read, write
 from mcp_multi_server.servers.status import server_status
 
-from .test_server import GONE, Scripted, legacy, modern, tools
-from .test_session import silence
-from .test_supervisor import TOOL, TWO, Fleet, Machine, config_of, entry, long_backoff, two
+from ..scripted import Machine, Scripted, legacy, modern, silence, tools
+from .supervised import TOOL, TWO, Supervised, config_of, entry, two
 
-pytestmark = pytest.mark.anyio
-__all__ = ["long_backoff"]
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("real_time")]  # files are written in a thread
 
 NOBODY = 65534
 DAY = 86400.0
@@ -53,12 +52,12 @@ def path(tmp_path: Path) -> Path:
 @asynccontextmanager
 async def remembering(
     path: Path, machine: Machine, config: Config, *, trouble: bool = False
-) -> AsyncIterator[tuple[Fleet, CatalogCache]]:
-    """A fleet with a memory, read before it starts and written at its end, as `Fleet` of the runtime has it."""
-    fleet = Fleet(machine, config, recall=lambda server: catalog_cache.recall(server))
+) -> AsyncIterator[tuple[Supervised, CatalogCache]]:
+    """A fleet with a memory, read before it starts and written at its end, as the daemon has it."""
+    fleet = Supervised(machine, config, recall=lambda server: catalog_cache.recall(server))
     catalog_cache = CatalogCache(str(path), lambda: fleet.snapshot, tell=fleet.log)
     catalog_cache.read()
-    fleet.supervisor.listeners.append(catalog_cache.published)
+    fleet.listeners.append(catalog_cache.published)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(catalog_cache.run)
         await tasks.start(fleet.supervisor.run)
@@ -68,7 +67,7 @@ async def remembering(
     assert bool(fleet.log.of(InternalError)) is trouble, fleet.log.of(InternalError)
 
 
-def warnings(fleet: Fleet) -> list[str]:
+def warnings(fleet: Supervised) -> list[str]:
     return [warning.message for warning in fleet.log.of(DaemonWarning)]
 
 
@@ -146,7 +145,7 @@ async def test_the_grace_begins_with_the_first_failure(path: Path) -> None:
     machine["a"].openings[0] = None
     async with remembering(path, machine, config) as (fleet, _):
         await fleet.until(b="ready")
-        assert fleet.supervisor._withdrawals == {}
+        assert fleet.withdrawals() == {}
         assert fleet.listed() == ["ta (connecting)", "tb"]
 
 
@@ -211,7 +210,7 @@ async def _eventually(check: Callable[[], bool]) -> None:
             try:
                 if check():
                     return
-            except FileNotFoundError:
+            except MissingFile:
                 pass
             await anyio.sleep(0.02)
 
@@ -224,7 +223,7 @@ async def test_lists_that_stay_the_same_are_not_written_again(path: Path, monkey
         await fleet.until(a="ready", b="ready")
         await _eventually(lambda: stored(path) == {"a": ["ta"], "b": ["tb"]} and not catalog_cache._changed.is_set())
         inode = path.stat().st_ino
-        machine["a"].server.receiver.lost(GONE)
+        machine["a"].server.die()
         await fleet.log.until(lambda: len(machine["a"].scripts) == 2)
         await fleet.until(a="ready")
         assert not catalog_cache._changed.is_set()
@@ -463,7 +462,7 @@ def _a_link(path: Path) -> None:
         pytest.param(_strange, f"it belongs to user {NOBODY}", marks=as_root),
         (_huge, "larger than 64 MiB"),
         (_damaged, "it is damaged"),
-        (_a_directory, "no regular file"),
+        (_a_directory, "it is a directory"),
         (_a_pipe, "no regular file"),
         (_a_link, "symbolic link"),
     ],

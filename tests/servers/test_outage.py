@@ -19,13 +19,11 @@ from mcp_multi_server.core import lifecycle
 from mcp_multi_server.core.config import Config
 from mcp_multi_server.core.events import StateChanged
 from mcp_multi_server.core.lifecycle import ROUTED, Failure, Lost, Reason, State
-from mcp_multi_server.servers.supervisor import Replacement
+from mcp_multi_server.servers.replacement import Replacement
 
+from ..scripted import GONE, Json, Machine, Scripted, legacy, silence, tools
 from ..virtual import run
-from .test_replacement import open_call
-from .test_server import GONE, Scripted, legacy, tools
-from .test_session import Json, silence
-from .test_supervisor import Fleet, Machine, config_of, entry, running
+from .supervised import Supervised, config_of, entry, running
 
 HOUR = 3600.0
 UNREACHABLE = Lost(Failure(Reason.UNREACHABLE, "connection refused"))
@@ -37,20 +35,20 @@ def now() -> float:
 
 
 @asynccontextmanager
-async def fleet_of(machine: Machine, config: Config, *, seed: int) -> AsyncIterator[Fleet]:
-    """A running fleet whose luck is drawn from a seed."""
+async def fleet_of(machine: Machine, config: Config, *, seed: int) -> AsyncIterator[Supervised]:
+    """A running fleet whose jitter is drawn from a seed."""
     async with running(machine, config, jitter=random.Random(seed).random) as fleet:
         yield fleet
 
 
-def newest(fleet: Fleet) -> int:
+def newest(fleet: Supervised) -> int:
     """The id of the call that was made last."""
     session = fleet["a"].live
     assert session is not None
     return session.pending.newest
 
 
-async def back(fleet: Fleet, *servers: str) -> None:
+async def back(fleet: Supervised, *servers: str) -> None:
     """Wait until these are ready, for no longer than the longest pause between two attempts."""
     with anyio.fail_after(361):
         for server in servers:
@@ -64,7 +62,7 @@ def test_an_hour_without_a_server_is_an_hour_of_attempts_at_growing_distances(se
         async with fleet_of(machine, config_of({"a": entry("a")}), seed=seed) as fleet:
             await fleet.until(a="ready")
             await anyio.sleep(120)
-            machine["a"].server.receiver.lost(GONE)
+            machine["a"].server.die()
             lost = now()
             await anyio.sleep(HOUR)
             attempts = [at for at in machine["a"].at if at > lost]
@@ -93,7 +91,7 @@ def test_an_hour_of_flapping_is_parked_and_tried_every_five_minutes(seed: int) -
             while now() < end:
                 await back(fleet, "a")
                 await anyio.sleep(2)
-                machine["a"].server.receiver.lost(GONE)
+                machine["a"].server.die()
                 losses += 1
                 assert fleet["a"].restarts == losses
             told = [event for event in fleet.log.of(StateChanged) if event.server == "a"]
@@ -118,7 +116,7 @@ def test_fifty_servers_lost_at_once_do_not_come_back_in_one_wave() -> None:
             await fleet.until(**dict.fromkeys(names, "ready"))
             await anyio.sleep(100)
             for name in names:
-                machine[name].server.receiver.lost(GONE)
+                machine[name].server.die()
             await anyio.sleep(600)
             waves = Counter(round(at, 1) for name in names for at in machine[name].at if at > 110)
             assert max(waves.values()) <= 25, "full jitter spreads the attempts"
@@ -146,7 +144,7 @@ def test_calls_to_a_server_that_is_away_hurry_it_and_never_make_it_spin() -> Non
         machine = Machine(a=Scripted(legacy(), UNREACHABLE))
         async with fleet_of(machine, config_of({"a": entry("a")}), seed=5) as fleet:
             await fleet.until(a="ready")
-            machine["a"].server.receiver.lost(GONE)
+            machine["a"].server.die()
             for _ in range(6000):
                 fleet["a"].kick()
                 await anyio.sleep(0.1)
@@ -164,7 +162,7 @@ def test_a_server_that_leaves_calls_unanswered_is_degraded_at_the_first_deadline
             await fleet.until(a="ready")
             await anyio.sleep(1)
             asked = now()
-            calls = [open_call(fleet, within=seconds) for seconds in (6, 7, 8, 600)]
+            calls = [fleet.call(within=seconds) for seconds in (6, 7, 8, 600)]
             await fleet.log.until(lambda: fleet.states()["a"] == "degraded", within=20)
             assert now() - asked <= 6.1
             await fleet.log.until(lambda: fleet.states()["a"] == "backoff", within=20)
@@ -184,12 +182,12 @@ def test_a_server_that_lost_some_requests_and_answers_others_is_ready_again_soon
             await fleet.until(a="ready")
             await anyio.sleep(1)
             for _ in range(lifecycle.TRANSPORT_FAILURES):
-                lost = open_call(fleet)
+                lost = fleet.call()
                 machine["a"].server.receiver.failed(newest(fleet), GONE)
                 assert lost.told == [GONE.message]
             assert fleet.states() == {"a": "degraded"}
             for _ in range(50):
-                quick = open_call(fleet)
+                quick = fleet.call()
                 machine["a"].server.say({"jsonrpc": "2.0", "id": newest(fleet), "result": {}})
                 assert quick.told == ["{}"]
                 await anyio.sleep(0.1)
@@ -205,7 +203,7 @@ def test_a_server_that_is_busy_with_a_call_is_not_disturbed_before_its_deadline(
         machine = Machine(a=Scripted(legacy(ping=silence)))
         async with fleet_of(machine, config_of({"a": entry("a")}), seed=7) as fleet:
             await fleet.until(a="ready")
-            call = open_call(fleet, within=100)
+            call = fleet.call(within=100)
             await anyio.sleep(99)
             machine["a"].server.say({"jsonrpc": "2.0", "id": 4, "result": {}})
             assert call.told == ["{}"]
@@ -220,9 +218,9 @@ def test_a_slow_call_of_a_server_that_answers_others_is_no_reason_to_probe() -> 
         machine = Machine(a=Scripted(legacy()))
         async with fleet_of(machine, config_of({"a": entry("a")}), seed=7) as fleet:
             await fleet.until(a="ready")
-            slow = open_call(fleet, within=10)
+            slow = fleet.call(within=10)
             for id in range(5, 15):
-                quick = open_call(fleet, within=60)
+                quick = fleet.call(within=60)
                 await anyio.sleep(1)
                 machine["a"].server.say({"jsonrpc": "2.0", "id": id, "result": {}})
                 assert quick.told == ["{}"]
@@ -240,7 +238,7 @@ HAPPENINGS = ("falls", "refuses", "mute", "well", "restart", "kick", "new entry"
 class Story:
     """A fleet of one server to which things happen; keeps count of what runs."""
 
-    def __init__(self, fleet: Fleet, machine: Machine) -> None:
+    def __init__(self, fleet: Supervised, machine: Machine) -> None:
         self.fleet = fleet
         self.machine = machine
         self.version = 0
@@ -257,7 +255,7 @@ class Story:
             case "falls":
                 for scripted in self.scripts:
                     if scripted.open:
-                        scripted.server.receiver.lost(GONE)
+                        scripted.server.die()
             case "refuses" | "mute" | "well":
                 answers: dict[str, Any] = {"refuses": UNREACHABLE, "mute": legacy(initialize=silence), "well": legacy()}
                 for scripted in self.scripts:
@@ -283,7 +281,7 @@ class Story:
         """What holds at every moment."""
         fleet = self.fleet
         assert list(fleet.snapshot.servers) == (["a"] if self.entry else [])
-        beside = len(fleet.supervisor._replacements) + len(fleet.supervisor._leaving)
+        beside = len(fleet.supervisor._replacements) + len(fleet.supervisor._draining)
         assert sum(scripted.open for scripted in self.scripts) <= 1 + beside + _being_ended(self)
         if "a" in fleet.snapshot.servers:
             status = fleet["a"].status
@@ -295,7 +293,7 @@ class Story:
 
 def _being_ended(story: Story) -> int:
     """Replacements that were given up and have not gone yet."""
-    return sum(wait.failure is not None and not wait.run.gone.is_set() for wait in story.waits)
+    return sum(wait.failure is not None and not wait.task.gone.is_set() for wait in story.waits)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -322,7 +320,7 @@ def test_whatever_happens_there_is_one_server_and_it_comes_back(story: list[tupl
             await anyio.sleep(60)
             assert all(wait.decided.is_set() for wait in told.waits), "nobody waits for ever"
             assert not fleet.supervisor._replacements
-            assert not fleet.supervisor._leaving
+            assert not fleet.supervisor._draining
             assert sum(scripted.open for scripted in machine.servers.values()) == 1
             assert fleet["a"].config.timeout == told.version + 1
             assert fleet.snapshot.config.servers["a"] == fleet["a"].config

@@ -12,11 +12,10 @@ import pytest
 from mcp_multi_server.core import lifecycle
 from mcp_multi_server.core.events import ReplacementFailed, ServerReplaced, StateChanged
 from mcp_multi_server.core.lifecycle import Lost, State
-from mcp_multi_server.servers.supervisor import SUPERSEDED, Replacement
+from mcp_multi_server.servers.replacement import SUPERSEDED, Replacement
 
-from .test_server import GONE, Scripted, legacy, tools
-from .test_session import SOON, Json, Waiter, silence
-from .test_supervisor import TOOL, Fleet, Machine, config_of, entry, running
+from ..scripted import GONE, SOON, Json, Machine, Scripted, legacy, silence, tools
+from .supervised import TOOL, Supervised, config_of, entry, running
 
 pytestmark = pytest.mark.anyio
 
@@ -35,15 +34,6 @@ async def decided(*replacements: Replacement) -> None:
     with anyio.fail_after(SOON):
         for replacement in replacements:
             await replacement.decided.wait()
-
-
-def open_call(fleet: Fleet, *, within: float = 600) -> Waiter:
-    """A forwarded call that its server has not answered, and may take so many seconds."""
-    waiter = Waiter(deadline=asyncio.get_running_loop().time() + within)
-    session = fleet["a"].live
-    assert session is not None
-    session.pending.add(waiter)
-    return waiter
 
 
 async def test_the_old_server_serves_until_the_new_one_has_read_its_lists() -> None:
@@ -69,11 +59,11 @@ async def test_the_old_server_serves_until_the_new_one_has_read_its_lists() -> N
         assert fleet.log.states("a") == [State.READY], "no state of the two but the first is anybody's business"
 
 
-async def test_a_call_under_way_is_answered_by_the_old_server_after_the_swap() -> None:
+async def test_a_call_under_way_is_answered_by_the_old_server_after_the_replacement() -> None:
     machine = machine_of()
     async with running(machine, config_of(one("old"))) as fleet:
         await fleet.until(a="ready")
-        call = open_call(fleet)
+        call = fleet.call()
         _, replacements = fleet.supervisor.apply(config_of(one("new")))
         await decided(*replacements)
         assert machine["old"].open
@@ -86,7 +76,7 @@ async def test_a_call_without_end_is_cut_off_when_the_drain_is_over() -> None:
     machine = machine_of()
     async with running(machine, config_of(one("old"), drain=0.1)) as fleet:
         await fleet.until(a="ready")
-        call = open_call(fleet)
+        call = fleet.call()
         _, replacements = fleet.supervisor.apply(config_of(one("new"), drain=0.1))
         await decided(*replacements)
         await fleet.log.until(lambda: not machine["old"].open)
@@ -97,10 +87,10 @@ async def test_an_old_server_that_falls_while_it_ends_its_calls_is_not_started_a
     machine = machine_of()
     async with running(machine, config_of(one("old"))) as fleet:
         await fleet.until(a="ready")
-        call = open_call(fleet)
+        call = fleet.call()
         _, replacements = fleet.supervisor.apply(config_of(one("new")))
         await decided(*replacements)
-        machine["old"].server.receiver.lost(GONE)
+        machine["old"].server.die()
         assert call.told == [GONE.message]
         await fleet.log.until(lambda: not machine["old"].open)
         assert len(machine["old"].at) == 1
@@ -176,12 +166,12 @@ async def test_a_later_edit_that_wants_the_same_server_waits_for_the_one_on_its_
         assert len(machine["new"].at) == 1
 
 
-async def _asked(machine: Machine, fleet: Fleet) -> Json:
+async def _asked(machine: Machine, fleet: Supervised) -> Json:
     await fleet.log.until(lambda: machine["new"].scripts)
     return await machine["new"].server.request("tools/list")
 
 
-async def test_a_server_that_falls_while_its_successor_starts_is_replaced_all_the_same(
+async def test_a_server_that_falls_while_its_replacement_starts_is_replaced_all_the_same(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(lifecycle, "BACKOFF_FLOOR", 60.0)
@@ -190,7 +180,7 @@ async def test_a_server_that_falls_while_its_successor_starts_is_replaced_all_th
         await fleet.until(a="ready")
         _, (first,) = fleet.supervisor.apply(config_of(one("new")))
         request = await _asked(machine, fleet)
-        machine["old"].server.receiver.lost(GONE)
+        machine["old"].server.die()
         assert fleet.listed() == ["t (backoff)"]
         _, (second,) = fleet.supervisor.apply(config_of(one("new")))
         assert second is first, "two servers are enough"
@@ -203,7 +193,7 @@ async def test_a_server_that_falls_while_its_successor_starts_is_replaced_all_th
 @pytest.mark.parametrize(("old", "new"), [("stop-first", "overlap"), ("overlap", "stop-first")])
 async def test_where_either_entry_says_stop_first_two_never_run_at_once(old: str, new: str) -> None:
     machine = machine_of()
-    machine["old"].may_leave = anyio.Event()
+    machine["old"].may_leave = asyncio.Event()
     async with running(machine, config_of(one("old", replace=old))) as fleet:
         await fleet.until(a="ready")
         _, (replacement,) = fleet.supervisor.apply(config_of(one("new", replace=new)))
@@ -223,7 +213,7 @@ async def test_a_stop_first_server_that_does_not_come_back_is_told_of_and_tried_
         _, (replacement,) = fleet.supervisor.apply(config_of(one("new", replace="stop-first")))
         await decided(replacement)
         assert replacement.failure == GONE
-        assert replacement.server.standing
+        assert replacement.server.is_current
         await fleet.log.until(lambda: len(machine["new"].at) > 1)
 
 
@@ -231,7 +221,7 @@ async def test_a_removed_server_ends_what_it_was_asked() -> None:
     machine = machine_of()
     async with running(machine, config_of(one("old"))) as fleet:
         await fleet.until(a="ready")
-        call = open_call(fleet)
+        call = fleet.call()
         await fleet.apply(config_of({}))
         assert fleet.listed() == []
         machine["old"].server.say({"jsonrpc": "2.0", "id": 4, "result": {}})
@@ -241,7 +231,7 @@ async def test_a_removed_server_ends_what_it_was_asked() -> None:
 
 async def test_an_entry_that_comes_back_waits_for_the_end_of_its_former_server() -> None:
     machine = machine_of()
-    machine["old"].may_leave = anyio.Event()
+    machine["old"].may_leave = asyncio.Event()
     async with running(machine, config_of(one("old"))) as fleet:
         await fleet.until(a="ready")
         await fleet.apply(config_of({}))
@@ -276,7 +266,7 @@ async def test_a_restart_of_a_server_that_is_away_tries_it_at_once(monkeypatch: 
     machine = machine_of()
     async with running(machine, config_of(one("old"))) as fleet:
         await fleet.until(a="ready")
-        machine["old"].server.receiver.lost(GONE)
+        machine["old"].server.die()
         await fleet.log.until(lambda: not machine["old"].open)
         replacement = fleet.supervisor.restart("a")
         await decided(replacement)
@@ -289,7 +279,7 @@ async def test_a_restart_of_a_stop_first_server_drains_it_and_then_starts_it_ane
     machine = machine_of()
     async with running(machine, config_of(one("old", replace="stop-first"))) as fleet:
         await fleet.until(a="ready")
-        call = open_call(fleet)
+        call = fleet.call()
         replacement = fleet.supervisor.restart("a")
         assert len(machine["old"].at) == 1
         machine["old"].server.say({"jsonrpc": "2.0", "id": 4, "result": {}})

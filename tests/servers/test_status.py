@@ -14,11 +14,12 @@ from mcp_multi_server import __version__
 from mcp_multi_server.core.config import parse
 from mcp_multi_server.core.events import ServerRemoved
 from mcp_multi_server.core.lifecycle import Failure, Reason, State
-from mcp_multi_server.servers.status import Reload, fleet_sample, fleet_status
+from mcp_multi_server.servers.samples import fleet_sample
+from mcp_multi_server.servers.status import Reload, fleet_status
 
 from ..fleet import Fleet, Message, Script, configured, fleet
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("real_time")]  # clients are on real sockets
 
 TEXT, MAYBE, COUNT = (str,), (str, type(None)), (int,)
 SERVER_KEYS: dict[str, tuple[type, ...]] = {

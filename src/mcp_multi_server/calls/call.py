@@ -1,19 +1,17 @@
-"""One forwarded call: from a client's request to a server's answer, and what the server asks in between."""
+"""One forwarded call that is with its server: from sending it to the answer, the error or the end of patience."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from functools import partial
-from typing import Protocol
 
 import msgspec
 
-from ..core import jsonrpc, protocol
-from ..core.errors import INVALID_PARAMS, RpcError
+from ..core import input_requests, jsonrpc, protocol
+from ..core.errors import INTERNAL_ERROR, INVALID_PARAMS, RpcError
 from ..core.index import Route
 from ..core.input_requests import INPUT_REQUIRED
-from ..core.jsonrpc import ABSENT, Buffer, Members, Message
+from ..core.jsonrpc import ABSENT, Buffer, Members, Message, TooDeep
 from ..core.lifecycle import Failure
 from ..core.links import renamed_links
 from ..core.operation import Operation
@@ -21,293 +19,354 @@ from ..core.protocol import PROGRESS_TOKEN, Era
 from ..servers.server import Server
 from ..servers.session import ServerSession
 from ..telemetry.tracing import Span, Tracer
+from .context import CallContext
+from .input_request import PERSON_ANSWERS_WITHIN, InputRequest, InputRound
 from .request import Caller, ClientRequest
 
 LONGEST_FACTOR = 10
-"""Progress renews a call's deadline, up to this multiple of its timeout in all."""
-THINKING = 600.0
-"""Seconds that a client has for one question; meanwhile the deadline of its call stands still."""
+"""Progress renews a call's deadline, up to this multiple of its server's timeout in all."""
+ROUNDS = 10
+"""Times that a modern server may answer one call by asking for input."""
+OVER = "the call for which it was asked has ended"
 
 
-class Questions(Protocol):
-    """What a call uses of `Asking`."""
+class PostponedAnswer:
+    """What a call has once its modern client is asked for input by the answer to it (2026-07-28, basic/patterns/mrtr).
 
-    def inquire(self, call: Call, result: bytes) -> bool:
-        """Ask the client of a call what its server needs before it can answer; whether the result is such a need."""
+    The call makes it when the first input request comes for it, and keeps it to its end.
+    """
 
-    def left(self, call: Call) -> None:
-        """A call has ended, and what was asked for its sake with it."""
-
-
-class Dispatcher(Protocol):
-    """What a call uses of the router."""
-
-    @property
-    def input_requests(self) -> Questions:
-        """All that servers ask."""
-
-    held: dict[Call, str]
-    """Calls that were not sent yet, with the server that they wait for."""
-    time: Callable[[], float]
-    tracer: Tracer | None
-    """Where spans are wanted, what makes them."""
-
-    def rename(self, route: Route, method: str) -> Callable[[str], str]:
-        """How URIs in that server's results are made to lead back to it."""
-
-    def hold_on(self, call: Call, server: Server) -> bool:
-        """Have a call that was not carried out wait a moment and be sent again; False where its hold is over."""
-
-    def unavailable(
-        self, server: Server, message: str, failure: Failure | None = None, *, reason: str | None = None
-    ) -> RpcError:
-        """The error for a call that its server could not answer."""
-
-    def done(self, call: Call, error: str) -> None:
-        """Tell that a call ended."""
-
-
-class Open(Protocol):
-    """What a client is asked for the sake of one call."""
-
-    def end(self, reason: str) -> None:
-        """The call does not need it any more."""
-
-
-class Dialogue:
-    """What a call has besides once its server asks its client for something."""
-
-    __slots__ = ("extra", "kept", "left", "open", "rounds", "since", "state", "waits")
+    __slots__ = ("open", "outcome", "state")
 
     def __init__(self) -> None:
-        self.open: dict[str, Open] = {}
-        """By the keys under which the client is asked."""
+        self.open: dict[str, InputRequest] = {}
+        """Input requests that the client has not answered, by the keys under which it is asked."""
         self.state = ""
-        """While the client is to come back with its answers: the `requestState` that it was given."""
-        self.kept: Callable[[], None] | None = None
-        """The end of the call that came meanwhile."""
-        self.extra: Members = {}
-        """Members that the call got when it was made once more."""
-        self.rounds = 0
-        self.waits = 0
-        """Questions for which the deadline stands still, since the first one, with so many seconds left."""
-        self.since = self.left = 0.0
+        """The `requestState` that the client comes back with; "" while it waits for an answer as others do."""
+        self.outcome: Callable[[], None] | None = None
+        """How the call ended while its client was away: carried out when the client is back."""
 
 
-class Call:
-    """A Waiter for its server, a Cancellable for its client."""
+class SentCall:
+    """A client's request that is with a server. The router makes and sends it; it writes its own state alone.
+
+    As the waiter of its server's session it is told of the answer, its loss or its deadline; as an open request of its
+    client it can be cancelled. Whichever comes first takes it out of both tables, so that it ends once.
+    """
 
     __slots__ = (
+        "_context",
+        "_extra",
+        "_hold",
+        "_latest",
+        "_paused_at",
+        "_pauses",
+        "_round",
+        "_rounds",
+        "_span",
+        "_time_left",
+        "_token",
         "caller",
         "deadline",
-        "dialogue",
-        "hold",
-        "latest",
+        "id",
+        "postponed",
         "request",
         "route",
-        "router",
-        "sent_as",
         "server",
-        "server_name",
         "session",
-        "span",
         "started",
-        "token",
-    )
+    )  # fmt: skip
 
-    def __init__(self, router: Dispatcher, caller: Caller, request: ClientRequest, now: float) -> None:
-        self.router = router
+    def __init__(
+        self,
+        context: CallContext,
+        caller: Caller,
+        request: ClientRequest,
+        started: float,
+        server: Server,
+        session: ServerSession,
+        route: Route,
+        *,
+        hold: Callable[[SentCall], bool],
+        rounds: int = 0,
+        extra: Members | None = None,
+    ) -> None:
+        """Send it.
+
+        Args:
+            context: What the router gives every call.
+            caller: The client, which is answered.
+            request: What it sent.
+            started: Loop time at which the request came.
+            server: The server that `route` leads to.
+            session: Its session, which is live.
+            route: The server's own name for what is requested.
+            hold: Has a request that was not carried out wait and be sent anew; False where it does not.
+            rounds: How often the server asked for input before.
+            extra: Members that the params get then, with the client's input.
+
+        Raises:
+            RpcError: the params are not what the method takes.
+
+        """
+        changed = request.renamed(route.name)  # may raise, so before anything is noted
         self.caller = caller
         self.request = request
-        self.started = now
-        self.deadline = self.latest = now
-        self.hold: asyncio.TimerHandle | None = None
-        self.token = request.meta.get(PROGRESS_TOKEN) if request.meta else None
-        self.server_name = ""
-        self.span: Span | None = None
-        self.sent_as = 0
-        self.dialogue: Dialogue | None = None
-        self.route: Route
-        self.server: Server
-        self.session: ServerSession
+        self.started = started
+        self.server = server
+        self.session = session
+        self.route = route
+        self.postponed: PostponedAnswer | None = None
+        self._context = context
+        self._hold = hold
+        self._extra = extra
+        self._token = request.meta.get(PROGRESS_TOKEN) if request.meta else None
+        self._round: InputRound | None = None
+        self._rounds = rounds
+        self._pauses = 0
+        self._paused_at = self._time_left = 0.0
+        now, timeout = context.time(), server.config.timeout
+        self.deadline, self._latest = now + timeout, now + LONGEST_FACTOR * timeout
+        self.id = session.pending.add(self)
+        self._span: Span | None = None if context.tracer is None else self._traced(context.tracer)
+        self._send(changed)
+        caller.open_requests.add(request.id, self)
+
+    def _send(self, changed: Members) -> None:
+        try:
+            self.session.send(self.id, self.request.method, self._params(changed))
+        except Exception:  # params that are nested too deeply to be written here: nothing may be left of the call
+            self.session.pending.take(self.id)
+            self._end_span(str(INVALID_PARAMS))
+            raise
 
     @property
-    def is_parked(self) -> bool:
-        """Whether its client is to come back with answers, so that nobody waits for an answer to it now."""
-        return self.dialogue is not None and self.dialogue.state != ""
+    def tool(self) -> str:
+        """The server's own name of the tool that is called; "" for other methods."""
+        return self.route.name if self.request.method == "tools/call" else ""
 
-    def send(self, server: Server, session: ServerSession, route: Route) -> None:
-        """Forward the request; from here on the server is the one to wait for."""
-        self.server, self.session, self.route = server, session, route
-        timeout = server.config.timeout
-        now = self.router.time()
-        self.deadline, self.latest = now + timeout, now + LONGEST_FACTOR * timeout
-        renamed = _renamed(self.request, route.name)  # may raise, so before anything is noted
-        self.sent_as = session.pending.add(self)
-        if self.router.tracer is not None:
-            self.span = self._traced(self.router.tracer)
-        session.send(self.sent_as, self.request.method, self._params(renamed))
+    # -- what the server's session tells (see servers.pending.Waiter) ----------------------------------------------
 
     def settle(self, message: Message) -> None:
-        """See Waiter."""
-        if self.dialogue is not None and self.is_parked:
-            self._keep(partial(self.settle, message))
+        """The server answered: so is the client, unless the answer is that the server needs input first."""
+        if self._is_postponed(partial(self.settle, message)):
             return
         try:
             if message.error is not ABSENT:
                 payload, error = self._error(message.error)
-                self._leave(error)
+                self._finish(error)
                 self.caller.answer_error(self.request.id, payload)
-            else:
-                result = bytes(message.result)
-                if self._is_asked(result):
-                    return
+            elif not self._needs_input(result := bytes(message.result)):
                 payload, error = self._result(result)
-                self._leave(error)
+                self._finish(error)
                 self.caller.answer(self.request.id, payload)
+        except TooDeep:
+            raise  # it is the server's answer that is at fault, and its session says so
         except RpcError as unfit:
             self.refuse(unfit, str(unfit.code))
 
     def fail(self, failure: Failure) -> None:
-        """See Waiter."""
-        if failure.undone and not self.is_parked and self.router.hold_on(self, self.server):
+        """The request or its answer was lost; what was certainly not carried out is sent again."""
+        if failure.undone and not self.is_postponed and self._hold(self):
+            self._end_span("")
             return
         became = "was not carried out" if failure.undone else "may or may not have been carried out"
         message = f"server {self.server.name!r}: {failure.message}; the call {became}"
-        self.refuse(self.router.unavailable(self.server, message, failure), "unavailable")
+        self.refuse(self._context.unavailable(self.server, message, failure), "unavailable")
 
     def expire(self) -> None:
-        """See Waiter."""
-        seconds = self.router.time() - self.started
+        """The deadline passed."""
+        seconds = self._context.time() - self.started
         message = f"server {self.server.name!r} did not answer within {seconds:.3g} s"
-        self.refuse(self.router.unavailable(self.server, message, reason="timeout"), "timeout")
+        self.refuse(self._context.unavailable(self.server, message, reason="timeout"), "timeout")
 
     def progress(self, params: Members) -> None:
-        """See Waiter: pass it on under the client's own token, and give the call more time."""
-        if self.dialogue is None or not self.dialogue.waits:
-            self.deadline = min(self.router.time() + self.server.config.timeout, self.latest)
-        if self.token is not None:
-            params[PROGRESS_TOKEN] = self.token
+        """The server is at work: tell the client under its own token, and give the call more time."""
+        if not self._pauses:
+            self.deadline = min(self._context.time() + self.server.config.timeout, self._latest)
+        if self._token is not None:
+            params[PROGRESS_TOKEN] = self._token
             self.caller.notify("notifications/progress", jsonrpc.encode(params))
 
+    # -- what the client does, and we in the server's place --------------------------------------------------------
+
     def cancel(self, reason: str) -> None:
-        """See Cancellable."""
-        if self.sent_as:
-            self.session.cancel(self.sent_as, reason)
-        self._leave("cancelled")
+        """The client gave the call up or is gone: tell the server; nobody is answered."""
+        self.session.cancel(self.id, reason)
+        self._finish("cancelled")
 
     def refuse(self, failure: RpcError, error: str) -> None:
-        """Answer with an error of our own."""
-        if self.is_parked:
-            self._keep(partial(self.refuse, failure, error))
+        """Answer the client with an error of ours. `error`: what events and metrics say of it."""
+        if self._is_postponed(partial(self.refuse, failure, error)):
             return
-        self._leave(error)
+        self._finish(error)
         self.caller.answer_error(self.request.id, jsonrpc.error_object(failure))
 
-    # -- while the client is asked -------------------------------------------------------------------------------
+    # -- while the client is asked for input -----------------------------------------------------------------------
 
-    def talk(self) -> Dialogue:
-        """What it has once something is asked."""
-        self.dialogue = self.dialogue or Dialogue()
-        return self.dialogue
+    def pause_deadline(self) -> None:
+        """An input request is open: a person who thinks must not make the call late."""
+        self._pauses += 1
+        if self._pauses == 1:
+            self._paused_at = self._context.time()
+            self._time_left = max(0.0, self.deadline - self._paused_at)
+            self.deadline = self._paused_at + self._time_left + PERSON_ANSWERS_WITHIN
 
-    def stand_still(self) -> None:
-        """A question is open: who thinks must not be late because of the call's deadline."""
-        dialogue = self.talk()
-        dialogue.waits += 1
-        if dialogue.waits == 1:
-            dialogue.since = self.router.time()
-            dialogue.left = max(0.0, self.deadline - dialogue.since)
-            self.deadline = dialogue.since + dialogue.left + THINKING
-
-    def go_on(self) -> None:
-        """A question is closed; after the last one the time that was left runs again."""
-        dialogue = self.talk()
-        dialogue.waits -= 1
-        if dialogue.waits == 0:
-            now = self.router.time()
-            self.deadline, self.latest = now + dialogue.left, self.latest + now - dialogue.since
+    def resume_deadline(self) -> None:
+        """An input request is closed; after the last one the time that was left runs again."""
+        self._pauses -= 1
+        if self._pauses == 0:
+            now = self._context.time()
+            self.deadline, self._latest = now + self._time_left, self._latest + now - self._paused_at
             self.session.pending.hasten(self.deadline)
 
-    def park(self, state: str, payload: bytes) -> None:
-        """Answer the client with what it is asked; it comes back with `state`, in a request of its own."""
-        self.talk().state = state
-        self.token = None
-        self.caller.calls.pop(self.request.id, None)
-        self.caller.answer(self.request.id, payload)
+    @property
+    def is_postponed(self) -> bool:
+        """Whether its client is to come back with input, so that nobody waits for an answer to it now."""
+        return self.postponed is not None and self.postponed.state != ""
 
-    def unpark(self, caller: Caller, request: ClientRequest) -> None:
-        """The client is back, maybe over another connection."""
-        self.talk().state = ""
+    def postponable(self) -> PostponedAnswer:
+        """What it has, from now on, as the call of a modern client that is asked by its answer."""
+        if self.postponed is None:
+            self.postponed = PostponedAnswer()
+        return self.postponed
+
+    def postpone(self, state: str) -> None:
+        """Answer the client with all that is asked of it; it comes back with `state`, in a request of its own."""
+        postponed = self.postponable()
+        postponed.state = state
+        self._token = None  # progress of a request that has its answer would reach nobody
+        asked = {key: (one.method, one.payload) for key, one in postponed.open.items()}
+        self.caller.open_requests.remove(self.request.id, self)
+        self.caller.answer(self.request.id, input_requests.needs_input_result(asked, state))
+        self._context.done(self.request.method, "", started=self.started, error="")
+
+    def resume(self, caller: Caller, request: ClientRequest) -> None:
+        """The client is back with `request`, maybe over another connection; what has come meanwhile is told now."""
+        self.postponable().state = ""
         self.caller, self.request = caller, request
-        self.token = request.meta.get(PROGRESS_TOKEN) if request.meta else None
-        caller.calls[request.id] = self
+        self._token = request.meta.get(PROGRESS_TOKEN) if request.meta else None
+        caller.open_requests.add(request.id, self)
 
-    def again(self, extra: Members) -> None:
-        """Make the call once more with what its server asked for; that is how the protocol has it answered."""
-        dialogue = self.talk()
-        dialogue.extra = extra
+    def abandon(self, reason: str) -> None:
+        """The client did not come back."""
+        self.postponable().state = ""
+        self.cancel(reason)
+
+    def give_up(self, failure: RpcError) -> None:
+        """The client cannot be asked for what is still open: tell both sides."""
+        self.session.cancel(self.id, failure.message)
+        self.refuse(failure, str(failure.code))
+
+    def _is_postponed(self, outcome: Callable[[], None]) -> bool:
+        """Whether nobody waits for the outcome now; then it is kept until the client is back."""
+        if self.postponed is None or not self.postponed.state:
+            return False
+        self.postponed.outcome = outcome
+        return True
+
+    def _needs_input(self, result: bytes) -> bool:
+        """Whether a modern server answers a legacy client's call by asking for input, which the client is asked now.
+
+        Raises RpcError where it cannot be asked.
+        """
+        if INPUT_REQUIRED not in result or self.request.era is Era.MODERN or self.session.negotiated.era is Era.LEGACY:
+            return False
+        needed = input_requests.input_needed(result)
+        if needed is None:
+            return False
+        if self._rounds >= ROUNDS:
+            raise RpcError(INTERNAL_ERROR, f"server {self.server.name!r} asked for input more than {ROUNDS} times")
+        self._round = InputRound(
+            self.caller, self.server.name, needed, answered=self._send_again, refused=self._refuse_for_input
+        )
+        self._round.begin()
+        return True
+
+    def _send_again(self, extra: Members) -> None:
+        """Make the call once more with the input that its server asked for, as the protocol has it."""
+        self._round = None
         session = self.server.live
         if session is None:
             message = f"server {self.server.name!r} went away while the client was asked for what it needs"
-            self.refuse(self.router.unavailable(self.server, message), "unavailable")
+            self.refuse(self._context.unavailable(self.server, message), "unavailable")
             return
-        self.send(self.server, session, self.route)
+        self._end_span("")
+        SentCall(
+            self._context,
+            self.caller,
+            self.request,
+            self.started,
+            self.server,
+            session,
+            self.route,
+            hold=self._hold,
+            rounds=self._rounds + 1,
+            extra=extra,
+        )
 
-    def _is_asked(self, result: bytes) -> bool:
-        """Whether a modern server asks a legacy client for something; then the call goes on."""
-        assert self.session.negotiated is not None
-        if self.request.era is Era.MODERN or self.session.negotiated.era is Era.LEGACY:
-            return False
-        return INPUT_REQUIRED in result and self.router.input_requests.inquire(self, result)
-
-    def _keep(self, end: Callable[[], None]) -> None:
-        """The call has ended while nobody waited for it: the client hears of it when it is back."""
-        self.talk().kept = end
+    def _refuse_for_input(self, why: str) -> None:
+        failure = RpcError(INTERNAL_ERROR, f"server {self.server.name!r} asked for input: {why}")
+        self.refuse(failure, str(INTERNAL_ERROR))
 
     # -- the end -------------------------------------------------------------------------------------------------
 
-    def _leave(self, error: str) -> None:
-        """End the row: whatever comes after does not concern this call."""
-        if self.hold is not None:
-            self.hold.cancel()
-            self.router.held.pop(self, None)
-        if self.caller.calls.get(self.request.id) is self:  # while it was parked, the client may have used the id again
-            del self.caller.calls[self.request.id]
-        if self.sent_as and (self.dialogue is not None or self.session.questions):
-            self.router.input_requests.left(self)
-        self.router.done(self, error)
+    def _finish(self, error: str) -> None:
+        """Leave the client's table and tell the end; whatever comes after does not concern this call."""
+        self.caller.open_requests.remove(self.request.id, self)
+        if self._round is not None or self.session.input_requests:
+            self._end_input_requests()
+        self._end_span(error)
+        kind = self.server.transport_kind
+        self._context.done(
+            self.request.method, self.route.server, tool=self.tool, kind=kind, started=self.started, error=error
+        )
+
+    def _end_input_requests(self) -> None:
+        """End what was asked for this call's sake, as far as that can be told.
+
+        No request of a legacy server says which call it is for: while another call of the same client is with that
+        server, it may be that one's.
+        """
+        if self._round is not None:
+            self._round.end(OVER)
+        if self.postponed is not None:
+            for mine in list(self.postponed.open.values()):
+                mine.refuse(OVER)
+        if any(other.caller is self.caller for other in calls_on(self.session)):
+            return
+        for one in list(self.session.input_requests.values()):
+            if isinstance(one, InputRequest) and one.is_for_call and one.caller is self.caller:
+                one.refuse(OVER)
+
+    def _end_span(self, error: str) -> None:
+        if self._span is not None:
+            self._span.end(error)
+
+    # -- translation -----------------------------------------------------------------------------------------------
 
     def _traced(self, tracer: Tracer) -> Span:
-        """The span of this call, which the server gets as its parent; each round of it has one."""
-        config, negotiated = self.server.config, self.session.negotiated
-        assert negotiated is not None
-        if self.span is not None:
-            self.span.end("")
-        operation = Operation(
-            self.request.method, self.route.name, self.server_name, negotiated.version, config.url or "", self.sent_as
-        )
-        return tracer.begin(operation, self.request.meta, seconds_ago=self.router.time() - self.started)
+        """The span of this call, which the server gets as its parent."""
+        url, version = self.server.config.url or "", self.session.negotiated.version
+        operation = Operation(self.request.method, self.route.name, self.route.server, version, url, self.id)
+        return tracer.begin(operation, self.request.meta, seconds_ago=self._context.time() - self.started)
 
-    def _params(self, renamed: Members) -> Buffer:
-        """The params to forward: the client's own bytes, except for what names and eras make different.
+    def _params(self, changed: Members) -> Buffer:
+        """The params to forward: the client's own bytes, except for what names, eras and rounds make different.
 
-        The request stays what the client sent: a call may have to be sent once more, and resolved anew.
+        The request itself stays what the client sent: it may have to be sent once more, and resolved anew.
         """
         request = self.request
-        assert self.session.negotiated is not None
-        said = request.meta if self.span is None else self.span.meta
         meta = protocol.meta_for_server(
-            said,
+            request.meta if self._span is None else self._span.meta,
             client=request.era,
             server=self.session.negotiated.era,
             introduction=self.caller,
-            token=self.sent_as if self.token is not None else None,
+            token=self.id if self._token is not None else None,
         )
-        if meta is request.meta and not renamed and self.dialogue is None:
+        if meta is request.meta and not changed and self._extra is None:
             return request.raw_params
-        extra = self.dialogue.extra if self.dialogue is not None else {}
-        params = {**request.params, **renamed, **extra}
+        params = {**request.params, **changed, **(self._extra or {})}
         if meta is None:
             params.pop("_meta", None)
         elif meta is not request.meta:
@@ -315,12 +374,11 @@ class Call:
         return jsonrpc.encode(params)
 
     def _result(self, result: bytes) -> tuple[Buffer, str]:
-        """The result for the client, and `tool_error` where it says so itself."""
-        assert self.session.negotiated is not None
+        """The result for the client, and `tool_error` where the result says so itself."""
         method = self.request.method
         payload: Buffer = result
         if b'"uri"' in result and method != "completion/complete":
-            payload = renamed_links(result, method, self.router.rename(self.route, method))
+            payload = renamed_links(result, method, self._context.renaming(self.route, method))
         payload = protocol.result_for_client(
             payload, method=method, client=self.request.era, server=self.session.negotiated.era
         )
@@ -328,41 +386,12 @@ class Call:
         return payload, "tool_error" if failed else ""
 
     def _error(self, error: Buffer) -> tuple[Buffer, str]:
-        assert self.session.negotiated is not None
+        """The error object for the client, and its code."""
         server = self.session.negotiated.era
         payload = protocol.error_for_client(error, method=self.request.method, client=self.request.era, server=server)
         return payload, bytes(jsonrpc.members(error).get("code", b"")).decode()
 
 
-def calls_on(session: ServerSession) -> list[Call]:
-    """The calls that are with a server, the oldest first."""
-    return [waiter for waiter in session.pending.waiters() if isinstance(waiter, Call)]
-
-
-def reference(request: ClientRequest) -> tuple[str, str]:
-    """The type and the name or URI of a completion's `ref`."""
-    try:
-        ref = jsonrpc.members(request.params["ref"])
-    except (KeyError, msgspec.ValidationError):
-        raise RpcError(INVALID_PARAMS, "params.ref must be an object") from None
-    kind = jsonrpc.text(ref.get("type"))
-    member = {"ref/prompt": "name", "ref/resource": "uri"}.get(kind or "")
-    if kind is None or member is None:
-        raise RpcError(INVALID_PARAMS, "params.ref.type must be ref/prompt or ref/resource")
-    target = jsonrpc.text(ref.get(member))
-    if target is None:
-        raise RpcError(INVALID_PARAMS, f"params.ref.{member} must be a string")
-    return kind, target
-
-
-def _renamed(request: ClientRequest, name: str) -> Members:
-    """The params that differ where the server's own name or URI stands in the place of the client's."""
-    if request.method == "completion/complete":
-        kind, target = reference(request)
-        if target == name:
-            return {}
-        ref = jsonrpc.members(request.params["ref"])
-        ref["name" if kind == "ref/prompt" else "uri"] = msgspec.Raw(jsonrpc.encode(name))
-        return {"ref": msgspec.Raw(jsonrpc.encode(ref))}
-    member = "uri" if request.method == "resources/read" else "name"
-    return {} if request.string(member) == name else {member: msgspec.Raw(jsonrpc.encode(name))}
+def calls_on(session: ServerSession) -> list[SentCall]:
+    """The calls that are with a server, the oldest first; those whose clients are to come back among them."""
+    return [waiter for waiter in session.pending.waiters() if isinstance(waiter, SentCall)]

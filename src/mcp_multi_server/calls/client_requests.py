@@ -1,69 +1,69 @@
-"""Requests to a client, which are questions of servers: rows in a table until the client answers."""
+"""Requests that are sent to one legacy client, because a server needs input: rows in a table until it answers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import NamedTuple
 
 from ..core import jsonrpc
 from ..core.errors import INTERNAL_ERROR, RpcError
 from ..core.jsonrpc import Buffer, Message
 
-MOST = 64
-"""Questions that one client has open at a time."""
+MOST_OPEN = 64
+"""Requests that one client has to answer at a time."""
 LONGEST_NUMBER = 18
 """Digits of an id; none of ours has as many, and Python refuses to read thousands."""
 
 
-class Asker(Protocol):
-    """Who waits for the client. One of these is called, once, unless the question is taken back before."""
-
-    def answered(self, message: Message) -> None:
-        """The client answered, with a result or an error, whatever they are."""
-
-    def lost(self) -> None:
-        """The client can answer no more."""
+class _Row(NamedTuple):
+    answered: Callable[[Message], None]
+    lost: Callable[[], None]
 
 
 class ClientRequests:
-    """The table of one client. `send` queues a line to it."""
+    """The table of one client. Its session makes it and ends it; `send` queues a line to the client."""
 
     def __init__(self, send: Callable[[Sequence[Buffer]], None]) -> None:
         self._send = send
-        self._rows: dict[int, Asker] = {}
+        self._rows: dict[int, _Row] = {}
         self._last = 0
-        self._over = False
+        self._is_over = False
 
     def __len__(self) -> int:
         return len(self._rows)
 
-    def ask(self, method: str, params: Buffer, asker: Asker) -> int:
-        """Send a request; its id. Raises RpcError where the client cannot be asked."""
-        if self._over:
+    def ask(self, method: str, params: Buffer, *, answered: Callable[[Message], None], lost: Callable[[], None]) -> int:
+        """Send a request and return its id.
+
+        One of both is called later, once, unless the request is cancelled before: `answered` with the client's result
+        or error, whatever it is, or `lost` where the client can answer no more. Raises RpcError where it cannot be
+        asked.
+        """
+        if self._is_over:
             raise RpcError(INTERNAL_ERROR, "the client is gone")
-        if len(self._rows) >= MOST:
-            raise RpcError(INTERNAL_ERROR, f"the client has {MOST} questions to answer")
+        if len(self._rows) >= MOST_OPEN:
+            raise RpcError(INTERNAL_ERROR, f"the client has {MOST_OPEN} questions to answer")
         self._last += 1
-        self._rows[self._last] = asker
+        self._rows[self._last] = _Row(answered, lost)
         self._send(jsonrpc.request(self._last, method, params))
         return self._last
 
-    def take_back(self, id: int, reason: str) -> None:
+    def cancel(self, id: int, reason: str) -> None:
         """Tell the client that its answer is not needed any more, unless it has given it."""
         if self._rows.pop(id, None) is not None:
             told = {"requestId": id, "reason": reason}
             self._send(jsonrpc.notification("notifications/cancelled", jsonrpc.encode(told)))
 
     def answered(self, message: Message) -> None:
-        """A response from the client; what answers no question is let pass."""
+        """Take a response from the client; one that answers no request is ignored."""
         id = bytes(message.id)
-        asker = self._rows.pop(int(id), None) if id.isdigit() and len(id) <= LONGEST_NUMBER else None
-        if asker is not None:
-            asker.answered(message)
+        row = self._rows.pop(int(id), None) if id.isdigit() and len(id) <= LONGEST_NUMBER else None
+        if row is not None:
+            row.answered(message)
 
     def end(self) -> None:
-        """The client can answer no more."""
-        self._over = True
+        """The client can answer no more: everybody who waits for it is told."""
+        self._is_over = True
         rows, self._rows = self._rows, {}
-        for asker in rows.values():
-            asker.lost()
+        for row in rows.values():
+            row.lost()

@@ -1,4 +1,4 @@
-"""One request of a client's, decoded as far as routing it needs."""
+"""One request of a client, decoded as far as routing needs, and what the client's session must offer to a call."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from ..core.errors import INVALID_PARAMS, RpcError
 from ..core.jsonrpc import ABSENT, Buffer, Members, Message
 from ..core.protocol import Era
 from .client_requests import ClientRequests
+from .open_requests import OpenRequests
 
 
 class ClientRequest:
-    """A client's request. `id` is the bytes it came as, which is also what names it in a cancellation."""
+    """A client's request. `id` is the bytes that it came as, which also name it in a cancellation."""
 
     __slots__ = ("era", "id", "meta", "method", "params", "raw_params")
 
@@ -33,29 +34,51 @@ class ClientRequest:
             raise RpcError(INVALID_PARAMS, f"params.{member} must be a string")
         return found
 
+    def reference(self) -> tuple[str, str]:
+        """The type and the name or URI of a completion's `ref`. Raises RpcError -32602 where it is malformed."""
+        try:
+            ref = jsonrpc.members(self.params["ref"])
+        except (KeyError, msgspec.ValidationError):
+            raise RpcError(INVALID_PARAMS, "params.ref must be an object") from None
+        kind = jsonrpc.text(ref.get("type"))
+        member = {"ref/prompt": "name", "ref/resource": "uri"}.get(kind or "")
+        if kind is None or member is None:
+            raise RpcError(INVALID_PARAMS, "params.ref.type must be ref/prompt or ref/resource")
+        target = jsonrpc.text(ref.get(member))
+        if target is None:
+            raise RpcError(INVALID_PARAMS, f"params.ref.{member} must be a string")
+        return kind, target
 
-def too_deep() -> RpcError:
-    """For a RecursionError: who looks inside params may stand deeper in the stack than who read the message."""
-    return RpcError(INVALID_PARAMS, "params are nested too deeply")
+    def renamed(self, name: str) -> Members:
+        """The params that change where the server's own `name` or URI takes the place of the client's; often none."""
+        if self.method == "completion/complete":
+            kind, target = self.reference()
+            if target == name:
+                return {}
+            ref = jsonrpc.members(self.params["ref"])
+            ref["name" if kind == "ref/prompt" else "uri"] = msgspec.Raw(jsonrpc.encode(name))
+            return {"ref": msgspec.Raw(jsonrpc.encode(ref))}
+        member = "uri" if self.method == "resources/read" else "name"
+        return {} if self.string(member) == name else {member: msgspec.Raw(jsonrpc.encode(name))}
 
 
 class Caller(Protocol):
-    """The client side of a forwarded call."""
+    """A client as its calls see it; its session in the room `clients` is one."""
 
-    calls: dict[bytes, Cancellable]
-    """What this client waits for, by request id."""
+    open_requests: OpenRequests
+    """What this client waits for."""
     client_info: Buffer | None
     """The `clientInfo` of its handshake, where it made one."""
     capabilities: Members
     """What a legacy client can be asked, as its handshake declares."""
     log_level: str | None
-    """From where on a legacy client wants log messages."""
-    questions: ClientRequests
+    """The lowest level of log messages that a legacy client wants."""
+    client_requests: ClientRequests
     """What a legacy client is asked."""
 
     @property
     def uid(self) -> int:
-        """Whose process it is."""
+        """The user id of its process."""
 
     def answer(self, id: bytes, payload: Buffer) -> None:
         """Send a result."""
@@ -65,13 +88,6 @@ class Caller(Protocol):
 
     def notify(self, method: str, params: Buffer) -> None:
         """Send a notification."""
-
-
-class Cancellable(Protocol):
-    """Something that a client waits for."""
-
-    def cancel(self, reason: str) -> None:
-        """The client gave it up or is gone; it is not answered any more."""
 
 
 def _meta(params: Members) -> Members | None:

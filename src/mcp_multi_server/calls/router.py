@@ -1,49 +1,87 @@
-"""Forwarded calls: rows in a table, from a client's request to a server's answer, without a task or an await.
+"""Forwarded calls, from a client's request to a server, without a task or an await.
 
 A call is sent at most once. While its server is away it is held, at most for `hold` seconds and never past its own
-deadline; what was never sent can wait without harm.
+deadline; what was certainly not carried out can wait without harm.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from ..core.catalog import Kind
-from ..core.errors import INTERNAL_ERROR, INVALID_PARAMS, RESOURCE_NOT_FOUND_LEGACY, RpcError
-from ..core.events import Observer, RequestDone
-from ..core.index import Route, Unroutable
-from ..core.jsonrpc import Message
-from ..core.lifecycle import ROUTED, Failure, State
-from ..core.protocol import Era
+from ..core.errors import RpcError
+from ..core.events import Observer
+from ..core.jsonrpc import Message, error_object
+from ..core.lifecycle import ROUTED, State
 from ..core.settings import ServerConfig
-from ..core.uri import namespaced
 from ..servers.server import Server
 from ..servers.session import ServerSession
 from ..servers.snapshot import Snapshot
 from ..telemetry.tracing import Tracer
-from .call import Call, reference
+from .call import SentCall
+from .context import CallContext
 from .input_requests import InputRequests
-from .request import Caller, ClientRequest, too_deep
+from .request import Caller, ClientRequest
+from .resolve import resolve, unread_owner
 from .server_logs import METHOD as LOG_METHOD
 from .server_logs import ServerLogs
 
 METHODS = frozenset({"tools/call", "prompts/get", "resources/read", "completion/complete"})
 """What is forwarded to the server that owns the name or URI."""
-LONGEST_SHOWN = 200
-"""Characters of a name in an error."""
 SEND_AGAIN_AFTER = 0.25
 """Seconds until a call is tried again whose server took no connection, or knew its session no more."""
-LINKS_LOOKED_UP = 256
-"""Links of one result whose way back is looked for, as each may mean a look at every template of every server."""
+
+
+class HeldCall:
+    """A client's request that waits for its server and was not sent. The router makes it, sends it on or refuses it."""
+
+    __slots__ = ("_router", "_timer", "caller", "kind", "request", "server", "started", "tool")
+
+    def __init__(
+        self,
+        router: Router,
+        caller: Caller,
+        request: ClientRequest,
+        started: float,
+        server: str,
+        *,
+        tool: str = "",
+        kind: str = "",
+    ) -> None:
+        self.caller = caller
+        self.request = request
+        self.started = started
+        self.server = server
+        """The name of the server that it waits for."""
+        self.tool = tool
+        self.kind = kind
+        """The server's own name of the tool, and its transport, where the call was sent before."""
+        self._router = router
+        self._timer: asyncio.TimerHandle | None = None
+        caller.open_requests.add(request.id, self)
+
+    def wait(self, timer: asyncio.TimerHandle) -> None:
+        """Keep the timer that ends the waiting, so that it can be stopped."""
+        self._timer = timer
+
+    def stop_waiting(self) -> None:
+        """The router has done with it, one way or the other."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self.caller.open_requests.remove(self.request.id, self)
+
+    def cancel(self, reason: str) -> None:
+        """The client gave it up or is gone."""
+        self._router.drop(self, "cancelled")
 
 
 class Router:
-    """Finds the server for each request and keeps the calls that wait for one. A `connection.Host`.
+    """Finds the server for each request and keeps the calls that wait for one. The fleet makes it, for all clients.
 
-    `abilities`: what its one client can be asked, where it works for a single one; None for a daemon's.
+    It is also how servers reach the clients' side (`capabilities`, `asked`, `told`). `abilities`: what its one client
+    can be asked, where it works for a single one; None for a daemon's.
     """
 
     def __init__(
@@ -54,168 +92,143 @@ class Router:
         wall: Callable[[float], str],
         abilities: frozenset[str] | None = None,
     ) -> None:
-        self.input_requests = InputRequests(tell=tell, abilities=abilities)
         self.logs = ServerLogs(snapshot)
         self._snapshot = snapshot
-        self._tell = tell
-        self._wall = wall
-        self.time = asyncio.get_running_loop().time
-        self._call_at = asyncio.get_running_loop().call_at
-        self.tracer: Tracer | None = None
-        """Where spans are wanted, what makes them."""
-        self.held: dict[Call, str] = {}
-        """Calls that were not sent yet, with the server that they wait for."""
+        self._context = CallContext(snapshot, tell=tell, wall=wall)
+        self._input_requests = InputRequests(abilities)
+        self._held: dict[HeldCall, None] = {}
+
+    @property
+    def held(self) -> int:
+        """How many calls wait for their servers."""
+        return len(self._held)
+
+    @property
+    def postponed(self) -> int:
+        """How many calls wait for their clients to come back with input."""
+        return self._input_requests.postponed
+
+    def trace(self, tracer: Tracer | None) -> None:
+        """Have spans made of the requests that are forwarded from here on."""
+        self._context.tracer = tracer
+
+    def belongs_to(self, caller: Caller) -> None:
+        """The servers are this client's own: it can be asked without a call of its own there, too."""
+        self._input_requests.set_owner(caller)
 
     def forward(self, caller: Caller, request: ClientRequest) -> None:
         """Take up a request; it is answered through `caller`. Raises RpcError where nothing can answer it."""
-        if "requestState" in request.params and self.input_requests.resume(caller, request):
+        if "requestState" in request.params and self._input_requests.resume(caller, request):
             return
-        call = Call(self, caller, request, self.time())
-        if self._dispatch(call, may_hold=True):
-            caller.calls[request.id] = call
+        self._dispatch(caller, request, self._context.time(), may_hold=True)
 
     def changed(self, changed: frozenset[Kind], server: Server | None) -> None:
-        """A new snapshot: send, or give up, what was held for that server. A `supervisor.Listener`."""
+        """There is a new snapshot: send, or give up, what was held for that server."""
         if server is not None:
             self.logs.changed(server)
-        if server is None or not self.held:
+        if server is None or not self._held:
             return
-        for call in [call for call, name in self.held.items() if name == server.name]:
-            if server.live is not None:
+        for call in [call for call in self._held if call.server == server.name]:
+            if server.live is not None or server.status.state in (State.PARKED, State.DISABLED):
                 self._release(call, may_hold=False)
-            elif server.status.state in (State.PARKED, State.DISABLED):
-                self._give_up(call)
             else:
                 server.kick()
-
-    def rename(self, route: Route, method: str) -> Callable[[str], str]:
-        """How URIs in that server's results are made to lead back to it.
-
-        A read comes back in the form it was asked in; elsewhere only what would lead astray gets the server's name.
-        """
-        index = self._snapshot().index
-        if method == "resources/read":
-            return (lambda uri: namespaced(route.server, uri)) if route.namespaced else (lambda uri: uri)
-        looked_up = 0
-
-        def lead_back(uri: str) -> str:
-            nonlocal looked_up
-            looked_up += 1  # with the server's name in front it leads back in any case
-            is_fine = looked_up <= LINKS_LOOKED_UP and index.routes_back(uri, route.server)
-            return uri if is_fine else namespaced(route.server, uri)
-
-        return lead_back
-
-    def hold_on(self, call: Call, server: Server) -> bool:
-        """See Dispatcher: a server elsewhere that is being restarted is away, whatever its state says."""
-        until, now = self._held_until(call, server), self.time()
-        if now >= until:
-            return False
-        call.hold = self._call_at(min(now + SEND_AGAIN_AFTER, until), partial(self._release, call, may_hold=True))
-        self.held[call] = server.name
-        return True
-
-    def unavailable(
-        self, server: Server, message: str, failure: Failure | None = None, *, reason: str | None = None
-    ) -> RpcError:
-        """The error for a call that its server could not answer: names it, its state and the next attempt.
-
-        `reason`: the call's own, where the server's state says nothing of it.
-        """
-        status = server.status
-        why = failure or (None if status.state in ROUTED else status.failure)
-        retry_at = None if status.next_attempt is None else self._wall(status.next_attempt)
-        data = {
-            "server": server.name,
-            "state": status.state.value,
-            "reason": why.reason.value if why else reason,
-            "retryAt": retry_at,
-        }
-        return RpcError(INTERNAL_ERROR, message, data)
-
-    def done(self, call: Call, error: str) -> None:
-        """Tell that a call ended."""
-        if call.span is not None:
-            call.span.end(error)
-        tool = call.route.name if call.sent_as and call.request.method == "tools/call" else ""
-        kind = call.server.transport_kind if call.sent_as else ""
-        seconds = self.time() - call.started
-        self._tell(RequestDone(call.request.method, call.server_name, tool, kind, seconds, error))
-
-    # -- what servers ask and tell (see connection.Host) -----------------------------------------------------------
-
-    def capabilities(self, config: ServerConfig) -> dict[str, Any]:
-        """See Host."""
-        return self.input_requests.declared(config)
-
-    def asked(self, server: Server, session: ServerSession, message: Message) -> None:
-        """See Host."""
-        self.input_requests.asked(server, session, message)
-
-    def told(self, server: Server, session: ServerSession, message: Message) -> None:
-        """See Host."""
-        if message.method == LOG_METHOD:
-            self.logs.told(server, session, message)
-        elif message.method == "notifications/cancelled":
-            self.input_requests.taken_back(session, message)
-        elif message.method == "notifications/elicitation/complete":
-            self.input_requests.completed(message)
 
     def gone(self, caller: Caller) -> None:
         """A client is gone, and its calls with it."""
         self.logs.forget(caller)
-        self.input_requests.gone(caller)
+        self._input_requests.gone(caller)
+
+    def drop(self, call: HeldCall, error: str) -> None:
+        """Forget a held call, whose client is not waiting any more or is answered by who says so."""
+        self._held.pop(call, None)
+        call.stop_waiting()
+        self._done(call, error)
+
+    # -- what servers need and tell ---------------------------------------------------------------------------------
+
+    def capabilities(self, config: ServerConfig) -> dict[str, Any]:
+        """What this server may ask clients for, as it is told at the start."""
+        return self._input_requests.declared(config)
+
+    def asked(self, server: Server, session: ServerSession, message: Message) -> None:
+        """A legacy server sent a request; it is answered, at once or later."""
+        self._input_requests.asked(server, session, message)
+
+    def told(self, server: Server, session: ServerSession, message: Message) -> None:
+        """A server sent a notification that is not about lists or progress."""
+        if message.method == LOG_METHOD:
+            self.logs.told(server, session, message)
+        elif message.method == "notifications/cancelled":
+            self._input_requests.withdrawn(session, message)
+        elif message.method == "notifications/elicitation/complete":
+            self._input_requests.completed(message)
 
     # -- finding the server ----------------------------------------------------------------------------------------
 
-    def _dispatch(self, call: Call, *, may_hold: bool) -> bool:
-        """Send the call where its server is there, hold it where it is away; whether it now waits.
+    def _dispatch(self, caller: Caller, request: ClientRequest, started: float, *, may_hold: bool) -> None:
+        """Send the request where its server is there, hold it where it is away.
 
         Raises RpcError where there is no such server, or where it is away and the call must not wait.
         """
         snapshot = self._snapshot()
         try:
-            route = _resolve(snapshot, call.request)
+            route = resolve(snapshot, request)
         except RpcError:
-            server = _starting_owner(snapshot, call.request)
+            server = unread_owner(snapshot, request)
             if server is None:
                 raise
         else:
             server = snapshot.servers[route.server]
-            call.server_name = route.server
             if (session := server.live) is not None:
-                call.send(server, session, route)
-                return True
-        call.server_name = server.name
+                SentCall(self._context, caller, request, started, server, session, route, hold=self._hold_again)
+                return
         server.kick()
         if not may_hold or server.status.state is State.PARKED:
             raise self._away(server)
-        self._hold(call, server)
+        self._hold(HeldCall(self, caller, request, started, server.name), self._held_until(started, server))
+
+    def _hold(self, call: HeldCall, until: float) -> None:
+        call.wait(self._context.call_at(until, lambda: self._release(call, may_hold=False)))
+        self._held[call] = None
+
+    def _hold_again(self, sent: SentCall) -> bool:
+        """Have a call that was not carried out wait a moment and be sent again; False where its hold is over.
+
+        A server elsewhere that is being restarted is away, whatever its state says.
+        """
+        until, now = self._held_until(sent.started, sent.server), self._context.time()
+        if now >= until:
+            return False
+        tool, kind = sent.tool, sent.server.transport_kind
+        call = HeldCall(self, sent.caller, sent.request, sent.started, sent.server.name, tool=tool, kind=kind)
+        again = min(now + SEND_AGAIN_AFTER, until)
+        call.wait(self._context.call_at(again, lambda: self._release(call, may_hold=True)))
+        self._held[call] = None
         return True
 
-    def _hold(self, call: Call, server: Server) -> None:
-        call.hold = self._call_at(self._held_until(call, server), self._give_up, call)
-        self.held[call] = server.name
-
-    def _held_until(self, call: Call, server: Server) -> float:
+    def _held_until(self, started: float, server: Server) -> float:
         hold = server.config.hold
         seconds = self._snapshot().config.daemon.hold if hold is None else hold
-        return call.started + min(seconds, server.config.timeout)
+        return started + min(seconds, server.config.timeout)
 
-    def _release(self, call: Call, *, may_hold: bool) -> None:
+    def _release(self, call: HeldCall, *, may_hold: bool) -> None:
         """Try once more to send a held call."""
-        self.held.pop(call, None)
-        if call.hold is not None:
-            call.hold.cancel()
+        del self._held[call]
+        call.stop_waiting()
         try:
-            self._dispatch(call, may_hold=may_hold)
+            self._dispatch(call.caller, call.request, call.started, may_hold=may_hold)
         except RpcError as failure:
-            call.refuse(failure, "unavailable")
-        except RecursionError:
-            call.refuse(too_deep(), str(INVALID_PARAMS))
+            self._refuse(call, failure, "unavailable")
 
-    def _give_up(self, call: Call) -> None:
-        self._release(call, may_hold=False)
+    def _refuse(self, call: HeldCall, failure: RpcError, error: str) -> None:
+        self._done(call, error)
+        call.caller.answer_error(call.request.id, error_object(failure))
+
+    def _done(self, call: HeldCall, error: str) -> None:
+        self._context.done(
+            call.request.method, call.server, tool=call.tool, kind=call.kind, started=call.started, error=error
+        )
 
     def _away(self, server: Server) -> RpcError:
         status = server.status
@@ -224,49 +237,5 @@ class Router:
         if status.failure is not None:
             message += f" ({status.failure.message})"
         if status.next_attempt is not None:
-            message += f", next attempt in {max(0.0, status.next_attempt - self.time()):.1f} s"
-        return self.unavailable(server, message)
-
-
-def _resolve(snapshot: Snapshot, request: ClientRequest) -> Route:
-    """Where a request goes. Raises RpcError -32602 (-32002 for a legacy read) where nowhere."""
-    index, method = snapshot.index, request.method
-    if method == "resources/read":
-        try:
-            return index.resource(request.string("uri"))
-        except Unroutable as unknown:
-            code = RESOURCE_NOT_FOUND_LEGACY if request.era is Era.LEGACY else INVALID_PARAMS
-            raise RpcError(code, unknown.message, {"uri": request.string("uri")}) from None
-    if method == "completion/complete":
-        return _resolve_reference(snapshot, request)
-    name = request.string("name")
-    route = index.tool(name) if method == "tools/call" else index.prompt(name)
-    if route is None:
-        kind = "tool" if method == "tools/call" else "prompt"
-        raise RpcError(INVALID_PARAMS, f"Unknown {kind}: {name[:LONGEST_SHOWN]}")
-    return route
-
-
-def _resolve_reference(snapshot: Snapshot, request: ClientRequest) -> Route:
-    kind, target = reference(request)
-    try:
-        return snapshot.index.completion(kind, target)
-    except Unroutable as unknown:
-        raise RpcError(INVALID_PARAMS, unknown.message) from None
-
-
-def _starting_owner(snapshot: Snapshot, request: ClientRequest) -> Server | None:
-    """The server that a qualified name or namespaced URI speaks of and whose lists were not read of late."""
-    if request.method == "completion/complete":
-        target = reference(request)[1]
-    else:
-        target = request.string("uri" if request.method == "resources/read" else "name")
-    separator = snapshot.config.daemon.separator
-    meant = [
-        server
-        for name, server in snapshot.servers.items()
-        if target.startswith((f"{snapshot.config.prefix_of(name)}{separator}", f"{name}:"))
-        and (server.catalog is None or server.stale)
-        and server.status.state not in ROUTED
-    ]
-    return max(meant, key=lambda server: len(server.name), default=None)
+            message += f", next attempt in {max(0.0, status.next_attempt - self._context.time()):.1f} s"
+        return self._context.unavailable(server, message)

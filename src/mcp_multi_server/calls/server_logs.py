@@ -2,42 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 
 from ..core import jsonrpc, levels
 from ..core.input_requests import named, params_of
-from ..core.jsonrpc import Members, Message
-from ..core.lifecycle import Failure
+from ..core.jsonrpc import Message
 from ..core.protocol import LOG_LEVEL_KEY, Era
 from ..servers.server import Server
 from ..servers.session import ServerSession
 from ..servers.snapshot import Snapshot
-from .call import Call, calls_on
+from .call import SentCall, calls_on
 from .request import Caller, ClientRequest
 
 METHOD = "notifications/message"
-ANSWER_WITHIN = 10.0
-"""Seconds that a server may take to answer `logging/setLevel`, whose answer changes nothing."""
-
-
-class _Unheard:
-    """A Waiter for an answer that nobody needs."""
-
-    def __init__(self, deadline: float) -> None:
-        self.deadline = deadline
-
-    def settle(self, message: Message) -> None:
-        """See Waiter."""
-
-    def fail(self, failure: Failure) -> None:
-        """See Waiter."""
-
-    def expire(self) -> None:
-        """See Waiter."""
-
-    def progress(self, params: Members) -> None:
-        """See Waiter."""
 
 
 class ServerLogs:
@@ -47,7 +24,6 @@ class ServerLogs:
         self._snapshot = snapshot
         self._wanted: dict[Caller, str] = {}
         """From where on a client wants messages, for a modern one the lowest level of its calls so far."""
-        self._time = asyncio.get_running_loop().time
 
     def want(self, caller: Caller, level: str) -> None:
         """A legacy client says from which level on it wants messages."""
@@ -75,8 +51,8 @@ class ServerLogs:
 
         A modern server sends it because of a call, so clients that have none there are none of its business.
         """
-        calls = [call for call in calls_on(session) if not call.is_parked]
-        is_legacy = session.negotiated is not None and session.negotiated.era is Era.LEGACY
+        calls = [call for call in calls_on(session) if not call.is_postponed]
+        is_legacy = session.negotiated.era is Era.LEGACY
         wanted = {c: c.log_level for c in (self._wanted if is_legacy else (call.caller for call in calls))}
         params = params_of(message.params)
         level = jsonrpc.text(params.get("level"))
@@ -97,12 +73,8 @@ class ServerLogs:
             self._tell(server, level)
 
     def _tell(self, server: Server, level: str | None) -> None:
-        session = server.live
-        if session is None or level in (None, session.log_level) or not _is_told_once(session):
-            return
-        session.log_level = level
-        id = session.pending.add(_Unheard(self._time() + ANSWER_WITHIN))
-        session.send(id, "logging/setLevel", jsonrpc.encode({"level": level}))
+        if level is not None and (session := server.live) is not None:
+            session.set_log_level(level)
 
 
 def level_of(request: ClientRequest) -> str | None:
@@ -112,11 +84,6 @@ def level_of(request: ClientRequest) -> str | None:
     return levels.level_in(request.meta[LOG_LEVEL_KEY], f"params._meta[{LOG_LEVEL_KEY!r}]")
 
 
-def _opted_in(call: Call, level: str | None) -> bool:
+def _opted_in(call: SentCall, level: str | None) -> bool:
     least = level_of(call.request) if call.request.era is Era.MODERN else None
     return least is not None and levels.reaches(level, least)
-
-
-def _is_told_once(session: ServerSession) -> bool:
-    negotiated = session.negotiated
-    return negotiated is not None and negotiated.era is Era.LEGACY and negotiated.has("logging")

@@ -5,12 +5,21 @@ Only the daemon's own envelope is strict (`Garbled`); what servers put into it m
 
 from __future__ import annotations
 
+import json
 from datetime import datetime
 from typing import Any, TypeAlias
 
 from .failures import Garbled
 
 JsonObject: TypeAlias = dict[str, Any]
+
+
+def loads(text: str | bytes, **options: Any) -> Any:
+    """As `json.loads`; text that is nested deeper than Python can follow is a ValueError too."""
+    try:
+        return json.loads(text, **options)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 def objects(container: JsonObject, key: str) -> list[JsonObject]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from .answer import JsonObject, member, optional_objects
+from .answer import JsonObject, loads, member, optional_objects
 
 MAX_SCHEMA_DEPTH = 8
 _NOT_JSON = object()
@@ -19,7 +19,7 @@ def parse_object(written: str) -> JsonObject:
     """A JSON object. Raises click.UsageError where it is none."""
     try:
         value = _decode(written)
-    except (ValueError, RecursionError) as problem:
+    except ValueError as problem:
         where = f" (line {problem.lineno} column {problem.colno})" if isinstance(problem, json.JSONDecodeError) else ""
         raise click.UsageError(f"the arguments are no JSON{where}") from None
     if not isinstance(value, dict):
@@ -62,7 +62,7 @@ def _typed(written: str, allowed: set[str]) -> Any:
 def _parse(written: str) -> Any:
     try:
         return _decode(written)
-    except (ValueError, RecursionError):
+    except ValueError:
         return _NOT_JSON
 
 
@@ -74,7 +74,8 @@ def _finite(written: str) -> float:
     return number
 
 
-_decode = json.JSONDecoder(parse_float=_finite, parse_constant=_finite).decode
+def _decode(written: str) -> Any:
+    return loads(written, parse_float=_finite, parse_constant=_finite)
 
 
 def _types(schema: JsonObject, root: JsonObject, depth: int = 0) -> set[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 
-from .answer import JsonObject, member, optional_objects, text, words
+from .answer import JsonObject, loads, member, optional_objects, text, words
 from .failures import OPERATION_FAILED, CommandFailed
 from .render import clean, echo, echo_json, echo_styled
 from .session import DaemonSession, Late, session
@@ -100,12 +100,12 @@ def _read_config(file: str) -> JsonObject:
     """A config as JSON; expanding and judging it is the daemon's part."""
     try:
         with open(file, encoding="utf-8") as opened:
-            config = json.load(opened, object_pairs_hook=_without_duplicates)
+            config = loads(opened.read(), object_pairs_hook=_without_duplicates)
     except OSError as failure:
         raise CommandFailed(f"cannot read {file}: {failure.strerror}") from None
     except json.JSONDecodeError as problem:
         raise CommandFailed(f"{file} is no JSON: line {problem.lineno} column {problem.colno}") from None
-    except (ValueError, RecursionError) as problem:
+    except ValueError as problem:
         raise CommandFailed(
             f"{file} is no usable JSON: {problem if isinstance(problem, _Duplicate) else 'bad text'}"
         ) from None

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from .. import __version__
-from .answer import JsonObject, member, objects, text
+from .answer import JsonObject, loads, member, objects, text
 from .connect import connect
 from .failures import CommandFailed, Garbled, HungUp, Unreachable
 
@@ -202,8 +202,8 @@ def _envelope(progress_token: int | None) -> JsonObject:
 
 def _message(line: bytes) -> JsonObject:
     try:
-        message = json.loads(line, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError):
+        message = loads(line, parse_constant=_refuse_constant)
+    except ValueError:
         raise Garbled("a line that is no JSON") from None
     if not isinstance(message, dict) or message.get("jsonrpc") != "2.0":
         raise Garbled("a line that is no JSON-RPC message")

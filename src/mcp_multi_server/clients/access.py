@@ -11,9 +11,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ..core.settings import AccessConfig
+from ..processes import procfs
 
 _CREDENTIALS = struct.Struct("3i")
-_LONGEST_ANCESTRY = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,22 +57,7 @@ class Access:
 
 def _descends_from_us(pid: int) -> bool:
     """Whether the daemon is among the ancestors of a process. An MCP server must not call the others' tools."""
-    own = os.getpid()
-    for _ in range(_LONGEST_ANCESTRY):
-        if pid == own:
-            return True
-        if pid <= 1:
-            return False
-        pid = _parent_of(pid)
-    return False
-
-
-def _parent_of(pid: int) -> int:
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as stat:
-            return int(stat.read().rpartition(b")")[2].split()[1])
-    except (OSError, ValueError, IndexError):
-        return 0
+    return os.getpid() in procfs.ancestors(pid)
 
 
 def _groups_of(peer: Peer) -> set[int]:

@@ -71,7 +71,7 @@ class Gateway:
 
     def adopt(self, connection: socket.socket) -> None:
         """Serve the client of this very process, whose the servers are, over a connected socket."""
-        self.router.input_requests.owner = self._welcome(connection, peer_of(connection))
+        self.router.belongs_to(self._welcome(connection, peer_of(connection)))
 
     def stop_accepting(self) -> None:
         """Leave whoever connects from now on in the listener's queue."""

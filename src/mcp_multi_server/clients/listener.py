@@ -11,10 +11,9 @@ import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ..core.paths import SOCKET_PATH_BYTES, fits_socket_address
 from ..core.systemd import passed_descriptors
 
-PATH_LIMIT = 107
-"""Bytes of a Unix socket's path (unix(7))."""
 BACKLOG = 4096
 """Clients that may wait to be accepted: most programs take a full backlog (EAGAIN) for a daemon that is not there."""
 PASSED_NAME = "mcp"
@@ -51,8 +50,9 @@ class Listener:
 
 def listen(path: str, *, shared: bool = False) -> Listener:
     """Listen on `path`; `shared`: other users may connect, and are judged by who they are. Raises SocketUnusable."""
-    if len(os.fsencode(path)) > PATH_LIMIT:
-        raise SocketUnusable(f"the socket path has {len(os.fsencode(path))} bytes, at most {PATH_LIMIT} work: {path}")
+    if not fits_socket_address(path):
+        size = len(os.fsencode(path))
+        raise SocketUnusable(f"the socket path has {size} bytes, at most {SOCKET_PATH_BYTES} work: {path}")
     lock = -1
     try:
         _make_directory(os.path.dirname(path) or ".", 0o711 if shared else 0o700)

@@ -7,22 +7,26 @@ import traceback
 from typing import Protocol
 
 from ..calls import router
-from ..calls.call import Call
+from ..calls.call import SentCall
 from ..calls.client_requests import ClientRequests
-from ..calls.request import Cancellable, ClientRequest, too_deep
+from ..calls.open_requests import OpenRequests
+from ..calls.request import ClientRequest
+from ..calls.router import HeldCall
 from ..calls.server_logs import level_of
 from ..core import jsonrpc, protocol
 from ..core.catalog import Kind
 from ..core.errors import INTERNAL_ERROR, INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND, RpcError
 from ..core.events import InternalError, Observer, Rejected, RequestDone
+from ..core.flood import FloodLimit
 from ..core.input_requests import client_capabilities
-from ..core.jsonrpc import ABSENT, Buffer, InvalidMessage, Lines, Members, Message, Oversize
+from ..core.jsonrpc import ABSENT, Buffer, InvalidMessage, Lines, Members, Message, Oversize, TooDeep
 from ..core.levels import level_in
 from ..core.protocol import Era
 from ..core.settings import LimitsConfig
 from ..servers.snapshot import Snapshot
 from ..transport.link import Flusher, Link
 from .access import Peer
+from .subscription import Subscription
 
 CONTROL_PREFIX = "daemon/"
 LISTS = {kind.list_method: kind for kind in Kind}
@@ -59,30 +63,6 @@ class Services(Protocol):
         """The client's connection ended."""
 
 
-class Subscription:
-    """A `subscriptions/listen` request: open until the client cancels it or we end it."""
-
-    def __init__(self, session: ClientSession, id: bytes, kinds: frozenset[Kind]) -> None:
-        self._session = session
-        self.id = id
-        self.kinds = kinds
-
-    def cancel(self, reason: str) -> None:
-        """See Cancellable."""
-        self._session.calls.pop(self.id, None)
-
-    def notify(self, method: str) -> None:
-        """Tell of a change."""
-        meta = {"_meta": protocol.subscription_meta(self.id)}
-        self._session.notify(method, jsonrpc.encode(meta))
-
-    def end(self) -> None:
-        """End it from our side, gracefully (basic/patterns/subscriptions, "Graceful Closure")."""
-        meta = protocol.subscription_meta(self.id)
-        self._session.answer(self.id, jsonrpc.encode({"resultType": "complete", "_meta": meta}))
-        self._session.calls.pop(self.id, None)
-
-
 class ClientSession:
     """One client. `feed` is its only way in, `send` the only way out; neither waits."""
 
@@ -91,7 +71,7 @@ class ClientSession:
         self.peer = peer
         self.name = ""
         self.era: Era | None = None
-        self.calls: dict[bytes, Cancellable] = {}
+        self.open_requests = OpenRequests()
         self.client_info: Buffer | None = None
         self.capabilities: Members = {}
         self.log_level: str | None = None
@@ -101,8 +81,7 @@ class ClientSession:
         self._lines = Lines(services.limits.client_line)
         self._lines_done = 0
         self._since = self._loop.time()
-        self._flood_since = 0.0
-        self._flood_lines = 0
+        self._invalid_lines = FloodLimit(FLOOD_LINES)
         self._line_timer: asyncio.TimerHandle | None = None
         self._link = Link(
             descriptor,
@@ -113,10 +92,10 @@ class ClientSession:
             flusher=services.flusher,
             cap=services.limits.outgoing,
         )
-        self.questions = ClientRequests(self._link.send)
+        self.client_requests = ClientRequests(self._link.send)
 
     def __repr__(self) -> str:
-        return f"<Session {self.number} pid={self.peer.pid} calls={len(self.calls)}>"
+        return f"<Session {self.number} pid={self.peer.pid} waiting={len(self.open_requests)}>"
 
     @property
     def era_name(self) -> str | None:
@@ -131,12 +110,15 @@ class ClientSession:
     @property
     def waits_for_server(self) -> bool:
         """Whether a call of this client's is with a server."""
-        return any(isinstance(call, Call) for call in self.calls.values())
+        return any(isinstance(waiting, SentCall | HeldCall) for waiting in self.open_requests)
 
     @property
     def is_fresh(self) -> bool:
         """Whether the client has only just connected and said nothing yet: it must not find the door shut again."""
         return not self._lines_done and self._loop.time() - self._since < FRESH
+
+    def _subscriptions(self) -> list[Subscription]:
+        return [waiting for waiting in self.open_requests if isinstance(waiting, Subscription)]
 
     # -- out -----------------------------------------------------------------------------------------------------
 
@@ -162,15 +144,14 @@ class ClientSession:
             told.add(method)
             if self._initialized:
                 self.notify(method)
-            for subscription in [call for call in self.calls.values() if isinstance(call, Subscription)]:
+            for subscription in self._subscriptions():
                 if any(k.list_changed == method for k in subscription.kinds):
                     subscription.notify(method)
 
     def close(self, reason: str) -> None:
         """End the connection from our side: subscriptions gracefully, calls by telling their servers."""
-        for call in list(self.calls.values()):
-            if isinstance(call, Subscription):
-                call.end()
+        for subscription in self._subscriptions():
+            subscription.end()
         self._link.flush()
         self._link.close()
         self._gone(reason)
@@ -201,11 +182,11 @@ class ClientSession:
             elif message.result is ABSENT and message.error is ABSENT:
                 raise InvalidMessage(INVALID_REQUEST, "method is missing", bytes(message.id))
             else:
-                self.questions.answered(message)
+                self.client_requests.answered(message)
         except InvalidMessage as invalid:
             self._invalid(invalid)
-        except RecursionError:
-            self._reject("invalid_message", too_deep().message)
+        except TooDeep as deep:  # a notification, which has no answer
+            self._reject("invalid_message", deep.message)
         except Exception:
             self._services.tell(InternalError(f"client {self.number}", traceback.format_exc()))
 
@@ -213,11 +194,7 @@ class ClientSession:
         """Say what is wrong with a line; part with a client that sends nothing else."""
         self._reject("invalid_message", invalid.message)
         self.answer_error(invalid.id, jsonrpc.error_object(invalid))
-        now = self._loop.time()
-        if now - self._flood_since > 1:
-            self._flood_since, self._flood_lines = now, 0
-        self._flood_lines += 1
-        if self._flood_lines > FLOOD_LINES:
+        if self._invalid_lines.is_exceeded(self._loop.time()):
             self._cut_off(f"sent more than {FLOOD_LINES} invalid messages within a second")
 
     def _too_long(self, line: Oversize) -> InvalidMessage:
@@ -228,7 +205,7 @@ class ClientSession:
         started = self._loop.time()
         id = bytes(message.id)
         try:
-            if id in self.calls:
+            if id in self.open_requests:
                 raise RpcError(INVALID_REQUEST, "a request with this id is still being answered")
             request = ClientRequest(message)
             if message.method in router.METHODS:
@@ -242,8 +219,6 @@ class ClientSession:
                 self.answer(id, answer)
         except RpcError as failure:
             error = self._refuse(id, failure)
-        except RecursionError:
-            error = self._refuse(id, too_deep())
         except Exception:
             self._services.tell(InternalError(f"{message.method} of client {self.number}", traceback.format_exc()))
             error = self._refuse(id, RpcError(INTERNAL_ERROR, "Internal error"))
@@ -259,9 +234,8 @@ class ClientSession:
             self._initialized = self.era is Era.LEGACY
         elif message.method == "notifications/cancelled" and message.params is not ABSENT:
             params = jsonrpc.members(message.params)
-            call = self.calls.get(bytes(params.get("requestId", b"")))
-            if call is not None:
-                call.cancel(jsonrpc.text(params.get("reason")) or "cancelled by the client")
+            reason = jsonrpc.text(params.get("reason")) or "cancelled by the client"
+            self.open_requests.cancel(bytes(params.get("requestId", b"")), reason)
 
     # -- requests that are answered here -------------------------------------------------------------------------
 
@@ -312,7 +286,7 @@ class ClientSession:
 
     def _admit(self, request: ClientRequest) -> None:
         """Refuse one more request that may have to wait where as many wait as the limit allows."""
-        if len(self.calls) >= self._services.limits.in_flight:
+        if len(self.open_requests) >= self._services.limits.in_flight:
             self._reject("in_flight", request.method[:LONGEST_SHOWN])
             raise RpcError(INTERNAL_ERROR, f"more than {self._services.limits.in_flight} requests in flight")
 
@@ -344,7 +318,7 @@ class ClientSession:
         except (KeyError, ValueError):
             raise RpcError(INVALID_PARAMS, "params.notifications must be an object") from None
         wanted = frozenset(kind for kind in Kind if bytes(asked.get(kind.subscription, b"")) == b"true")
-        self.calls[request.id] = Subscription(self, request.id, wanted)
+        self.open_requests.add(request.id, Subscription(self, request.id, wanted))
         acknowledged = {
             "_meta": protocol.subscription_meta(request.id),
             "notifications": {kind.subscription: True for kind in wanted},
@@ -357,8 +331,8 @@ class ClientSession:
         """The client ended its side, as `socat` does after its input: what it asked is answered before it goes."""
         if self._lines.partial:
             self._feed(b"\n")  # the end of the stream ends the last line too
-        self.questions.end()
-        if self._link.is_deserted() or not (self.calls or self._link.waiting):
+        self.client_requests.end()
+        if self._link.is_deserted() or not (self.open_requests or self._link.waiting):
             self.close("closed")
         else:
             self._loop.call_later(LAST_ANSWERS_LOOK_EVERY, self._said_all)
@@ -370,10 +344,8 @@ class ClientSession:
 
     def _gone(self, reason: str) -> None:
         self._stop_line_timer()
-        for call in list(self.calls.values()):
-            call.cancel("the client is gone")
-        self.calls.clear()
-        self.questions.end()
+        self.open_requests.cancel_all("the client is gone")
+        self.client_requests.end()
         self._services.router.gone(self)
         self._services.gone(self, reason)
 

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
-from ..calls.request import Cancellable
+from ..calls.open_requests import OpenRequests
 from ..core import jsonrpc
 from ..core.errors import RpcError
 from ..core.jsonrpc import Buffer
@@ -26,7 +26,7 @@ class Client(Protocol):
     number: int
     peer: Peer
     name: str
-    calls: dict[bytes, Cancellable]
+    open_requests: OpenRequests
 
     @property
     def era_name(self) -> str | None:
@@ -48,20 +48,20 @@ class DeferredAnswer:
     def __init__(self, client: Client, id: bytes) -> None:
         self._client = client
         self._id = id
-        client.calls[id] = self
+        client.open_requests.add(id, self)
 
     def cancel(self, reason: str) -> None:
         """See Cancellable; what was begun goes on."""
-        self._client.calls.pop(self._id, None)
+        self._client.open_requests.remove(self._id, self)
 
     def answer(self, result: Mapping[str, Any]) -> None:
         """Answer, unless the client gave up."""
-        if self._client.calls.pop(self._id, None) is self:
+        if self._client.open_requests.remove(self._id, self):
             self._client.answer(self._id, jsonrpc.encode(result))
 
     def answer_error(self, failure: RpcError) -> None:
         """Answer with an error, unless the client gave up."""
-        if self._client.calls.pop(self._id, None) is self:
+        if self._client.open_requests.remove(self._id, self):
             self._client.answer_error(self._id, jsonrpc.error_object(failure))
 
 

@@ -67,8 +67,6 @@ class ListPage:
     items: tuple[Item, ...]
     cursor: str | None = None
     ttl: float | None = None
-    private: bool = True
-    """Whether only the client that asked may be given it (`cacheScope`; no word is no permission)."""
     problems: tuple[str, ...] = ()
 
 
@@ -90,8 +88,7 @@ def read_page(kind: Kind, result: Buffer) -> ListPage:
     raws = _list(kind, body)
     named = [item for raw in raws if (item := read_item(kind, raw)) is not None]
     problems = (_unnamed(kind, len(raws) - len(named)),) if len(named) < len(raws) else ()
-    private = text(body.get("cacheScope")) != "public"
-    return ListPage(tuple(named), _cursor(kind, body), _ttl(body), private=private, problems=problems)
+    return ListPage(tuple(named), _cursor(kind, body), _ttl(body), problems=problems)
 
 
 def _list(kind: Kind, body: Members) -> list[Raw]:
@@ -143,7 +140,6 @@ class Catalog:
 
     items: Mapping[Kind, tuple[Item, ...]] = field(default_factory=_nothing)
     """Every kind is a key; the names of one kind are unique."""
-    private: bool = False
     ttl: float | None = field(default=None, compare=False)
     """Seconds for which the shortest-lived page holds; None where no page says."""
     problems: tuple[str, ...] = field(default=(), compare=False)
@@ -160,7 +156,6 @@ class Catalog:
                 problems.append(_repeats(kind, repeated))
         return cls(
             items=items,
-            private=any(page.private for page in every),
             ttl=min((page.ttl for page in every if page.ttl is not None), default=None),
             problems=tuple(problems),
         )

@@ -14,14 +14,14 @@ import msgspec
 
 from .catalog import Catalog, Item, Kind, read_item
 from .config import ServerConfig
-from .jsonrpc import encode, value
+from .jsonrpc import decoder, encode, value
 from .plan import DEFINES_THE_SERVER
 from .protocol import LEGACY_VERSIONS, MODERN_VERSION, Era, Negotiated
 
 MAX_BYTES = 64 << 20
 """Of the file."""
 TITLE = b"mcp-multi-server catalogs "
-HEAD = TITLE + b"1\n"
+HEAD = TITLE + b"2\n"
 _DIGEST_BYTES = 32
 _RECORD_OVERHEAD = 9
 """Bytes that a name and a record cost at most, each, beyond themselves."""
@@ -52,12 +52,11 @@ class _Record(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     capabilities: bytes
     instructions: str
     refreshed_at: float
-    private: bool
     items: dict[Kind, list[bytes]]
 
 
-_decode_file = msgspec.msgpack.Decoder(dict[str, msgspec.Raw]).decode
-_decode_record = msgspec.msgpack.Decoder(_Record).decode
+_decode_file = decoder(dict[str, msgspec.Raw], msgspec.msgpack)
+_decode_record = decoder(_Record, msgspec.msgpack)
 _pack = msgspec.msgpack.Encoder().encode
 
 
@@ -95,7 +94,7 @@ def load(data: bytes) -> dict[str, Remembered]:
         raise Unusable("it is damaged")
     try:
         return dict(_usable(_decode_file(body)))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError):
         raise Unusable("it is damaged") from None
 
 
@@ -114,7 +113,6 @@ def _packed(known: Remembered) -> bytes | None:
             capabilities=capabilities,
             instructions=negotiated.instructions,
             refreshed_at=known.refreshed_at,
-            private=catalog.private,
             items={kind: [item.raw for item in items] for kind, items in catalog.items.items()},
         )
     )
@@ -124,12 +122,12 @@ def _usable(records: Mapping[str, msgspec.Raw]) -> Iterator[tuple[str, Remembere
     for name, raw in records.items():
         try:
             yield name, _remembered(_decode_record(raw))
-        except (ValueError, RecursionError):  # msgspec's and Unicode's errors are ValueErrors
+        except ValueError:  # msgspec's and Unicode's errors are ValueErrors
             continue
 
 
 def _remembered(record: _Record) -> Remembered:
-    """What a record says. Raises ValueError, RecursionError where it is none that `dump` writes."""
+    """What a record says. Raises ValueError where it is none that `dump` writes."""
     capabilities = value(record.capabilities)
     if not isinstance(capabilities, dict) or not 0 <= record.refreshed_at < float("inf"):
         raise ValueError
@@ -148,7 +146,7 @@ def _catalog(record: _Record) -> Catalog:
     for kind in Kind:
         named = {item.name: item for raw in record.items.get(kind, ()) if (item := _item(kind, raw)) is not None}
         items[kind] = tuple(named.values())
-    return Catalog(items=items, private=record.private)
+    return Catalog(items=items)
 
 
 def _item(kind: Kind, raw: bytes) -> Item | None:

@@ -99,12 +99,11 @@ class RefusedName:
 
 
 class Unroutable(Exception):
-    """A reference that means no server, or several: then `candidates` says how each could be meant alone."""
+    """A reference that means no server, or several; the message says so, and what could be asked for instead."""
 
-    def __init__(self, message: str, candidates: tuple[str, ...] = ()) -> None:
+    def __init__(self, message: str) -> None:
         super().__init__(message)
         self.message = message
-        self.candidates = candidates
 
 
 class _Names:
@@ -300,7 +299,7 @@ class Index:
         if not servers:
             raise Unroutable(f"no server offers {_shown(uri)}{_advice(self._with_resources)}")
         candidates = tuple(namespaced(server, uri) for server in servers)
-        raise Unroutable(f"several servers offer {_shown(uri)}; ask for one of {_enumerated(candidates)}", candidates)
+        raise Unroutable(f"several servers offer {_shown(uri)}; ask for one of {_enumerated(candidates)}")
 
 
 def changed_kinds(old: Index, new: Index) -> frozenset[Kind]:
@@ -359,7 +358,3 @@ def _enumerated(names: Sequence[str]) -> str:
 
 def _advice(servers: Sequence[str]) -> str:
     return f"; to ask a server all the same, write server:uri with one of {_enumerated(servers)}" if servers else ""
-
-
-EMPTY = Index.build((), Naming())
-"""Before anything is known."""

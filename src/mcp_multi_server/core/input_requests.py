@@ -33,7 +33,7 @@ _ASKS = msgspec.Raw(INPUT_REQUIRED)
 
 
 @dataclass(frozen=True, slots=True)
-class InputRequired:
+class InputNeeded:
     """What a modern server needs before it can answer."""
 
     requests: Mapping[str, tuple[str, Members]]
@@ -88,14 +88,14 @@ def params_of(raw: Buffer) -> Members:
     return members(raw) if raw is not ABSENT else {}
 
 
-def input_required(result: Buffer) -> InputRequired | None:
+def input_needed(result: Buffer) -> InputNeeded | None:
     """What a result asks for; None where it is an answer. Raises RpcError where it cannot be read."""
     body = members(result)
     if body.get("resultType") != _ASKS:
         return None
     try:
         entries = members(body["inputRequests"]) if "inputRequests" in body else {}
-        found = InputRequired({key: _entry(raw) for key, raw in entries.items()}, body.get("requestState"))
+        found = InputNeeded({key: _entry(raw) for key, raw in entries.items()}, body.get("requestState"))
     except (msgspec.ValidationError, KeyError):
         raise RpcError(INTERNAL_ERROR, "the server asks for input in a way that cannot be read") from None
     if not found.requests and found.state is None:
@@ -103,7 +103,7 @@ def input_required(result: Buffer) -> InputRequired | None:
     return found
 
 
-def asks(requests: Mapping[str, tuple[str, Buffer]], state: str) -> bytes:
+def needs_input_result(requests: Mapping[str, tuple[str, Buffer]], state: str) -> bytes:
     """A result of ours that asks a modern client for something."""
     entries = {key: {"method": method, "params": msgspec.Raw(params)} for key, (method, params) in requests.items()}
     return encode(modern_result({"inputRequests": entries, "requestState": state}) | {"resultType": "input_required"})

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeAlias
 
 import msgspec
 
-from .errors import INVALID_REQUEST, PARSE_ERROR, RpcError
+from .errors import INVALID_PARAMS, INVALID_REQUEST, PARSE_ERROR, RpcError
 
 Raw = msgspec.Raw
 Buffer: TypeAlias = bytes | memoryview | msgspec.Raw
@@ -52,9 +52,39 @@ class InvalidMessage(RpcError):
         self.id = id
 
 
-_decode_message = msgspec.json.Decoder(Message).decode
-_decode_members = msgspec.json.Decoder(Members).decode
-_decode_any = msgspec.json.Decoder().decode
+class TooDeep(RpcError, msgspec.ValidationError):
+    """JSON that is nested deeper than Python can follow from where it is looked at.
+
+    Whoever looks inside a message may stand deeper in the stack than who read it, so a message that was read can
+    still be too deep. To a client it is an error of its own; elsewhere it is JSON of another shape than is needed.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(INVALID_PARAMS, "params are nested too deeply")
+
+
+def decoder(wanted: Any, form: Any = msgspec.json) -> Callable[[Buffer], Any]:
+    """What decodes JSON, or another form of msgspec's, to the wanted type.
+
+    It raises msgspec.DecodeError, UnicodeDecodeError and, as one of the former, TooDeep. This is the one place that
+    meets a RecursionError, since nobody decodes by other means.
+    """
+    decode = form.Decoder(wanted).decode
+
+    def decoded(raw: Buffer) -> Any:
+        try:
+            return decode(raw)
+        except RecursionError:
+            raise TooDeep from None
+
+    return decoded
+
+
+_decode_message: Callable[[Buffer], Message] = decoder(Message)
+members: Callable[[Buffer], Members] = decoder(Members)
+"""The members of a JSON object, values undecoded. Raises msgspec.ValidationError where it is no object."""
+value: Callable[[Buffer], Any] = decoder(Any)
+"""A JSON value as Python objects. Raises msgspec.DecodeError."""
 encode = msgspec.json.Encoder().encode
 """Any value, `Raw` and `Members` included, as JSON bytes."""
 
@@ -69,7 +99,7 @@ def decode(line: bytes) -> Message:
     """
     try:
         message = _decode_message(line)
-    except (msgspec.DecodeError, RecursionError):
+    except msgspec.DecodeError:
         message = _decode_repaired(line)
     if message.jsonrpc != "2.0":
         raise InvalidMessage(INVALID_REQUEST, 'jsonrpc must be "2.0"', _usable_id(message.id))
@@ -84,22 +114,12 @@ def decode(line: bytes) -> Message:
     return message
 
 
-def members(raw: Buffer) -> Members:
-    """The members of a JSON object, values undecoded. Raises msgspec.ValidationError where it is no object."""
-    return _decode_members(raw)
-
-
-def value(raw: Buffer) -> Any:
-    """A JSON value as Python objects."""
-    return _decode_any(raw)
-
-
 def text(raw: msgspec.Raw | None) -> str | None:
     """The string that `raw` holds, or None where it is missing or no string."""
     if raw is None:
         return None
     try:
-        found = _decode_any(raw)
+        found = value(raw)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
     return found if isinstance(found, str) else None
@@ -159,7 +179,7 @@ def _decode_repaired(line: bytes) -> Message:
     """The slow path of `decode`: half a surrogate pair, as JavaScript writes for a cut emoji, becomes U+FFFD."""
     repaired = _ESCAPE.sub(lambda escape: escape[0] if escape[1] is None else rb"\ufffd", line)
     if repaired != line:
-        with contextlib.suppress(msgspec.DecodeError, RecursionError):
+        with contextlib.suppress(msgspec.DecodeError):
             return _decode_message(repaired)
     raise _explain(line)
 
@@ -167,8 +187,8 @@ def _decode_repaired(line: bytes) -> Message:
 def _explain(line: bytes) -> InvalidMessage:
     """Why `line` is no message; the slow path of `decode`."""
     try:
-        found = _decode_any(line)
-    except RecursionError:
+        found = value(line)
+    except TooDeep:
         return InvalidMessage(PARSE_ERROR, "nested too deeply")
     except (msgspec.DecodeError, UnicodeDecodeError):
         return InvalidMessage(PARSE_ERROR, "not valid JSON")

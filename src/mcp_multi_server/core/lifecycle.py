@@ -159,12 +159,7 @@ class Stop:
     """Told to end the connection, or never to begin one."""
 
 
-@dataclass(frozen=True, slots=True)
-class Disable:
-    """The entry says `disabled`."""
-
-
-Happening: TypeAlias = Attempt | Connected | Failed | Answered | Unanswered | TransportFailed | Stop | Disable
+Happening: TypeAlias = Attempt | Connected | Failed | Answered | Unanswered | TransportFailed | Stop
 
 
 class IllegalTransition(Exception):
@@ -191,8 +186,6 @@ def step(status: Status, happening: Happening, *, now: float, jitter: float) -> 
             return _transport_failed(status, now)
         case Stop():
             return _to(status, State.STOPPING, now)
-        case Disable():
-            return _to(Status(), State.DISABLED, now)
         case _:
             raise IllegalTransition(f"{type(happening).__name__} in state {state}")
 

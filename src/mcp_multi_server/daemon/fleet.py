@@ -27,11 +27,13 @@ from ..core.plan import Plan
 from ..core.suspend import Clocks
 from ..processes.reaper import Reaper
 from ..servers.catalog_cache import CatalogCache
+from ..servers.clock import iso, wall
 from ..servers.opener import TransportOpener
+from ..servers.replacement import SUPERSEDED, Replacement
 from ..servers.server import Server
-from ..servers.snapshot import Snapshot
-from ..servers.status import Reload, iso, wall
-from ..servers.supervisor import SUPERSEDED, Replacement, Supervisor
+from ..servers.snapshot import Snapshot, Snapshots
+from ..servers.status import Reload
+from ..servers.supervisor import Supervisor
 from ..telemetry.log_settings import LogSettings
 from ..telemetry.tracing import Tracer
 from ..transport.link import Flusher
@@ -79,20 +81,21 @@ class Fleet:
         self._around_reload = reloading
         self._tasks: TaskGroup | None = None
         flusher = Flusher()
+        self._snapshots = Snapshots(config)
         opener = TransportOpener(lambda: self.snapshot.config.daemon.limits, flusher, dict(environ), reaper)
         self._catalog_cache = CatalogCache(memory, lambda: self.snapshot, tell=self.tell) if memory else None
         self._router = router = Router(
             lambda: self.snapshot, tell=self.tell, wall=lambda time: iso(wall(time)), abilities=abilities
         )
         self._supervisor = Supervisor(
-            config,
+            self._snapshots,
             open_transport=opener,
             tell=self.tell,
             jitter=random.random,
             host=router,
             recall=self._catalog_cache.recall if self._catalog_cache else None,
         )
-        self._supervisor.listeners.append(router.changed)
+        self._snapshots.listeners.append(router.changed)
         self.gateway = Gateway(self._supervisor, router, Control(self), tell=self.tell, flusher=flusher)
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
@@ -100,7 +103,7 @@ class Fleet:
         async with anyio.create_task_group() as self._tasks:
             if self._catalog_cache is not None:
                 self._catalog_cache.read()
-                self._supervisor.listeners.append(self._catalog_cache.published)
+                self._snapshots.listeners.append(self._catalog_cache.published)
                 self._tasks.start_soon(self._catalog_cache.run)
             await self._tasks.start(self._supervisor.run)
             self._tell_doubts(*problems_of(self.snapshot.config), *self.snapshot.config.notes)
@@ -128,11 +131,11 @@ class Fleet:
     def _woke(self, seconds: float) -> None:
         self.tell(Woke(seconds))
         for server in self.snapshot.servers.values():
-            server.doubt()
+            server.check_now()
 
     def trace(self, tracer: Tracer | None) -> None:
         """Have spans made of the requests that are forwarded from here on."""
-        self._router.tracer = tracer
+        self._router.trace(tracer)
 
     def tell(self, event: Event) -> None:
         """See Actions: the observer, and the clients that follow events."""
@@ -246,7 +249,7 @@ def _failures_of(replacements: Iterable[Replacement]) -> Iterator[Problem]:
         if failure is SUPERSEDED:
             yield Problem(f"mcpServers.{server.name}", failure.message, server.name)
         elif failure is not None:
-            goes_on = "it is tried again" if server.standing else "the old server goes on"
+            goes_on = "it is tried again" if server.is_current else "the old server goes on"
             yield Problem(f"mcpServers.{server.name}", f"its new server: {failure.message}; {goes_on}", server.name)
 
 

@@ -23,7 +23,7 @@ from ..core.paths import SOCKET_VARIABLE, catalog_cache_file, daemon_socket, tem
 from ..processes.children_file import ChildrenFile
 from ..processes.procfs import read_usage
 from ..processes.reaper import Reaper
-from ..servers.status import fleet_sample
+from ..servers.samples import fleet_sample
 from ..telemetry import metrics_http, tracing
 from ..telemetry.log import LogObserver
 from ..telemetry.log_lines import Format, Level

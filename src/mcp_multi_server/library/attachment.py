@@ -14,12 +14,15 @@ import anyio.abc
 import msgspec
 
 from ..core import jsonrpc
-from ..core.catalog import Catalog
+from ..core.catalog import Catalog, Kind
 from ..core.errors import RpcError
 from ..core.input_requests import params_of
 from ..core.jsonrpc import Buffer, Lines, Members, Message
 from ..core.lifecycle import Failure, Lost, Reason, State
 from ..core.protocol import Era
+from ..servers.catalog_reading import read_catalog
+from ..servers.exchange import Exchange
+from ..servers.handshake import Handshake
 from ..servers.session import ServerSession
 from ..transport import Receiver
 from ..transport.link import Flusher, Link
@@ -32,7 +35,6 @@ ANSWER_WITHIN = 30.0
 """Seconds for what the daemon answers by itself."""
 SOON = 0.02
 """Seconds in which several changes become one reading of the lists."""
-
 AGAIN_AFTER = 0.5
 """Seconds until lists that could not be read are asked for again."""
 
@@ -51,7 +53,7 @@ class SocketTransport:
         self._link = Link(descriptor, descriptor, feed=self._feed, lost=self._lost, flusher=Flusher(), cap=OUT_CAP)
 
     def send(self, parts: Sequence[Buffer]) -> None:
-        """See Transport."""
+        """Queue one line; never waits, never raises."""
         self._link.send(parts)
 
     def close(self) -> None:
@@ -82,36 +84,89 @@ class InputRequestHandler(Protocol):
         """Work on them until cancelled."""
 
 
-class Attachment:
-    """One connection to a fleet: asks it, answers it, and knows what it lists and how its servers are.
+class Incoming:
+    """What a fleet asks of this program and tells it: has requests answered, and events passed on.
 
-    It begins as a legacy client does: only such a one can be asked at any time, by servers of both eras, and says once
-    what it wants to be told.
+    `attached` makes it, with the task group in which it answers. `changed` is called with each event.
     """
 
-    def __init__(self, changed: Callable[[Mapping[str, Any]], None], host: InputRequestHandler) -> None:
+    def __init__(
+        self, tasks: anyio.abc.TaskGroup, handler: InputRequestHandler, changed: Callable[[Mapping[str, Any]], None]
+    ) -> None:
+        self.news = asyncio.Event()
+        """Set when status or lists may have changed."""
+        self.changed = changed
+        self._tasks = tasks
+        self._handler = handler
+        self._answering: dict[bytes, anyio.CancelScope] = {}
+
+    def list_changed(self, kind: Kind) -> None:
+        """Have the lists read again."""
+        self.news.set()
+
+    def asked(self, session: ServerSession, message: Message) -> None:
+        """Answer in a task of its own."""
+        self._tasks.start_soon(self._answer, session, message)
+
+    def told(self, session: ServerSession, message: Message) -> None:
+        """Take an event, a log message, or word that a request is not waited for any more."""
+        if message.method == EVENT_METHOD:
+            event = jsonrpc.value(message.params)
+            if event.get("event") in _OF_SERVERS:
+                self.news.set()
+                self.changed(event)
+        elif message.method == "notifications/message":
+            self._handler.log(message)
+        elif message.method == "notifications/cancelled":
+            scope = self._answering.get(bytes(params_of(message.params).get("requestId", b"")))
+            if scope is not None:
+                scope.cancel()
+
+    async def _answer(self, session: ServerSession, message: Message) -> None:
+        """Have the program answer, until the fleet takes the request back."""
+        id = bytes(message.id)
+        with anyio.CancelScope() as self._answering[id]:
+            try:
+                session.answer(id, await self._handler.answer(message))
+            except RpcError as refusal:
+                session.answer_error(id, jsonrpc.error_object(refusal))
+            finally:
+                del self._answering[id]
+
+    def stderr_line(self, line: str) -> None:
+        """Never called: a socket has no stderr."""
+
+    def invalid_line(self, problem: str) -> None:
+        """Do nothing: the line is dropped, and a flood of them ends the session."""
+
+    def request_failed(self, exchange: Exchange, failure: Failure) -> None:
+        """Never called: on a socket a request is lost only with the session."""
+
+    def request_unanswered(self) -> None:
+        """Do nothing: who asked sees that its time is up."""
+
+    def exchange_ended(self, failure: Failure) -> None:
+        """Do nothing: `Attachment.ended` tells."""
+
+
+class Attachment:
+    """A program's session with a fleet: asks it, and knows what it lists and how its servers are.
+
+    `attached` makes it and ends it. The session is a legacy one: only such a client can be asked at any time, by
+    servers of both eras, and says once what it wants to be told.
+    """
+
+    def __init__(self, session: ServerSession, incoming: Incoming) -> None:
         self.catalog = Catalog()
         self.status: dict[str, Any] = {}
         """The last `daemon/status`."""
-        self._changed = changed
-        self._host = host
-        self._answering: dict[bytes, anyio.CancelScope] = {}
-        self._tasks: anyio.abc.TaskGroup | None = None
-        self._stirred = asyncio.Event()
+        self._session = session
+        self._incoming = incoming
         self._refreshed = asyncio.Event()
-        self._session = ServerSession(
-            invalid=lambda problem: None,
-            changed=lambda kind: self._stirred.set(),
-            failed=lambda failure: None,
-            lost=lambda failure: None,
-            told=self._told,
-            asked=self._asked,
-            capabilities=host.capabilities,
-        )
 
     @property
     def loss(self) -> Failure | None:
-        """Why the connection ended."""
+        """Why the session ended; None while it lives."""
         return self._session.loss
 
     async def ask(
@@ -125,39 +180,9 @@ class Attachment:
         """A request's result. Raises RpcError, Lost, TimeoutError."""
         return await self._session.ask(method, params, timeout=timeout, progress=progress)
 
-    @asynccontextmanager
-    async def over(self, connected: socket.socket) -> AsyncIterator[None]:
-        """Talk over this socket, knowing status and lists from the start and keeping them current."""
-        session = self._session
-        transport = SocketTransport(connected, session.receiver(lambda line: None))
-        session.transport = transport
-        raised: Exception | None = None
-        try:
-            async with anyio.create_task_group() as self._tasks:
-                self._tasks.start_soon(self._host.run)
-                try:
-                    await self._begin(self._tasks)
-                    yield
-                except Exception as error:  # raised again below, since the group would wrap it
-                    raised = error
-                self._tasks.cancel_scope.cancel()
-            if raised is not None:
-                raise raised
-        finally:
-            session.lose(Failure(Reason.CLOSED, "detached"))
-            transport.close()
-
-    async def _begin(self, tasks: anyio.abc.TaskGroup) -> None:
-        with anyio.fail_after(ANSWER_WITHIN):
-            await self._session.negotiate(Era.LEGACY)
-            await self.refresh()
-        tasks.start_soon(self._keep_current)
-        tasks.start_soon(self._follow)
-        self._stirred.set()  # for what changed between reading and following
-
     async def ended(self) -> None:
-        """Wait for the end of the connection."""
-        await self._session.ended.wait()
+        """Wait for the end of the session."""
+        await self._session.exchange.ended.wait()
 
     async def settled(self) -> None:
         """Wait until each server is up or has failed once."""
@@ -168,57 +193,63 @@ class Attachment:
     async def refresh(self) -> None:
         """Read status and lists again."""
         status = jsonrpc.value(await self.ask("daemon/status", {}))
-        self.catalog = await self._session.read_catalog(timeout=ANSWER_WITHIN)
+        self.catalog = await read_catalog(self._session, timeout=ANSWER_WITHIN)
         self.status = status
         self._refreshed.set()
 
-    async def _keep_current(self) -> None:
+    async def keep_current(self) -> None:
+        """Read status and lists again whenever they may have changed, until cancelled."""
+        news = self._incoming.news
         while True:
-            await self._stirred.wait()
+            await news.wait()
             await anyio.sleep(SOON)
-            self._stirred.clear()
+            news.clear()
             try:
                 await self.refresh()
             except (Lost, TimeoutError, RpcError):  # RpcError: busy with as many requests as it takes at a time
-                self._stirred.set()
+                news.set()
                 await anyio.sleep(AGAIN_AFTER)
                 continue
-            self._changed({"event": "lists"})
+            self._incoming.changed({"event": "lists"})
 
-    async def _follow(self) -> None:
-        """Be told of events, for as long as the connection lives."""
+    async def follow(self) -> None:
+        """Be told of events, for as long as the session lives."""
         try:
             await self.ask("daemon/events", {}, timeout=math.inf)
         except Lost:
             return
 
-    def _asked(self, message: Message) -> None:
-        assert self._tasks is not None
-        self._tasks.start_soon(self._answer, message)
 
-    async def _answer(self, message: Message) -> None:
-        """Have the host answer, until the daemon takes the question back."""
-        id = bytes(message.id)
-        with anyio.CancelScope() as self._answering[id]:
-            try:
-                self._session.answer(id, await self._host.answer(message))
-            except RpcError as refusal:
-                self._session.answer_error(id, jsonrpc.error_object(refusal))
-            finally:
-                del self._answering[id]
+@asynccontextmanager
+async def attached(
+    connected: socket.socket, changed: Callable[[Mapping[str, Any]], None], handler: InputRequestHandler
+) -> AsyncIterator[Attachment]:
+    """A session over this socket that knows status and lists from the start and keeps them current.
 
-    def _told(self, message: Message) -> None:
-        if message.method == EVENT_METHOD:
-            event = jsonrpc.value(message.params)
-            if event.get("event") in _OF_SERVERS:
-                self._stirred.set()
-                self._changed(event)
-        elif message.method == "notifications/message":
-            self._host.log(message)
-        elif message.method == "notifications/cancelled":
-            scope = self._answering.get(bytes(params_of(message.params).get("requestId", b"")))
-            if scope is not None:
-                scope.cancel()
+    `changed` is called with each event, and when lists were read again. Raises Lost, RpcError, TimeoutError.
+    """
+    raised: Exception | None = None
+    async with anyio.create_task_group() as tasks:
+        incoming = Incoming(tasks, handler, changed)
+        handshake = Handshake(incoming, handler.capabilities)
+        transport = SocketTransport(connected, handshake.exchange.receiver)
+        try:
+            tasks.start_soon(handler.run)
+            with anyio.fail_after(ANSWER_WITHIN):
+                attachment = Attachment(await handshake.agree(transport, Era.LEGACY), incoming)
+                await attachment.refresh()
+            tasks.start_soon(attachment.keep_current)
+            tasks.start_soon(attachment.follow)
+            incoming.news.set()  # for what changed between reading and following
+            yield attachment
+        except Exception as error:  # raised again below, since the group would wrap it
+            raised = error
+        finally:
+            tasks.cancel_scope.cancel()
+            handshake.exchange.end(Failure(Reason.CLOSED, "detached"))
+            transport.close()
+    if raised is not None:
+        raise raised
 
 
 def _is_starting(row: Mapping[str, Any]) -> bool:

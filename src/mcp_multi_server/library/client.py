@@ -26,7 +26,7 @@ from ..core.errors import INTERNAL_ERROR, METHOD_NOT_FOUND, RpcError
 from ..core.lifecycle import Lost
 from ..core.uri import namespaced
 from .answers import error_result, in_seconds, is_unknown, mcp_error, no_paging, of_reading, only_levels
-from .attachment import Attachment
+from .attachment import Attachment, attached
 from .callbacks import (
     CallbackOptions,
     Callbacks,
@@ -207,8 +207,7 @@ class MultiServerClient:
 
     @asynccontextmanager
     async def _attach(self, connected: sockets.socket) -> AsyncIterator[Attachment]:
-        attachment = Attachment(self._changed, Hosting(self._callbacks, self._limits))
-        async with attachment.over(connected):
+        async with attached(connected, self._changed, Hosting(self._callbacks, self._limits)) as attachment:
             if self._log_level is not None:
                 await attachment.ask("logging/setLevel", {"level": self._log_level})
             self._attachment = attachment

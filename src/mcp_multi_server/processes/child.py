@@ -51,8 +51,6 @@ class Child:
         self.stdin = stdin
         self.stdout = stdout
         self.stderr = stderr
-        self.spawned_at = asyncio.get_running_loop().time()
-        """Seconds on the loop's clock."""
         self._popen = popen
         self._pidfd = pidfd
         self._ended = anyio.Event()

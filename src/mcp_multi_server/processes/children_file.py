@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import os
-import stat
 from collections.abc import Callable, Iterable
 
 import msgspec
 
+from .. import files
+from ..core.jsonrpc import decoder
 from ..core.processes import Identity, Record
+from ..files import MissingFile, UnusableFile
 from . import procfs
 
 SUFFIX = ".children"
 SIZE_CAP = 1024 * 1024
-
-
-class Doubtful(Exception):
-    """What is there was not written by a daemon of ours, or is damaged; the message says what is wrong with it."""
+_decode: Callable[[bytes], Record] = decoder(Record)
 
 
 class ChildrenFile:
@@ -34,8 +33,8 @@ class ChildrenFile:
         left = None
         try:
             left = read(self.path)
-        except Doubtful as doubtful:
-            self._doubt(f"{self.path} is ignored: {doubtful}")
+        except UnusableFile as failure:
+            self._doubt(f"{self.path} is ignored: {failure}")
         self._run = run
         return left
 
@@ -43,7 +42,7 @@ class ChildrenFile:
         """Write the file anew. Where that fails the old one stays, which names the run; the first failure is told."""
         record = Record(procfs.boot_id(), self._run, tuple((each.pid, each.started) for each in children))
         try:
-            _replace(self.path, msgspec.json.encode(record))
+            files.replace(self.path, msgspec.json.encode(record), durable=False)
         except OSError as failure:
             if not self._failing:
                 self._doubt(f"{self.path} cannot be written: {os.strerror(failure.errno or 0)}")
@@ -58,38 +57,15 @@ class ChildrenFile:
 
 
 def read(path: str) -> Record | None:
-    """What the file says; None where there is none. Raises Doubtful."""
+    """What the file says; None where there is none. Raises UnusableFile."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except FileNotFoundError:
+        data, status = files.read(path, cap=SIZE_CAP, follow_links=False)
+    except MissingFile:
         return None
-    except OSError as failure:
-        raise Doubtful(os.strerror(failure.errno or 0)) from None
-    with open(descriptor, "rb") as file:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
-            raise Doubtful("it is no plain file")
-        if found.st_uid != os.geteuid() or found.st_mode & 0o022:
-            raise Doubtful("others than this user could have written it")
-        if found.st_size > SIZE_CAP:
-            raise Doubtful(f"it has {found.st_size} bytes")
-        try:
-            return msgspec.json.decode(file.read(SIZE_CAP), type=Record)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            raise Doubtful("it is damaged") from None
-
-
-def _replace(path: str, content: bytes) -> None:
-    """Never half a file, never one that others can read, and nothing is written through a link."""
-    fresh = f"{path}.new"
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(fresh)
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    files.check_writers(status)
+    if status.st_nlink != 1:
+        raise UnusableFile("it has another name, under which others may write it")
     try:
-        with open(descriptor, "wb") as file:
-            file.write(content)
-        os.rename(fresh, path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            os.unlink(fresh)
-        raise
+        return _decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise UnusableFile("it is damaged") from None

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import stat
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -12,20 +10,21 @@ from collections.abc import Callable, Mapping
 import anyio
 import anyio.to_thread
 
+from .. import files
 from ..core.catalog import Kind
 from ..core.catalog_cache import MAX_BYTES, Remembered, Unusable, dump, fingerprint, load
 from ..core.config import Config
 from ..core.events import DaemonWarning, InternalError, Observer
 from ..core.lifecycle import ROUTED
+from ..files import MissingFile, UnusableFile
+from .clock import wall
 from .server import Server
 from .snapshot import Snapshot
-from .status import wall
 
 DEBOUNCE = 1.0
 """Seconds that a change waits for others before the file is written."""
 LAST_WRITE_WITHIN = 5.0
 """Seconds that a disk may keep the daemon from ending."""
-_CHUNK = 1 << 20
 
 
 class CatalogCache:
@@ -47,20 +46,20 @@ class CatalogCache:
         """Take in what an earlier daemon wrote; before anything else is done, as it blocks."""
         try:
             self._known = load(read(self._path))
-        except FileNotFoundError:
+        except MissingFile:
             return
-        except (OSError, Unusable) as failure:
-            self._tell(DaemonWarning("state", f"{self._path} is not used: {_reason(failure)}"))
+        except (UnusableFile, Unusable) as failure:
+            self._tell(DaemonWarning("state", f"{self._path} is not used: {failure}"))
 
     def recall(self, server: Server) -> None:
         """Let a server that has nothing to offer yet offer what it did when it was last read under this very entry."""
         known = self._known.get(server.name)
         if known is not None and server.catalog is None and known.fingerprint == fingerprint(server.config):
             age = max(0.0, time.time() - known.refreshed_at)
-            server.recall(known.negotiated, known.catalog, age=age)
+            server.offer_remembered(known.negotiated, known.catalog, age=age)
 
     def published(self, changed: frozenset[Kind], server: Server | None) -> None:
-        """A new snapshot; see supervisor.Listener."""
+        """Keep what a new snapshot offers; a `SnapshotListener`."""
         snapshot = self._snapshot()
         if snapshot.config is not self._config:
             self._config = snapshot.config
@@ -123,62 +122,21 @@ def _written(path: str, known: Mapping[str, Remembered]) -> str:
     try:
         write(path, data)
     except OSError as failure:
-        return f"cannot write {path}: {_reason(failure)}; a daemon that starts next will not know these lists at once"
+        why = os.strerror(failure.errno or 0)
+        return f"cannot write {path}: {why}; a daemon that starts next will not know these lists at once"
     if left_out:
         return f"{path} may have {MAX_BYTES >> 20} MiB and holds no catalog of {', '.join(left_out)}"
     return ""
 
 
-def write(path: str, data: bytes) -> None:
-    """Replace the file in one step; whoever reads it meanwhile, or after a crash, has the old one or the new one."""
-    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-    fresh = f"{path}.new"
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(fresh)
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        _write_all(descriptor, data)
-        os.replace(fresh, path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            os.unlink(fresh)
-        raise
-
-
-def _write_all(descriptor: int, data: bytes) -> None:
-    try:
-        rest = memoryview(data)
-        while rest:
-            rest = rest[os.write(descriptor, rest) :]
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def read(path: str) -> bytes:
-    """The bytes of a file that nobody else can have written. Raises OSError, Unusable."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    try:
-        _check_trusted(os.fstat(descriptor))
-        parts, size = [], 0
-        while part := os.read(descriptor, _CHUNK):
-            parts.append(part)
-            size += len(part)
-            if size > MAX_BYTES:
-                raise Unusable(f"it is larger than {MAX_BYTES >> 20} MiB")
-        return b"".join(parts)
-    finally:
-        os.close(descriptor)
+    """The bytes of a file that nobody else can have written. Raises UnusableFile."""
+    data, status = files.read(path, cap=MAX_BYTES, follow_links=False)
+    files.check_writers(status)
+    return data
 
 
-def _check_trusted(status: os.stat_result) -> None:
-    if not stat.S_ISREG(status.st_mode):
-        raise Unusable("it is no regular file")
-    if status.st_uid != os.geteuid():
-        raise Unusable(f"it belongs to user {status.st_uid}, not to the daemon's user {os.geteuid()}")
-    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise Unusable("others can write it (chmod go-w)")
-
-
-def _reason(failure: OSError | Unusable) -> str:
-    return str(failure) if isinstance(failure, Unusable) else os.strerror(failure.errno or 0)
+def write(path: str, data: bytes) -> None:
+    """Replace the file, which is for our user alone, as its directory is. Raises OSError."""
+    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    files.replace(path, data, durable=True)

@@ -1,4 +1,4 @@
-"""Requests sent to one server and not answered yet: rows in a table, one timer for all their deadlines."""
+"""Requests that were sent and not answered yet: rows in a table, with one timer for all their deadlines."""
 
 from __future__ import annotations
 
@@ -15,10 +15,13 @@ from ..core.lifecycle import Failure, Lost
 
 
 class Waiter(Protocol):
-    """Who waits for an answer. Exactly one of `settle`, `fail` and `expire` is called, and nothing after it."""
+    """Who waits for the answer to one request: a forwarded call, or a task of ours.
+
+    Exactly one of `settle`, `fail` and `expire` is called, once, and nothing after it.
+    """
 
     deadline: float
-    """Loop time at which `expire` is called; may move while waiting."""
+    """Loop time at which `expire` is called. It may move while the request waits: see `PendingRequests.hasten`."""
 
     def settle(self, message: Message) -> None:
         """The server answered, with a result or an error."""
@@ -33,47 +36,65 @@ class Waiter(Protocol):
         """The server reported progress; `params` are its notification's."""
 
 
-class Ask:
-    """A request of our own, waited for by a task, which keeps the time itself."""
+class AwaitedAnswer:
+    """Has a task of ours wait for an answer. The task sets itself a time limit, so there is no deadline here."""
 
     deadline = float("inf")
 
     def __init__(self, progress: Callable[[Members], None] | None = None) -> None:
         self.answer: asyncio.Future[msgspec.Raw] = asyncio.get_running_loop().create_future()
-        self.wants_progress = progress is not None
         self._progress = progress
 
     def settle(self, message: Message) -> None:
-        """See Waiter."""
+        """Wake the task with the result, or with RpcError."""
         if self.answer.done():
-            return
+            return  # the task was cancelled, and has not run yet
         if message.error is not ABSENT:
             self.answer.set_exception(_rpc_error(message.error))
         else:
             self.answer.set_result(message.result)
 
     def fail(self, failure: Failure) -> None:
-        """See Waiter."""
+        """Wake the task with Lost."""
         if not self.answer.done():
             self.answer.set_exception(Lost(failure))
 
     def expire(self) -> None:
-        """See Waiter; it has no deadline there."""
+        """Do nothing: without a deadline this is never called."""
 
     def progress(self, params: Members) -> None:
-        """See Waiter."""
+        """Pass the report on to who asked for it."""
         if self._progress is not None:
             self._progress(params)
 
 
-class PendingRequests:
-    """The table.
+class IgnoredAnswer:
+    """Keeps the place of a request whose answer changes nothing, so that the answer is not taken for a stray one."""
 
-    `cancel` is told the id of each request that is given up, so that the server can be told; `late`, the id of the
-    newest one whose deadline has just passed.
+    def __init__(self, deadline: float) -> None:
+        self.deadline = deadline
+
+    def settle(self, message: Message) -> None:
+        """Do nothing."""
+
+    def fail(self, failure: Failure) -> None:
+        """Do nothing."""
+
+    def expire(self) -> None:
+        """Do nothing."""
+
+    def progress(self, params: Members) -> None:
+        """Do nothing."""
+
+
+class PendingRequests:
+    """Requests sent on one exchange and not answered, by id. The exchange makes it and ends it with `fail_all`.
+
+    `cancel` is called with the id of each request whose deadline has passed and the reason, so that the server can be
+    told; `late`, before that, with the newest of these ids.
     """
 
-    def __init__(self, cancel: Callable[[int, str], None], *, late: Callable[[int], None] = lambda id: None) -> None:
+    def __init__(self, cancel: Callable[[int, str], None], *, late: Callable[[int], None]) -> None:
         self._cancel = cancel
         self._late = late
         self._rows: dict[int, Waiter] = {}
@@ -85,16 +106,16 @@ class PendingRequests:
         return len(self._rows)
 
     def waiters(self) -> list[Waiter]:
-        """All rows, the oldest first."""
+        """All who wait, the oldest request first."""
         return list(self._rows.values())
 
     @property
     def due(self) -> int:
-        """How many must be answered in time; a standing subscription has no deadline and is none of them."""
+        """How many must be answered in time. A subscription waits for ever and is not counted."""
         return sum(waiter.deadline < float("inf") for waiter in self._rows.values())
 
     def add(self, waiter: Waiter) -> int:
-        """Take up a request; its id, never used before on this connection."""
+        """Enter a request that is about to be sent. Returns its id, which was never used before on this exchange."""
         self._last += 1
         self._rows[self._last] = waiter
         if self._timer is None or waiter.deadline < self._timer.when():
@@ -107,7 +128,10 @@ class PendingRequests:
         return self._last
 
     def hasten(self, when: float) -> None:
-        """A deadline has moved to an earlier time."""
+        """Make sure that the timer runs out by `when`: a deadline has moved to an earlier time.
+
+        One that moves to a later time need not be told: the timer finds nothing overdue and is set anew.
+        """
         if self._rows and (self._timer is None or when < self._timer.when()):
             self._arm(when)
 
@@ -116,19 +140,19 @@ class PendingRequests:
         return 0 < id <= self._last
 
     def get(self, id: int) -> Waiter | None:
-        """The row with this id, which stays."""
+        """Who waits for this id; it stays in the table."""
         return self._rows.get(id)
 
     def take(self, id: int) -> Waiter | None:
-        """The row with this id, which is removed."""
+        """Who waits for this id; it is removed from the table."""
         return self._rows.pop(id, None)
 
     def fail_all(self, failure: Failure) -> None:
-        """End every row; there is no connection any more."""
+        """Tell all who wait that nothing will come any more."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        rows, self._rows = self._rows, {}
+        rows, self._rows = self._rows, {}  # emptied first: who is told may send again, on another session
         for waiter in rows.values():
             waiter.fail(failure)
 
@@ -142,9 +166,9 @@ class PendingRequests:
         now = self._loop.time()
         overdue = [id for id, waiter in self._rows.items() if waiter.deadline <= now]
         if overdue:
-            self._late(max(overdue))  # before the waiters are told, whose errors tell what it means for the server
+            self._late(max(overdue))  # before the waiters are told: their errors name the server's state
         for id in overdue:
-            if (waiter := self.take(id)) is not None:
+            if (waiter := self.take(id)) is not None:  # one that expired before may have taken it out
                 self._cancel(id, "deadline exceeded")
                 waiter.expire()
         if self._rows:
@@ -160,5 +184,5 @@ def _value_or_none(raw: msgspec.Raw | None) -> object:
     """The value, or None for what is JSON and yet no value to Python: a number too big, nesting too deep."""
     try:
         return None if raw is None else jsonrpc.value(raw)
-    except (msgspec.DecodeError, RecursionError):
+    except msgspec.DecodeError:
         return None

@@ -1,4 +1,4 @@
-"""Our side of one server: one task that connects, keeps the catalog fresh and the server honest, and tries again."""
+"""Keeps one server alive: one task that connects, serves, and connects again, and what everybody may know of it."""
 
 from __future__ import annotations
 
@@ -6,115 +6,113 @@ import asyncio
 import math
 import traceback
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, TypeAlias
 
 import anyio
 
 from ..core import lifecycle
 from ..core.catalog import Catalog, Kind
 from ..core.config import ServerConfig
-from ..core.errors import METHOD_NOT_FOUND, RpcError
-from ..core.events import (
-    CatalogRead,
-    InternalError,
-    InvalidLine,
-    Observer,
-    Probed,
-    RefreshFailed,
-    StateChanged,
-    Stderr,
-)
+from ..core.events import CatalogRead, InternalError, InvalidLine, Observer, Probed, RefreshFailed, StateChanged, Stderr
 from ..core.jsonrpc import Message
 from ..core.lifecycle import ROUTED, Failure, Happening, Lost, Reason, State, Status
 from ..core.protocol import Era, Negotiated
 from ..transport import Receiver, Transport
+from .approach import Approach, Ended
+from .exchange import Exchange
+from .handshake import Handshake
 from .health import Health
-from .host import Host
+from .refresh import Refresher
 from .session import ServerSession
 
 STDERR_LINES = 200
 TAIL_LINES = 5
-DEBOUNCE = 0.25
-REFRESH_SPREAD = 0.2
-TTL_FLOOR, TTL_CEILING = 5.0, 3600.0
-RELISTEN = 1.0
-RELISTEN_CEILING = 60.0
-"""Seconds until a subscription that a server ended is opened again, twice as many each time, unless it lasted."""
 INTERNAL = Failure(Reason.INTERNAL, "an internal error, see the log")
-SSE_HINTS = frozenset({400, 404, 405, 406})
-"""HTTP statuses by which a server that knows only the older SSE transport refuses a POST."""
+
+Opener: TypeAlias = Callable[[str, ServerConfig, Receiver], AbstractAsyncContextManager[Transport]]
+"""Opens a transport of this kind (`stdio`, `http`, `sse`) to the server of this entry; entering it raises Lost."""
 
 
-class Opener(Protocol):
-    """Opens the transport of a kind for a server."""
+class ClientSide(Protocol):
+    """What a server reaches of the clients: who answers what it asks, and takes what it logs. The router is one."""
 
-    def __call__(self, kind: str, config: ServerConfig, receiver: Receiver) -> AbstractAsyncContextManager[Transport]:
-        """See `transport.Open`."""
+    def capabilities(self, config: ServerConfig) -> Mapping[str, Any]:
+        """What this server may ask for, as it is told at the start."""
+
+    def asked(self, server: Server, session: ServerSession, message: Message) -> None:
+        """A request of a legacy server's; it is answered, at once or later."""
+
+    def told(self, server: Server, session: ServerSession, message: Message) -> None:
+        """A notification that is not about lists or progress."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServerContext:
-    """What every connection is given."""
+    """What every server is given by its supervisor."""
 
     open: Opener
     tell: Observer
     jitter: Callable[[], float]
-    """A number 0 ≤ n < 1."""
+    """A random number 0 ≤ n < 1."""
     admit: Callable[[Server], Awaitable[None]]
     """Waits until the machine has room for one more server to start."""
     changed: Callable[[Server], None]
-    """Told after the state or the catalog changed."""
-    host: Host
+    """Called after the state or the catalog of a server changed."""
+    clients: ClientSide
 
 
 class Server:
-    """One server. `run` is its task; everything else may be called from anywhere on the loop."""
+    """Keeps one server alive: connects, keeps its catalog fresh, watches its health, and connects again.
 
-    def __init__(self, name: str, config: ServerConfig, context: ServerContext) -> None:
+    The supervisor makes it for an entry of the config and runs `run` in a task of its own. It ends when that task is
+    cancelled or, after `finish`, with its session. Its attributes are written by itself alone; its methods may be
+    called from anywhere on the loop. `is_current` is False for one that is made to replace another: until `replace`
+    it makes one attempt only, and whoever made it tells what comes of it.
+    """
+
+    def __init__(self, name: str, config: ServerConfig, context: ServerContext, *, is_current: bool = True) -> None:
         self.name = name
         self.config = config
         self.status = Status(State.CONNECTING, asyncio.get_running_loop().time())
         self.catalog: Catalog | None = None
+        self.negotiated: Negotiated | None = None
+        """What the server said of itself when it was last ready."""
         self.refreshed_at: float | None = None
         """Loop time of the last successful reading of all lists."""
         self.stale = False
         """Whether the last refresh failed, or none was tried yet; the catalog is the one before."""
         self.session: ServerSession | None = None
-        self.negotiated: Negotiated | None = None
-        """What the server said of itself when it was last ready."""
+        """The one that was agreed on last, while its transport lives; see `live`."""
         self.stderr: deque[str] = deque(maxlen=STDERR_LINES)
         self.restarts = 0
         self.attempted = asyncio.Event()
         """Set once an attempt to connect has succeeded or failed."""
-        self.standing = True
-        """Whether this is the server's connection, and not one that is to become it or was: those make one attempt,
-        and what becomes of them is told by who made them."""
+        self.is_current = is_current
         self._context = context
         self._loop = asyncio.get_running_loop()
-        self._era: Era | None = None
-        self._kind: str | None = None
-        self._wake = asyncio.Event()
-        self._kick_at = math.inf
-        self._restarting = False
+        self._approach = Approach()
+        self._health = Health(self)
+        self._refresher = Refresher(self)
+        self._exchange: Exchange | None = None
+        """What goes over the transport that is open or being opened."""
         self._scope: anyio.CancelScope | None = None
         """Of the transport that is open, or being opened or left."""
-        self._nudged = asyncio.Event()
-        self._health = Health(
-            status=lambda: self.status,
-            happen=self.happen,
-            probed=lambda good: context.tell(Probed(name, good)),
-            spread=self._spread,
-        )
+        self._wake = asyncio.Event()
+        self._retry_at = math.inf
+        """Loop time of an attempt that was asked for before its time."""
+        self._restarting = False
 
     def __repr__(self) -> str:
-        return f"<Connection {self.name} {self.status.state}>"
+        return f"<Server {self.name} {self.status.state}>"
+
+    # -- what everybody may know -----------------------------------------------------------------------------------
 
     @property
     def live(self) -> ServerSession | None:
-        """The conversation on which calls go out, where the server is routed."""
+        """The session on which calls go out, where the server is routed."""
         session = self.session
         if self.status.state not in ROUTED or session is None or session.loss is not None:
             return None  # a loss is known before our task wakes up to say so in the state
@@ -123,24 +121,94 @@ class Server:
     @property
     def transport_kind(self) -> str:
         """`stdio`, `http` or `sse`, as far as it is known."""
-        return self._kind or self._kinds()[0]
+        return self._approach.kind or self._approach.kinds(self.config)[0]
 
     @property
     def pid(self) -> int | None:
         """The child's process id."""
-        transport = self.session.transport if self.session else None
-        return transport.pid if transport else None
+        return self._exchange.transport.pid if self._exchange else None
 
     @property
     def in_flight(self) -> int:
         """Requests sent and not answered."""
-        return self.session.pending.due if self.session else 0
+        return self._exchange.pending.due if self._exchange else 0
 
-    def happen(self, happening: Happening) -> None:
-        """The one door through which the state changes."""
+    @property
+    def stderr_tail(self) -> tuple[str, ...]:
+        """The last lines that the server wrote."""
+        return tuple(self.stderr)[-TAIL_LINES:]
+
+    def spread(self, seconds: float, share: float) -> float:
+        """`seconds`, more or less by up to this share, at random: many servers must not do the same at once."""
+        return seconds * (1 + share * (2 * self._context.jitter() - 1))
+
+    # -- what others ask of it -------------------------------------------------------------------------------------
+
+    def offer_catalog_of(self, old: Server) -> None:
+        """Offer what `old` offers until our own lists are read, so that its names outlive its replacement."""
+        self.catalog, self.negotiated = old.catalog, old.negotiated
+        self.refreshed_at, self.restarts = old.refreshed_at, old.restarts
+        if old.config == self.config:
+            self._approach = Approach(old._approach.kind, old._approach.era)
+
+    def offer_remembered(self, negotiated: Negotiated, catalog: Catalog, *, age: float) -> None:
+        """Offer what an earlier daemon read `age` seconds ago, until our own lists are read."""
+        self.catalog, self.negotiated, self.stale = catalog, negotiated, True
+        self.refreshed_at = self._loop.time() - age
+
+    def withdraw_catalog(self) -> None:
+        """Offer nothing any more, until the lists are read again."""
+        self.catalog = None
+
+    def replace(self, old: Server) -> None:
+        """Be the current one instead of `old`, and keep what is told of the server over all its sessions."""
+        self.is_current = True
+        self.restarts = old.restarts
+        self.stderr = deque([*old.stderr, *self.stderr], maxlen=STDERR_LINES)
+
+    def finish(self) -> None:
+        """Make no further attempt, and tell nothing more: another is the current one, or there is none any more."""
+        self.is_current = False
+        self._wake.set()
+
+    def kick(self) -> None:
+        """A call needs this server: have the next attempt as soon as calls may cause one."""
+        due = lifecycle.kick_due(self.status, self._loop.time())
+        if due is not None and due < self._retry_at:
+            self._retry(due)
+
+    def check_now(self) -> None:
+        """The machine slept: probe the server, or try again; what was planned was for another time."""
+        self._health.probe_now()
+        if self.status.next_attempt is not None:
+            self._retry(self._loop.time())
+
+    def restart(self) -> None:
+        """End what there is and connect anew, at once and whatever the state."""
+        self.attempted.clear()
+        self._restarting = True
+        self._wake.set()
+        if self._scope is not None:
+            self._scope.cancel()
+
+    def update(self, config: ServerConfig) -> None:
+        """Take over settings that need no new session; where there is none, they may be what it takes to get one."""
+        self.config = config
+        self._refresher.refresh_soon()
+        if self.status.state in (State.BACKOFF, State.PARKED):
+            self._retry(self._loop.time())
+
+    def _retry(self, at: float) -> None:
+        self._retry_at = at
+        self._wake.set()
+
+    # -- the state -------------------------------------------------------------------------------------------------
+
+    def step(self, happening: Happening) -> None:
+        """Change the state as this asks for; it changes nowhere else."""
         old, now = self.status, self._loop.time()
         self.status = new = lifecycle.step(old, happening, now=now, jitter=self._context.jitter())
-        if new.state is old.state or not self.standing:
+        if new.state is old.state or not self.is_current:
             return
         if old.state in ROUTED and new.state not in ROUTED:
             self.restarts += 1
@@ -158,100 +226,42 @@ class Server:
         )
         self._context.changed(self)
 
-    @property
-    def stderr_tail(self) -> tuple[str, ...]:
-        """The last lines that the server wrote."""
-        return tuple(self.stderr)[-TAIL_LINES:]
-
-    def succeed(self, predecessor: Server | None) -> None:
-        """Offer what the one before offered until our own lists are read, so that its names outlive the change."""
-        if predecessor is None:
-            return
-        self.catalog, self.negotiated = predecessor.catalog, predecessor.negotiated
-        self.refreshed_at, self.restarts = predecessor.refreshed_at, predecessor.restarts
-        if predecessor.config == self.config:
-            self._era, self._kind = predecessor._era, predecessor._kind
-
-    def stand_in_for(self, predecessor: Server) -> None:
-        """Become the server's connection, which knows all that the one before knew."""
-        self.standing = True
-        self.restarts = predecessor.restarts
-        self.stderr = deque([*predecessor.stderr, *self.stderr], maxlen=STDERR_LINES)
-
-    def retire(self) -> None:
-        """Make no further attempt, and say nothing more: somebody else is the server's connection, or it has none."""
-        self.standing = False
-        self._wake.set()
-
-    def recall(self, negotiated: Negotiated, catalog: Catalog, *, age: float) -> None:
-        """Offer what an earlier daemon read `age` seconds ago, until our own lists are read."""
-        self.catalog, self.negotiated, self.stale = catalog, negotiated, True
-        self.refreshed_at = self._loop.time() - age
-
-    def kick(self) -> None:
-        """A call needs this server: have the next attempt as soon as calls may cause one."""
-        due = lifecycle.kick_due(self.status, self._loop.time())
-        if due is not None and due < self._kick_at:
-            self._kick_at = due
-            self._wake.set()
-
-    def doubt(self) -> None:
-        """The machine slept: probe the server now, or try again now; what was planned was for another time."""
-        self._health.doubt()
-        if self.status.next_attempt is not None:
-            self._kick_at = self._loop.time()
-            self._wake.set()
-
-    def restart(self) -> None:
-        """Have a new connection, at once and whatever the state."""
-        self.attempted.clear()
-        self._restarting = True
-        self._wake.set()
-        if self._scope is not None:
-            self._scope.cancel()
-
-    def update(self, config: ServerConfig) -> None:
-        """Take over settings that need no new connection; where there is none, they may be what it takes to get one."""
-        self.config = config
-        self._nudged.set()
-        if self.status.state in (State.BACKOFF, State.PARKED):
-            self._kick_at = self._loop.time()
-            self._wake.set()
+    # -- its task --------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Connect, serve, and connect again, until cancelled."""
         try:
             while True:
                 await self._context.admit(self)
-                self._restarting, self._kick_at = False, math.inf
-                self.happen(lifecycle.Attempt())
+                # Only now: what was asked for while this waited for its turn is this very attempt.
+                self._restarting, self._retry_at = False, math.inf
+                self.step(lifecycle.Attempt())
                 failure = await self._contained_attempt()
                 if self.status.state in (State.CONNECTING, *ROUTED):
-                    self.happen(lifecycle.Stop() if failure is None else lifecycle.Failed(failure))
+                    self.step(lifecycle.Stop() if failure is None else lifecycle.Failed(failure))
                 if not self._restarting:
                     self.attempted.set()
-                if not self.standing:
+                if not self.is_current:
                     return
                 await self._wait_for_next()
         finally:
             if self.status.state is not State.STOPPING:
-                self.happen(lifecycle.Stop())
+                self.step(lifecycle.Stop())
             self.attempted.set()
 
-    # -- one attempt ---------------------------------------------------------------------------------------------
-
     async def _wait_for_next(self) -> None:
-        """Wait for the next attempt's time, a call that brings it forward, `restart` or `retire`."""
-        while self.standing and not self._restarting:
+        """Wait for the next attempt's time, or for what brings it forward; `finish` ends the waiting too."""
+        while self.is_current and not self._restarting:
             self._wake.clear()
-            due = min(self.status.next_attempt or math.inf, self._kick_at)
+            planned = self.status.next_attempt
+            due = min(math.inf if planned is None else planned, self._retry_at)
             with anyio.move_on_after(due - self._loop.time()):
                 await self._wake.wait()
                 continue
             break
 
     async def _contained_attempt(self) -> Failure | None:
-        """An attempt in which a bug of ours costs this server its connection and nothing else."""
+        """An attempt in which a bug of ours costs this server its session and nothing else."""
         try:
             return await self._attempt()
         except Exception:
@@ -261,191 +271,140 @@ class Server:
     async def _attempt(self) -> Failure | None:
         """Connect and serve until the end, by another way where the first shows that it is the wrong one.
 
-        The reason of the end, or None where it was asked for.
+        Returns why it ended, or None where that was asked for.
         """
-        kinds = [self._kind] if self._kind else self._kinds()
-        for kind in kinds:
-            failure, session = await self._converse(kind, self._known_era())
-            if failure is not None and self._died_of_probe(kind, failure, session):
-                self._era = Era.LEGACY
-                failure, session = await self._converse(kind, self._era)
-            if failure is None or session.negotiated is not None or not _wants_sse(session):
+        for kind in self._approach.kinds(self.config):
+            ended = await self._use_transport(kind, self._approach.era_for(self.config))
+            if ended.means_legacy:
+                self._approach.era = Era.LEGACY
+                ended = await self._use_transport(kind, Era.LEGACY)
+            if not ended.means_sse:
                 break
-        return failure
+        return ended.failure
 
-    def _kinds(self) -> list[str]:
-        """The transports to try, in order; a bare URL leaves it open (transports, "Backwards Compatibility")."""
-        if self.config.url is None:
-            return ["stdio"]
-        return [self.config.type] if self.config.type else ["http", "sse"]
-
-    def _known_era(self) -> Era | None:
-        return self._era if self.config.protocol == "auto" else Era(self.config.protocol)
-
-    def _died_of_probe(self, kind: str, failure: Failure, session: ServerSession) -> bool:
-        """Whether a server that knows no `server/discover` has answered it by exiting, as those in Rust do."""
-        return kind == "stdio" and session.probing and session.loss is failure and not failure.permanent
-
-    async def _converse(self, kind: str, era: Era | None) -> tuple[Failure | None, ServerSession]:
-        """One transport from its opening to its end."""
-        host = self._context.host
-        session = ServerSession(
-            invalid=self._invalid,
-            changed=self._list_changed,
-            failed=lambda failure: self._health.request_failed(session),
-            unanswered=self._health.request_unanswered,
-            lost=self._lost,
-            told=lambda message: self._told(session, message),
-            asked=lambda message: host.asked(self, session, message),
-            capabilities=host.capabilities(self.config),
-        )
+    async def _use_transport(self, kind: str, era: Era | None) -> Ended:
+        """Opener one transport and use it until it ends."""
+        handshake = Handshake(self, self._context.clients.capabilities(self.config))
+        exchange = self._exchange = handshake.exchange
         failure: Failure | None = None
-        receiver = session.receiver(self._stderr)
         try:
             with anyio.move_on_after(self.config.start_timeout) as self._scope:
-                async with self._context.open(kind, self.config, receiver) as transport:
-                    session.transport = transport
-                    self.session = session
-                    try:
-                        await self._become_ready(session, era)
-                        self._kind, self._scope.deadline = kind, math.inf
-                        await self._serve(session)
-                    except anyio.get_cancelled_exc_class():
-                        if self._restarting or not self._scope.cancel_called:
-                            self._stop(session)
-                        raise
-                    failure = session.loss
+                async with self._context.open(kind, self.config, exchange.receiver) as transport:
+                    await self._serve(handshake, transport, era, self._scope)
+                    failure = exchange.loss
             if self._scope.cancelled_caught:
                 failure = Failure(Reason.START_TIMEOUT, f"not ready within {self.config.start_timeout:g} s")
         except Lost as lost:
-            failure = session.loss or lost.failure
-            if failure.reason is Reason.PROTOCOL and session.negotiated is None:
-                self._era = None
+            failure = exchange.loss or lost.failure
+            if failure.reason is Reason.PROTOCOL and self.session is None:
+                self._approach.era = None  # it speaks another one by now: find out anew
         except Exception:
             failure = INTERNAL
             raise
         finally:
-            session.lose(failure or Failure(Reason.CLOSED, "the connection was ended"))
-            self.session = self._scope = None
-        return None if self._restarting else failure, session
+            was_agreed = self.session is not None
+            exchange.end(failure or Failure(Reason.CLOSED, "the session was ended"))
+            self.session = self._exchange = self._scope = None
+        if self._restarting:
+            failure = None
+        return Ended(kind, failure, was_agreed, handshake.is_probing, exchange.transport.last_status)
 
-    def _stop(self, session: ServerSession) -> None:
-        """Told to stop: calls fail and the state says so before the transport is left, which takes its time."""
-        self.happen(lifecycle.Stop())
-        session.lose(Failure(Reason.CLOSED, "the server is being stopped"))
-
-    def _lost(self, failure: Failure) -> None:
-        """A connection that was ready has ended: the state says so before its calls are told and its transport left."""
-        if self.status.state in ROUTED:
-            self.happen(lifecycle.Failed(failure))
-
-    async def _become_ready(self, session: ServerSession, era: Era | None) -> None:
-        self.negotiated = await session.negotiate(era)
-        self._era = self.negotiated.era
-        self._nudged.clear()
+    async def _serve(
+        self, handshake: Handshake, transport: Transport, era: Era | None, starting: anyio.CancelScope
+    ) -> None:
+        """Agree on a session, become ready, and keep it until it ends. `starting` bounds the time until it is ready."""
         try:
-            await self._read_catalog(session)
+            session = self.session = await handshake.agree(transport, era)
+            await self._become_ready(session)
+            self._approach.kind, starting.deadline = transport.kind, math.inf
+            await self._keep(session)
+        except anyio.get_cancelled_exc_class():
+            if self._restarting or not starting.cancel_called:
+                # Told to stop, and not late in starting: calls fail and the state says so before the transport is
+                # left, which takes its time.
+                self.step(lifecycle.Stop())
+                handshake.exchange.end(Failure(Reason.CLOSED, "the server is being stopped"))
+            raise
+
+    async def _become_ready(self, session: ServerSession) -> None:
+        self.negotiated = session.negotiated
+        self._approach.era = session.negotiated.era
+        try:
+            await self._refresher.read(session)
         except TimeoutError:
             late = f"its lists did not come within {self.config.timeout:g} s"
             raise Lost(Failure(Reason.START_TIMEOUT, late)) from None
-        if session.loss is not None:
+        if session.loss is not None:  # its end came together with the last answer
             raise Lost(session.loss)
-        self.happen(lifecycle.Connected())
+        self.step(lifecycle.Connected())
         self.attempted.set()
 
-    async def _serve(self, session: ServerSession) -> None:
-        """Keep a ready connection until it ends."""
+    async def _keep(self, session: ServerSession) -> None:
+        """Keep a session that is ready until it ends."""
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._keep_fresh, session)
-            tasks.start_soon(self._health.keep, session)
-            tasks.start_soon(self._listen, session)
-            await session.ended.wait()
+            tasks.start_soon(self._refresher.keep_fresh, session)
+            tasks.start_soon(self._refresher.subscribe, session)
+            tasks.start_soon(self._health.watch, session)
+            await session.exchange.ended.wait()
             tasks.cancel_scope.cancel()
 
-    # -- while it is ready ---------------------------------------------------------------------------------------
+    # -- what its exchange and its session tell (SessionOwner) -----------------------------------------------------
 
-    async def _read_catalog(self, session: ServerSession) -> bool:
-        """Read every list; whether anything is different now."""
-        started = self._loop.time()
-        catalog = await session.read_catalog(timeout=self.config.timeout)
-        changed = catalog != self.catalog
+    def stderr_line(self, line: str) -> None:
+        """Keep a line that the server wrote to its stderr."""
+        self.stderr.append(line)
+        self._context.tell(Stderr(self.name, self.pid, line))
+
+    def invalid_line(self, problem: str) -> None:
+        """Tell of a line that is no message."""
+        self._context.tell(InvalidLine(self.name, problem))
+
+    def request_failed(self, exchange: Exchange, failure: Failure) -> None:
+        """A request was lost on its way."""
+        self._health.request_failed(exchange)
+
+    def request_unanswered(self) -> None:
+        """A request's deadline has passed in silence."""
+        self._health.request_unanswered()
+
+    def exchange_ended(self, failure: Failure) -> None:
+        """Say so in the state before calls are told and the transport is left."""
+        if self.status.state in ROUTED:
+            self.step(lifecycle.Failed(failure))
+
+    def list_changed(self, kind: Kind) -> None:
+        """Read the lists again soon."""
+        self._refresher.refresh_soon()
+
+    def asked(self, session: ServerSession, message: Message) -> None:
+        """Put what the server asks to the clients."""
+        self._context.clients.asked(self, session, message)
+
+    def told(self, session: ServerSession, message: Message) -> None:
+        """Pass on what the server tells, but for what concerns our subscription to its changes."""
+        if message.method == "notifications/subscriptions/acknowledged":
+            self._refresher.refresh_soon()  # what changed between the last reading and now was told to nobody
+        else:
+            self._context.clients.told(self, session, message)
+
+    # -- what its health and its catalog's reading tell (HealthOwner, CatalogOwner) --------------------------------
+
+    def probed(self, good: bool) -> None:
+        """Tell of a probe."""
+        self._context.tell(Probed(self.name, good))
+
+    def take_catalog(self, catalog: Catalog, *, seconds: float) -> None:
+        """Keep what was read, and have it published where it differs."""
+        is_different = catalog != self.catalog
         self.catalog, self.refreshed_at, self.stale = catalog, self._loop.time(), False
         tools, prompts, resources, templates = (
             catalog.count(kind) for kind in (Kind.TOOL, Kind.PROMPT, Kind.RESOURCE, Kind.TEMPLATE)
         )
-        self._context.tell(CatalogRead(self.name, tools, prompts, resources, templates, self.refreshed_at - started))
-        return changed
+        self._context.tell(CatalogRead(self.name, tools, prompts, resources, templates, seconds))
+        if is_different and self.status.state in ROUTED:  # else it is published together with the state, when ready
+            self._context.changed(self)
 
-    async def _keep_fresh(self, session: ServerSession) -> None:
-        """Read the lists again when the server says so, when their time to live is over, else now and then."""
-        while True:
-            with anyio.move_on_after(self._refresh_in()):
-                await self._nudged.wait()
-                await anyio.sleep(DEBOUNCE)
-            self._nudged.clear()
-            try:
-                if await self._read_catalog(session):
-                    self._context.changed(self)
-            except TimeoutError:
-                self._not_refreshed(f"not answered within {self.config.timeout:g} s")
-            except Lost as lost:
-                self._not_refreshed(lost.failure.message)
-
-    def _refresh_in(self) -> float:
-        ttl = self.catalog.ttl if self.catalog else None
-        if ttl:
-            return min(max(ttl, TTL_FLOOR), TTL_CEILING)
-        return self._spread(self.config.refresh_interval, REFRESH_SPREAD)
-
-    def _not_refreshed(self, message: str) -> None:
+    def refresh_failed(self, message: str) -> None:
+        """Keep the catalog that was there, and say that it is stale."""
         self.stale = True
         self._context.tell(RefreshFailed(self.name, message))
-
-    async def _listen(self, session: ServerSession) -> None:
-        """Have a modern server say when its lists change (basic/patterns/subscriptions); legacy ones do unasked."""
-        negotiated = session.negotiated
-        assert negotiated is not None
-        wanted = {kind.subscription: True for kind in Kind if negotiated.announces_changes(kind.capability)}
-        if negotiated.era is Era.LEGACY or not wanted:
-            return
-        pause = 0.0
-        while True:
-            began = self._loop.time()
-            try:
-                await session.ask("subscriptions/listen", {"notifications": wanted}, timeout=math.inf)
-            except RpcError as refused:
-                if refused.code == METHOD_NOT_FOUND:
-                    return
-            except Lost:
-                if session.loss is not None:
-                    return
-            lasted = self._loop.time() - began > RELISTEN_CEILING
-            pause = RELISTEN if lasted else min(max(2 * pause, RELISTEN), RELISTEN_CEILING)
-            await anyio.sleep(pause)
-            self._nudged.set()
-
-    def _spread(self, seconds: float, share: float) -> float:
-        return seconds * (1 + share * (2 * self._context.jitter() - 1))
-
-    # -- what the conversation tells -----------------------------------------------------------------------------
-
-    def _stderr(self, line: str) -> None:
-        self.stderr.append(line)
-        self._context.tell(Stderr(self.name, self.pid, line))
-
-    def _invalid(self, problem: str) -> None:
-        self._context.tell(InvalidLine(self.name, problem))
-
-    def _list_changed(self, kind: Kind) -> None:
-        self._nudged.set()
-
-    def _told(self, session: ServerSession, message: Message) -> None:
-        """A subscription begins: what changed since the lists were read was told to nobody."""
-        if message.method == "notifications/subscriptions/acknowledged":
-            self._nudged.set()
-        else:
-            self._context.host.told(self, session, message)
-
-
-def _wants_sse(session: ServerSession) -> bool:
-    return session.transport is not None and session.transport.last_status in SSE_HINTS

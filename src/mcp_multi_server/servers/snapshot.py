@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from ..core.catalog import Kind
 from ..core.config import Config
-from ..core.index import Index
+from ..core.index import Index, Naming
 from ..core.protocol import Era, listing_result
 from .server import Server
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The state of the fleet at one generation."""
+    """The state of the fleet at one generation. The supervisor makes it; it is never changed, only replaced."""
 
     generation: int
     config: Config
@@ -30,3 +31,31 @@ class Snapshot:
         if (found := self._listings.get(key)) is None:
             found = self._listings[key] = listing_result(kind.member, self.index.listing(kind), era)
         return found
+
+
+class SnapshotListener(Protocol):
+    """Who is told of each new snapshot; called on the loop, never to be awaited in."""
+
+    def __call__(self, changed: frozenset[Kind], server: Server | None) -> None:
+        """`changed`: the lists that clients would see differently; `server`: whose change it was, if one's."""
+
+
+class Snapshots:
+    """Where the present snapshot is found.
+
+    The fleet makes it before all that reads it; the supervisor alone publishes a new one.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._present = Snapshot(0, config, Index.build((), Naming()), {})
+        self.listeners: list[SnapshotListener] = []
+
+    def present(self) -> Snapshot:
+        """The snapshot that is in force now."""
+        return self._present
+
+    def publish(self, snapshot: Snapshot, changed: frozenset[Kind], server: Server | None) -> None:
+        """Have readers see `snapshot` from now on, and tell the listeners; see `SnapshotListener`."""
+        self._present = snapshot
+        for listener in self.listeners:
+            listener(changed, server)

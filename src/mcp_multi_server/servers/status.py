@@ -1,22 +1,18 @@
-"""The state of the fleet as JSON, for `daemon/status`, and as samples, for metrics."""
+"""The state of the fleet as the records of `daemon/status`."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-import time
-from collections import Counter
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
-from .. import __version__
 from ..core import lifecycle
 from ..core.catalog import Kind
 from ..core.config import Config
 from ..core.errors import Problem
 from ..core.lifecycle import ROUTED, State
-from ..telemetry.metrics import FleetSample, ServerSample
+from .clock import iso, wall
 from .server import Server
 from .snapshot import Snapshot
 
@@ -30,16 +26,6 @@ class Reload:
     loaded_at: float
     """When the config that is in force was read."""
     problems: tuple[Problem, ...] = ()
-
-
-def wall(loop_time: float) -> float:
-    """A time of the event loop's clock as seconds since 1970."""
-    return time.time() + (loop_time - asyncio.get_running_loop().time())
-
-
-def iso(seconds: float) -> str:
-    """Seconds since 1970 as ISO 8601, in UTC."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
 
 
 def fleet_status(snapshot: Snapshot, last_reload: Reload, *, path: str, started_at: float) -> dict[str, Any]:
@@ -78,12 +64,12 @@ def problem_record(problem: Problem) -> dict[str, Any]:
 def server_status(snapshot: Snapshot, name: str) -> dict[str, Any]:
     """One server's record and the prefix of its qualified names; entries that are disabled or broken have one too."""
     server = snapshot.servers.get(name)
-    row = supervised_status(server) if server is not None else _idle_status(snapshot.config, name)
+    row = supervised_status(server) if server is not None else idle_status(snapshot.config, name)
     return {**row, "prefix": snapshot.config.prefix_of(name) + snapshot.config.daemon.separator}
 
 
 def supervised_status(server: Server) -> dict[str, Any]:
-    """The record of a server that we connect to."""
+    """The record of a server that runs."""
     status, now = server.status, asyncio.get_running_loop().time()
     catalog, negotiated = server.catalog, server.negotiated
     failure = None if status.state in ROUTED else status.failure
@@ -108,41 +94,8 @@ def supervised_status(server: Server) -> dict[str, Any]:
     }
 
 
-def fleet_sample(snapshot: Snapshot, last_reload: Reload, *, clients: int, loop_lag: float) -> FleetSample:
-    """What metrics tell of the state, at scrape time."""
-    return FleetSample(
-        servers=tuple(_server_sample(snapshot, name, last_reload.loaded_at) for name in snapshot.config.order),
-        collisions={kind.value: 0 for kind in Kind} | Counter(c.kind.value for c in snapshot.index.collisions),
-        clients=clients,
-        loop_lag=loop_lag,
-        last_reload_ok=last_reload.outcome in ("applied", "unchanged"),
-        last_reload_success=last_reload.loaded_at,
-        version=__version__,
-    )
-
-
-def _server_sample(snapshot: Snapshot, name: str, loaded_at: float) -> ServerSample:
-    server = snapshot.servers.get(name)
-    if server is None:
-        idle = _idle_status(snapshot.config, name)
-        return ServerSample(name=name, state=idle["state"], entered=loaded_at, transport=idle["transport"] or "")
-    status, catalog, negotiated = server.status, server.catalog, server.negotiated
-    return ServerSample(
-        name=name,
-        state=status.state.value,
-        entered=wall(status.since),
-        failures=status.failures,
-        next_attempt=None if status.next_attempt is None else wall(status.next_attempt),
-        transport=server.transport_kind,
-        protocol_version=negotiated.version if negotiated else "",
-        pid=server.pid,
-        in_flight=server.in_flight,
-        entries={kind.value: catalog.count(kind) if catalog else 0 for kind in Kind},
-        refreshed=None if server.refreshed_at is None else wall(server.refreshed_at),
-    )
-
-
-def _idle_status(config: Config, name: str) -> dict[str, Any]:
+def idle_status(config: Config, name: str) -> dict[str, Any]:
+    """The record of an entry that does not run: it is disabled or broken."""
     problems = config.broken.get(name, ())
     entry = config.servers.get(name)
     return {

@@ -1,9 +1,8 @@
-"""Ways to reach an MCP server, all with one face: a stream of JSON-RPC lines."""
+"""Carries the bytes of one session: every transport is a stream of JSON-RPC lines, whatever is below."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,7 +11,7 @@ from ..core.lifecycle import Failure
 
 
 class Transport(Protocol):
-    """A live stream to one server, left by the task that entered it."""
+    """A live stream to one server or client; the task that opens it also leaves it."""
 
     kind: str
     """`stdio`, `http` or `sse`."""
@@ -27,17 +26,13 @@ class Transport(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Receiver:
-    """Who is told what a transport brings; called on the event loop, never to be awaited in."""
+    """Who is told what a transport brings. Its functions are called on the event loop and must not block."""
 
     line: Callable[[bytes | Oversize], None]
     """One line from the server, without its newline."""
     stderr: Callable[[str], None]
     """One line of the server's stderr."""
     failed: Callable[[int, Failure], None]
-    """The request with this id failed on its way or on its way back; the connection lives."""
+    """The request with this id was lost on its way out or its way back; the transport lives."""
     lost: Callable[[Failure], None]
     """The stream ended without our asking; called at most once, nothing comes after it."""
-
-
-Open = Callable[[Receiver], AbstractAsyncContextManager[Transport]]
-"""Opens the transport of one server; raises `core.lifecycle.Lost` where it cannot be reached."""

@@ -61,8 +61,6 @@ class StdioTransport:
 
     def __init__(self, child: Child, receiver: Receiver, *, flusher: Flusher, line_cap: int, out_cap: int) -> None:
         self.pid: int | None = child.pid
-        self.spawned_at = child.spawned_at
-        """Seconds on the loop's clock."""
         self._child = child
         self._receiver = receiver
         self._lines = Lines(line_cap)

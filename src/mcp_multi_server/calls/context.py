@@ -1,0 +1,74 @@
+"""What every call is given by the router: time, tracing, the way back of links, its errors and its last word."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from ..core.errors import INTERNAL_ERROR, RpcError
+from ..core.events import Observer, RequestDone
+from ..core.index import Route
+from ..core.lifecycle import ROUTED, Failure
+from ..core.uri import namespaced
+from ..servers.server import Server
+from ..servers.snapshot import Snapshot
+from ..telemetry.tracing import Tracer
+
+LINKS_LOOKED_UP = 256
+"""Links of one result whose way back is looked for, as each may mean a look at every template of every server."""
+
+
+class CallContext:
+    """Made by the router, once. `wall` turns a time of the loop's clock into an ISO 8601 date."""
+
+    def __init__(self, snapshot: Callable[[], Snapshot], *, tell: Observer, wall: Callable[[float], str]) -> None:
+        loop = asyncio.get_running_loop()
+        self.snapshot = snapshot
+        self.time = loop.time
+        self.call_at = loop.call_at
+        self.tracer: Tracer | None = None
+        """What makes spans, where they are wanted."""
+        self._tell = tell
+        self._wall = wall
+
+    def unavailable(
+        self, server: Server, message: str, failure: Failure | None = None, *, reason: str | None = None
+    ) -> RpcError:
+        """The error for a call that its server could not answer: it names the server, its state and the next attempt.
+
+        `failure`: why, where the call knows better than the server's state; `reason`: a word for it where the state
+        says nothing.
+        """
+        status = server.status
+        why = failure or (None if status.state in ROUTED else status.failure)
+        data = {
+            "server": server.name,
+            "state": status.state.value,
+            "reason": why.reason.value if why else reason,
+            "retryAt": None if status.next_attempt is None else self._wall(status.next_attempt),
+        }
+        return RpcError(INTERNAL_ERROR, message, data)
+
+    def renaming(self, route: Route, method: str) -> Callable[[str], str]:
+        """What is done to the URIs in a result of that route's server, so that they lead back to it.
+
+        The URIs of a read come back in the form that was asked for; elsewhere only those get the server's name in
+        front that would otherwise lead nowhere or to another server.
+        """
+        if method == "resources/read":
+            return (lambda uri: namespaced(route.server, uri)) if route.namespaced else (lambda uri: uri)
+        index = self.snapshot().index
+        looked_up = 0
+
+        def lead_back(uri: str) -> str:
+            nonlocal looked_up
+            looked_up += 1
+            # With the server's name in front a URI leads back in any case, so the rest need no look.
+            is_fine = looked_up <= LINKS_LOOKED_UP and index.routes_back(uri, route.server)
+            return uri if is_fine else namespaced(route.server, uri)
+
+        return lead_back
+
+    def done(self, method: str, server: str, *, tool: str = "", kind: str = "", started: float, error: str) -> None:
+        """Tell that a call has ended. `started`: loop time; `error`: "" for success."""
+        self._tell(RequestDone(method, server, tool, kind, self.time() - started, error))

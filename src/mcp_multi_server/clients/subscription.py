@@ -1,0 +1,49 @@
+"""A `subscriptions/listen` request of a modern client (2026-07-28, basic/patterns/subscriptions)."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from ..calls.open_requests import OpenRequests
+from ..core import jsonrpc, protocol
+from ..core.catalog import Kind
+from ..core.jsonrpc import Buffer
+
+
+class Subscriber(Protocol):
+    """What a subscription uses of its client's session."""
+
+    open_requests: OpenRequests
+
+    def answer(self, id: bytes, payload: Buffer) -> None:
+        """Send a result."""
+
+    def notify(self, method: str, params: Buffer | None = None) -> None:
+        """Send a notification."""
+
+
+class Subscription:
+    """An open request for notifications of changed lists. The client's session makes it.
+
+    It ends when the client cancels it or is gone, or when we part with the client.
+    """
+
+    def __init__(self, client: Subscriber, id: bytes, kinds: frozenset[Kind]) -> None:
+        self._client = client
+        self.id = id
+        self.kinds = kinds
+        """The lists whose changes are told."""
+
+    def cancel(self, reason: str) -> None:
+        """The client does not want it any more; such a request has no answer."""
+        self._client.open_requests.remove(self.id, self)
+
+    def notify(self, method: str) -> None:
+        """Tell of a change, under the id of the subscription."""
+        self._client.notify(method, jsonrpc.encode({"_meta": protocol.subscription_meta(self.id)}))
+
+    def end(self) -> None:
+        """End it from our side with a result (subscriptions, "Graceful Closure")."""
+        meta = protocol.subscription_meta(self.id)
+        self._client.answer(self.id, jsonrpc.encode({"resultType": "complete", "_meta": meta}))
+        self._client.open_requests.remove(self.id, self)

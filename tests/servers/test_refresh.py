@@ -1,0 +1,191 @@
+"""How a catalog is kept fresh: changes, times to live, subscriptions."""
+
+from __future__ import annotations
+
+import asyncio
+from itertools import pairwise
+
+import pytest
+
+from mcp_multi_server.core.catalog import Kind
+from mcp_multi_server.core.events import CatalogRead, RefreshFailed
+from mcp_multi_server.core.lifecycle import Failure, Reason, State
+from mcp_multi_server.servers import refresh
+
+from ..scripted import (
+    MODERN,
+    TOOLS_CHANGED,
+    Answer,
+    Json,
+    Scripted,
+    legacy,
+    modern,
+    paged,
+    refusal,
+    result,
+    silence,
+    tools,
+    unknown,
+)
+from .one_server import One, entry_of, running
+
+pytestmark = pytest.mark.anyio
+
+# --- the catalog ------------------------------------------------------------------------------------------------------
+
+
+async def test_a_changed_list_is_read_again_and_published_where_it_differs() -> None:
+    opener = Scripted(legacy())
+    async with running(opener) as one:
+        await one.until(State.READY)
+        for _ in range(100):
+            opener.server.say(TOOLS_CHANGED)
+        await one.log.until(lambda: len(one.log.of(CatalogRead)) == 2)
+        assert one.published == 1, "nothing is different"
+        opener.server.answers["tools/list"] = tools("t", "u")
+        opener.server.say(TOOLS_CHANGED)
+        await one.log.until(lambda: one.published == 2)
+        assert one.names() == ["t", "u"]
+        assert opener.server.methods().count("tools/list") == 3, "a burst is read once"
+
+
+async def test_a_change_that_comes_while_the_list_is_read_is_not_lost() -> None:
+    opener = Scripted(legacy())
+    async with running(opener) as one:
+        await one.until(State.READY)
+        opener.server.answers["tools/list"] = silence
+        opener.server.say(TOOLS_CHANGED)
+        request = await opener.server.request("tools/list", nth=2)
+        opener.server.say(TOOLS_CHANGED)
+        opener.server.answers["tools/list"] = tools("newest")
+        opener.server.answer(request, result={"tools": [{"name": "newer"}]})
+        await one.log.until(lambda: one.names() == ["newest"])
+        assert one.published == 3
+
+
+async def test_what_changed_between_the_first_reading_and_the_subscription_is_read() -> None:
+    opener = Scripted(modern())
+    async with running(opener) as one:
+        await one.until(State.READY)
+        opener.server.answers["tools/list"] = tools("t", "new in between")
+        request = await opener.server.request("subscriptions/listen")
+        meta = {"io.modelcontextprotocol/subscriptionId": request["id"]}
+        acknowledged = {"_meta": meta, "notifications": {"toolsListChanged": True}}
+        opener.server.say(
+            {"jsonrpc": "2.0", "method": "notifications/subscriptions/acknowledged", "params": acknowledged}
+        )
+        await one.log.until(lambda: one.names() == ["t", "new in between"])
+
+
+async def test_lists_are_read_now_and_then() -> None:
+    async with running(Scripted(legacy()), refreshInterval=0.05) as one:
+        await one.log.until(lambda: len(one.log.of(CatalogRead)) >= 4)
+        assert one.published == 1
+
+
+async def test_the_time_to_live_that_a_server_gives_counts_within_bounds() -> None:
+    opener = Scripted(legacy(tools_list=tools("t", ttlMs=1)))
+    async with running(opener) as one:
+        await one.until(State.READY)
+        ready_at = asyncio.get_running_loop().time()
+        await one.log.until(lambda: len(one.log.of(CatalogRead)) == 3)
+        assert asyncio.get_running_loop().time() == pytest.approx(ready_at + 2 * refresh.TTL_FLOOR)
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (refusal(-32000), "tools/list failed: error -32000"),
+        (result({"tools": 3}), "tools/list: tools in the result of tools/list is no list"),
+        (silence, "not answered within 0.2 s"),
+    ],
+)
+async def test_a_failed_refresh_keeps_what_was_there(answer: Answer, message: str) -> None:
+    opener = Scripted(legacy())
+    async with running(opener, timeout=0.2) as one:
+        await one.until(State.READY)
+        opener.server.answers["tools/list"] = answer
+        opener.server.say(TOOLS_CHANGED)
+        await one.log.until(lambda: one.log.of(RefreshFailed))
+        assert one.log.of(RefreshFailed) == [RefreshFailed("one", message)]
+        assert (one.state, one.names(), one.server.stale) == (State.READY, ["t"], True)
+        opener.server.answers["tools/list"] = tools("t")
+        opener.server.say(TOOLS_CHANGED)
+        await one.log.until(lambda: not one.server.stale)
+        assert one.published == 1
+
+
+async def test_settings_that_need_no_new_session_are_taken_over() -> None:
+    opener = Scripted(legacy())
+    async with running(opener) as one:
+        await one.until(State.READY)
+        one.server.update(entry_of(refreshInterval=0.05))
+        await one.log.until(lambda: len(one.log.of(CatalogRead)) >= 4)
+        assert len(opener.scripts) == 1
+
+
+# --- subscriptions ----------------------------------------------------------------------------------------------------
+
+
+async def test_a_modern_server_is_asked_to_say_what_changes() -> None:
+    offered = {"tools": {"listChanged": True}, "prompts": {}, "resources": {"listChanged": True}}
+    lists = {kind.list_method: paged(kind.member, kind.key, 1) for kind in Kind}
+    opener = Scripted(modern() | lists | {"server/discover": result(MODERN | {"capabilities": offered})})
+    async with running(opener) as one:
+        await one.until(State.READY)
+        request = await opener.server.request("subscriptions/listen")
+        assert request["params"]["notifications"] == {"toolsListChanged": True, "resourcesListChanged": True}
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [legacy(), modern(server_discover=result(MODERN | {"capabilities": {"tools": {}}}))],
+    ids=["legacy", "nothing announced"],
+)
+async def test_nothing_is_subscribed_to_where_nothing_would_come(answers: dict[str, Answer]) -> None:
+    opener = Scripted(answers, modern())
+    async with running(opener) as one:
+        await one.until(State.READY)
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert "subscriptions/listen" not in opener.server.methods()
+
+
+@pytest.mark.parametrize("how", ["result", "failed"])
+async def test_a_subscription_that_ends_is_opened_again_and_what_was_missed_is_read(how: str) -> None:
+    opener = Scripted(modern())
+    async with running(opener) as one:
+        request = await begun(one, opener, "subscriptions/listen")
+        opener.server.answers["tools/list"] = tools("t", "missed")
+        if how == "result":
+            opener.server.answer(request, result={})
+        else:
+            opener.server.receiver.failed(request["id"], Failure(Reason.UNREACHABLE, "the stream broke"))
+        await opener.server.request("subscriptions/listen", nth=2)
+        await one.log.until(lambda: one.names() == ["t", "missed"])
+        assert one.state is State.READY
+
+
+async def begun(one: One, opener: Scripted, method: str) -> Json:
+    await one.log.until(lambda: opener.scripts)
+    return await opener.server.request(method)
+
+
+async def test_a_subscription_that_does_not_exist_is_not_asked_for_again() -> None:
+    opener = Scripted(modern(subscriptions_listen=unknown))
+    async with running(opener, refreshInterval=0.05) as one:
+        await one.log.until(lambda: len(one.log.of(CatalogRead)) >= 6)
+        assert opener.server.methods().count("subscriptions/listen") == 1
+
+
+async def test_a_subscription_that_is_refused_or_ended_at_once_is_asked_for_less_and_less() -> None:
+    opener = Scripted(modern(subscriptions_listen=refusal(-32000)))
+    async with running(opener) as one:
+        times: list[float] = []
+        await one.log.until(lambda: opener.scripts)
+        for nth in range(1, 6):
+            await opener.server.request("subscriptions/listen", nth=nth)
+            times.append(asyncio.get_running_loop().time())
+        pauses = [late - early for early, late in pairwise(times)]
+        assert pauses[0] >= refresh.RELISTEN
+        assert pauses[3] >= 8 * refresh.RELISTEN
