@@ -118,7 +118,7 @@ class Daemon:
     def start(self) -> Self:
         """Start it and wait until its socket answers."""
         self.launch()
-        eventually(self._answers, what="a daemon that answers")
+        eventually(self.answers, what="a daemon that answers")
         return self
 
     def launch(self) -> subprocess.Popen[bytes]:
@@ -135,7 +135,8 @@ class Daemon:
             )
         return self.process
 
-    def _answers(self) -> bool:
+    def answers(self) -> bool:
+        """Whether a client is accepted; AssertionError where the daemon has ended."""
         assert self.process is not None
         code = self.process.poll()
         assert code is None, f"the daemon ended with {code}:\n{self.log[-4000:]}"
