@@ -6,14 +6,14 @@ BIN := $(VENV)/bin
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: run install install-system install-user test lint check bench lock schema clean
+.PHONY: run install install-system install-user test lint check bench docs lock schema clean
 
 run: $(VENV)/.run  ## start the daemon on $(CONFIG)
 	$(BIN)/mcp-multi-server serve --config $(CONFIG)
 
 install: $(VENV)/.run  ## what `make run` needs, without starting it
 
-install-system:  ## as root: install or upgrade the daemon as a system service, see docs/operations.md
+install-system:  ## as root: install or upgrade the daemon as a system service, see docs/systemd.md
 	systemd/install.sh system
 
 install-user:  ## install or upgrade it as a service of your own
@@ -37,6 +37,9 @@ bench: $(VENV)/.dev  ## a short run of every benchmark
 	$(BIN)/python -m benchmarks
 	$(BIN)/python -m benchmarks.faults --repeat 2 --fault kill-9 garbage-flood http-session-lost client-vanishes 100-reloads
 
+docs: $(VENV)/.dev  ## the documentation as a site in site/, with the API reference
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+
 schema: $(VENV)/.run  ## write the config's JSON Schema anew
 	$(BIN)/python -m mcp_multi_server.core.schema > config/mcp_servers.schema.json
 
@@ -47,7 +50,7 @@ lock: $(VENV)/.dev  ## pin the newest versions that pyproject.toml allows
 		pyproject.toml --group dev -c requirements.lock -o requirements-dev.lock
 
 clean:
-	rm -rf $(VENV) tests/node_modules tests/wheels
+	rm -rf $(VENV) site tests/node_modules tests/wheels
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'Python 3.11 or newer is needed: make PYTHON=python3.11 ...' >&2; exit 1; }

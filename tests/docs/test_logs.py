@@ -14,7 +14,6 @@ from typing import TypeAlias, get_args
 
 import pytest
 
-from mcp_multi_server.cli.commands import cli
 from mcp_multi_server.clients.control import EVENT_NAMES
 from mcp_multi_server.clients.streams import BATCH_EVERY, BATCH_LINES
 from mcp_multi_server.core.errors import Problem
@@ -51,9 +50,10 @@ from mcp_multi_server.telemetry.log import LogObserver
 from mcp_multi_server.telemetry.log_lines import configure
 from tests.logs import log_as_it_was
 
-ROOT = Path(__file__).parent.parent
-LOGS = (ROOT / "docs" / "operations.md").read_text().partition("\n## Logs\n")[2].partition("\n## ")[0]
-README = (ROOT / "README.md").read_text()
+from .pages import page, rows, section
+
+LOGS = page("logs")
+EVENTS = section(page("protocol"), "Events")
 Table: TypeAlias = dict[str, tuple[set[str], set[str]]]
 """Levels and fields by the name of the event."""
 
@@ -92,14 +92,6 @@ EVERYTHING: list[Event] = [
 ]
 UNUSED = {"server.disabled"}
 """A state that no server goes to: an entry that is disabled has no connection."""
-
-
-def rows(heading: str) -> Iterator[list[str]]:
-    """The rows of the first table under a heading, cell by cell."""
-    section = LOGS.partition(f"\n### {heading}\n")[2].partition("\n### ")[0]
-    for line in section.splitlines():
-        if line.startswith("| `"):
-            yield [cell.strip() for cell in line.strip("|").split(" | ")]
 
 
 def words(cell: str) -> set[str]:
@@ -149,12 +141,14 @@ def test_the_table_of_log_events_is_what_is_written(written: list[dict[str, obje
         levels, members = found[str(line["event"])]
         levels.add(str(line["level"]))
         members.update(line.keys() - {"time", "level", "event"})
-    documented: Table = {name.strip("`"): (words(level), words(cell)) for name, level, cell, _ in rows("Every event")}
+    documented: Table = {
+        name.strip("`"): (words(level), words(cell)) for name, level, cell, _ in rows(section(LOGS, "Every event"))
+    }
     assert documented == {name: row for name, row in found.items() if name not in UNUSED}
 
 
 def test_every_name_that_the_code_has_for_a_line_is_in_the_table() -> None:
-    documented = {name.strip("`") for name, *_ in rows("Every event")}
+    documented = {name.strip("`") for name, *_ in rows(section(LOGS, "Every event"))}
     source = "".join(Path(str(module.__file__)).read_text() for module in (log, log_lines))
     assert set(
         re.findall(r'"((?:daemon|server|catalog|collision|client|config|request|processes|log|internal)\.\w+)"', source)
@@ -163,7 +157,7 @@ def test_every_name_that_the_code_has_for_a_line_is_in_the_table() -> None:
 
 def test_the_table_of_the_events_that_can_be_followed_is_current() -> None:
     expected = {name: {field.name for field in fields(kind)} - {"stderr_tail"} for kind, name in EVENT_NAMES.items()}
-    documented = {name.strip("`"): words(cell.rstrip(" |")) for name, cell in rows("What happens, as it happens")}
+    documented = {name.strip("`"): words(cell) for name, cell in rows(EVENTS)}
     assert documented == expected | {"status": {"status"}}
 
 
@@ -171,16 +165,9 @@ def test_the_numbers_in_the_docs_are_those_of_the_code() -> None:
     assert f"{BATCH_LINES / BATCH_EVERY:,.0f} lines a second" in LOGS
     limits = {kind.__name__: rate for kind, (rate, _) in log._LIMITED.items()}
     assert limits == {"Stderr": 20, "InvalidLine": 5, "Rejected": 5, "ClientConnected": 20, "ClientGone": 20}
-    assert "20 lines a second for each server's stderr, 5 for its invalid lines, 20 for\n  clients" in LOGS
-    assert f"after a burst of {log_lines.BURST:g}" in LOGS
+    assert (
+        "at most 20 lines a second for each server's stderr, 5 for its invalid\n  lines, 20 for clients that connect and leave, and 5 for refusals"
+        in LOGS
+    )
+    assert f"After a burst of {log_lines.BURST:g}" in LOGS
     assert f"at most {log_lines.LINE_CAP // 1024} KiB" in LOGS
-
-
-def test_every_command_is_in_the_readme() -> None:
-    table = README.partition("| command |")[2].partition("\n\n")[0]
-    named = {
-        word.split()[0]
-        for cell in re.findall(r"^\|(.*?)(?<!\\)\|", table, re.MULTILINE)
-        for word in re.findall(r"`([^`]+)`", cell)
-    }
-    assert named == set(cli.commands)
