@@ -1,4 +1,4 @@
-"""The clients' side in one event loop: a real gateway on a real socket over a real supervisor.
+"""The daemon's fleet in one event loop, on a real socket and with a real config file.
 
 Only the transports are scripted: they keep what the daemon sends to a server, and answer as the test says.
 """
@@ -8,9 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-import traceback
-from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,33 +16,26 @@ from typing import Any, Self, TypeVar
 
 import anyio
 
-from mcp_multi_server.calls.router import Router
-from mcp_multi_server.clients.control import Control
-from mcp_multi_server.clients.gateway import CHANGES_TOGETHER, Gateway
-from mcp_multi_server.clients.session import ClientSession
+from mcp_multi_server.clients.access import Peer
+from mcp_multi_server.clients.gateway import CHANGES_TOGETHER
 from mcp_multi_server.core.config import Config, ServerConfig, parse
-from mcp_multi_server.core.errors import Problem
 from mcp_multi_server.core.events import Event, InternalError
 from mcp_multi_server.core.jsonrpc import ABSENT, Buffer, InvalidMessage, decode
 from mcp_multi_server.core.lifecycle import Failure, Lost, Reason, State
-from mcp_multi_server.core.plan import Plan
-from mcp_multi_server.servers.clock import iso, wall
+from mcp_multi_server.daemon import config_file
+from mcp_multi_server.daemon import fleet as fleets
 from mcp_multi_server.servers.server import Server
-from mcp_multi_server.servers.snapshot import Snapshot, Snapshots
-from mcp_multi_server.servers.status import Reload
-from mcp_multi_server.servers.supervisor import Supervisor
+from mcp_multi_server.telemetry.events import Events
 from mcp_multi_server.telemetry.log_settings import LogSettings
 from mcp_multi_server.transport import Receiver
-from mcp_multi_server.transport.link import Flusher
-from tests.fixtures.fixture import META, MODERN, member
+from tests.fixtures.fixture import MODERN, member
 
-Message = dict[str, Any]
+from .client import PATIENCE, Client, Message
+
 E = TypeVar("E", bound=Event)
 T = TypeVar("T")
 
-PATIENCE = 8.0
-"""Seconds that anything may take before a test gives up."""
-ENVELOPE: Message = {META + "protocolVersion": MODERN, META + "clientCapabilities": {}}
+FOREIGNER = Peer(1, 54321, 54321)
 GONE = Failure(Reason.EXIT, "exited with code 3")
 ECHOED = '{"content":[{"type":"text","text":"hi"}],"x-top":123456789012345678901234567890}'
 
@@ -220,199 +211,32 @@ class Script:
         return "{}"
 
 
-class Client:
-    """One connection to the gateway: lines out, lines in."""
-
-    def __init__(self, connected: socket.socket, *, modern: bool, capabilities: Message | None = None) -> None:
-        self.socket = connected
-        self.modern = modern
-        self.capabilities = capabilities or {}
-        self._rest = b""
-        self._lines: deque[bytes] = deque()
-        self._kept: deque[bytes] = deque()
-
-    async def write(self, data: bytes | str) -> None:
-        """Bytes as they are."""
-        await asyncio.get_running_loop().sock_sendall(self.socket, data.encode() if isinstance(data, str) else data)
-
-    async def post(self, method: str, params: Message | str | None = None, *, id: object = 1) -> None:
-        """Send a request; params as text go out byte for byte."""
-        if params is None or isinstance(params, dict):
-            params = dict(params or {})
-            if self.modern and not method.startswith("daemon/"):
-                declared = {META + "clientCapabilities": self.capabilities}
-                params["_meta"] = ENVELOPE | declared | params.get("_meta", {})
-            params = json.dumps(params)
-        await self.write(f'{{"jsonrpc":"2.0","id":{json.dumps(id)},"method":{json.dumps(method)},"params":{params}}}\n')
-
-    async def notify(self, method: str, params: Message | None = None) -> None:
-        body: Message = {"jsonrpc": "2.0", "method": method}
-        await self.write(json.dumps(body if params is None else body | {"params": params}) + "\n")
-
-    async def line(self) -> bytes:
-        """The next line. Raises EOFError at the end of the stream."""
-        with anyio.fail_after(PATIENCE):
-            while not self._lines:
-                data = await asyncio.get_running_loop().sock_recv(self.socket, 1 << 16)
-                if not data:
-                    raise EOFError
-                *lines, self._rest = (self._rest + data).split(b"\n")
-                self._lines.extend(lines)
-        return self._lines.popleft()
-
-    async def message(self) -> Message:
-        found: Message = json.loads(await self.line())
-        return found
-
-    async def answer_line(self, id: object = 1) -> str:
-        """The line that answers that request; notifications before it are kept."""
-        while True:
-            line = await self.line()
-            message = json.loads(line)
-            if "method" not in message:
-                assert message.get("id") == id, f"an answer to {message.get('id')!r}, not {id!r}: {message}"
-                return line.decode()
-            self._kept.append(line)
-
-    async def notification(self) -> Message:
-        """The next notification."""
-        found: Message = json.loads(self._kept.popleft() if self._kept else await self.line())
-        assert "method" in found, found
-        return found
-
-    async def question(self) -> Message:
-        """The next request, which the daemon passes on from a server."""
-        while True:
-            line = self._kept.popleft() if self._kept else await self.line()
-            found: Message = json.loads(line)
-            if "id" in found and "method" in found:
-                return found
-            assert "method" in found, f"an answer before the question: {found}"
-
-    async def reply(self, question: Message, *, result: str | None = None, error: str | None = None) -> None:
-        """Answer it; `result` and `error` are JSON."""
-        body = f'"result":{result}' if error is None else f'"error":{error}'
-        await self.write(f'{{"jsonrpc":"2.0","id":{json.dumps(question["id"])},{body}}}\n')
-
-    async def request(self, method: str, params: Message | str | None = None, *, id: object = 1) -> Message:
-        """The response, whichever it is."""
-        await self.post(method, params, id=id)
-        found: Message = json.loads(await self.answer_line(id))
-        return found
-
-    async def result(self, method: str, params: Message | str | None = None, *, id: object = 1) -> Message:
-        response = await self.request(method, params, id=id)
-        assert "result" in response, response
-        found: Message = response["result"]
-        return found
-
-    async def error(self, method: str, params: Message | str | None = None, *, id: object = 1) -> Message:
-        response = await self.request(method, params, id=id)
-        assert "error" in response, response
-        found: Message = response["error"]
-        return found
-
-    async def initialize(self) -> Message:
-        """The legacy handshake, both halves."""
-        info = {"name": "tester", "version": "1", "x-vendor": True}
-        params = {"protocolVersion": "2025-11-25", "capabilities": self.capabilities, "clientInfo": info}
-        result = await self.result("initialize", params, id="handshake")
-        await self.notify("notifications/initialized")
-        return result
-
-    async def settled(self) -> list[Message]:
-        """Every notification that came by the time a request that is made here is answered."""
-        await self.result("daemon/logs", {"server": "one"}, id="fence")
-        kept, self._kept = [json.loads(line) for line in self._kept], deque()
-        return kept
-
-    async def ended(self) -> list[Message]:
-        """All that comes until the other side ends the connection."""
-        found = []
-        while True:
-            try:
-                found.append(await self.message())
-            except (EOFError, ConnectionResetError):
-                return found
-
-    def close(self) -> None:
-        self.socket.close()
-
-
-class Desk:
-    """The Actions of a daemon without a process: the next config is whatever `config` says."""
-
-    def __init__(self, fleet: Fleet) -> None:
-        self._fleet = fleet
-        self.last_reload = Reload("applied", 1.0, 1.0)
-        self.config_path = "/etc/mcp_servers.json"
-        self.started_at = 1.0
-        self.config = fleet.config
-        self.trouble: Exception | None = None
-        """Raised in place of a reload."""
-        self.log: LogSettings | None = None
-        self.proceed: asyncio.Event | None = None
-        """Once set, what a reload waits for."""
-
-    @property
-    def snapshot(self) -> Snapshot:
-        return self._fleet.supervisor.snapshot
-
-    def clients(self) -> Iterable[ClientSession]:
-        return list(self._fleet.gateway.sessions.values())
-
-    def tell(self, event: Event) -> None:
-        self._fleet.tell(event)
-
-    def later(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        async def contained() -> None:
-            try:
-                await work()
-            except Exception:
-                self._fleet.tell(InternalError("control", traceback.format_exc()))
-
-        self._fleet.tasks.start_soon(contained)
-
-    async def reload(self) -> tuple[Reload, Plan]:
-        if self.proceed is not None:
-            await self.proceed.wait()
-        if self.trouble is not None:
-            raise self.trouble
-        plan, replacements = self._fleet.supervisor.apply(self.config)
-        for replacement in replacements:
-            await replacement.decided.wait()
-        return Reload("partial" if self.config.broken else "applied", 2.0, 2.0), plan
-
-    async def restart(self, server: str) -> tuple[Server, Failure | None]:
-        replacement = self._fleet.supervisor.restart(server)
-        await replacement.decided.wait()
-        return self.snapshot.servers[server], replacement.failure
-
-    async def plan(self, config: bytes | None) -> tuple[Plan, tuple[Problem, ...]]:
-        after = self.config if config is None else parse(config, _nothing)
-        return Plan.between(self.snapshot.config, after), ()
-
-
 class Fleet:
-    """All of it; made by `fleet`."""
+    """The daemon's own fleet over scripted servers, with its config in a file; made by `fleet`."""
 
-    def __init__(self, config: Config, scripts: Sequence[Script], tasks: anyio.abc.TaskGroup, path: str) -> None:
-        self.config = config
-        self.tasks = tasks
-        self.path = path
-        self.scripts = {script.name: script for script in scripts}
+    def __init__(self, scripts: Sequence[Script], directory: Path, daemon: Message | None, log: LogSettings | None):
+        self.path = str(directory / "s")
+        self.config_file = directory / "mcp_servers.json"
+        self.scripts: dict[str, Script] = {}
         self.events: list[Event] = []
-        self._observed = asyncio.Event()
-        self._flusher = Flusher()
-        self.router = Router(lambda: self.supervisor.snapshot, tell=self.tell, wall=lambda time: iso(wall(time)))
-        self.supervisor = Supervisor(
-            Snapshots(config), open_transport=self._open, tell=self.tell, jitter=lambda: 0.0, host=self.router
-        )
-        self.supervisor.listeners.append(self.router.changed)
-        self.desk = Desk(self)
-        self.control = Control(self.desk)
-        self.gateway = Gateway(self.supervisor, self.router, self.control, tell=self.tell, flusher=self._flusher)
         self.clients: list[Client] = []
+        self._observed = asyncio.Event()
+        self.write(*scripts, daemon=daemon)
+        self.config = configured(scripts, daemon)
+        events = Events(self._observe)
+        self.tell = events.tell
+        self.parts = parts = fleets.Fleet(
+            self.config,
+            events=events,
+            path=str(self.config_file),
+            log=log,
+            opener=self._open,
+            jitter=lambda: 0.0,
+        )
+        self.router = parts.router
+        self.supervisor = parts.supervisor
+        self.gateway = parts.gateway
+        self.control = parts.control
 
     async def client(self, *, modern: bool = False, capabilities: Message | None = None) -> Client:
         """A connection on which nothing was said yet."""
@@ -422,6 +246,13 @@ class Fleet:
         await anyio.sleep(0)  # lets the gateway accept it: the backlog is short
         self.clients.append(Client(made, modern=modern, capabilities=capabilities))
         return self.clients[-1]
+
+    async def foreign(self) -> Client:
+        """A client of another user, who may call and no more."""
+        client = await self.client()
+        await client.result("ping")
+        list(self.gateway.sessions.values())[-1].peer = FOREIGNER
+        return client
 
     async def legacy(self, capabilities: Message | None = None) -> Client:
         """A legacy client that has shaken hands."""
@@ -463,19 +294,18 @@ class Fleet:
         server = self.supervisor.snapshot.servers.get(name)
         return server if server is not None and server.status.state in states else None
 
-    def parsed(self, *scripts: Script, daemon: Message | None = None) -> Config:
-        """A config of these servers."""
+    def write(self, *scripts: Script, daemon: Message | None = None) -> None:
+        """Have the config file name these servers; nobody reads it yet."""
         self.scripts |= {script.name: script for script in scripts}
-        return configured(scripts, daemon)
+        self.config_file.write_bytes(written(scripts, daemon))
 
     def internal_errors(self) -> list[str]:
         return [event.trace for event in self.events if isinstance(event, InternalError)]
 
-    def tell(self, event: Event) -> None:
+    def _observe(self, event: Event) -> None:
         self.events.append(event)
         self._observed.set()
         self._observed = asyncio.Event()
-        self.gateway.spread(event)
 
     @asynccontextmanager
     async def _open(self, kind: str, config: ServerConfig, receiver: Receiver) -> AsyncIterator[Script]:
@@ -502,31 +332,35 @@ def deepest() -> int:
 
 
 def configured(scripts: Sequence[Script], daemon: Message | None = None) -> Config:
-    """The config of these servers; the tests' own process may connect."""
+    """The config of these servers."""
+    return parse(written(scripts, daemon), config_file.lookup_in("/"))
+
+
+def written(scripts: Sequence[Script], daemon: Message | None = None) -> bytes:
+    """The config of these servers as text; the tests' own process may connect."""
     settings = {"access": {"allowDescendants": True}} | (daemon or {})
-    return parse(json.dumps({"mcpServers": {s.name: s.entry for s in scripts}, "daemon": settings}).encode(), _nothing)
-
-
-def _nothing(source: str, name: str) -> str:
-    raise LookupError(f"there is no {source} {name}")
+    return json.dumps({"mcpServers": {each.name: each.entry for each in scripts}, "daemon": settings}).encode()
 
 
 @asynccontextmanager
 async def fleet(
-    *scripts: Script, daemon: Message | None = None, up: bool = True, expected_errors: int = 0
+    *scripts: Script,
+    daemon: Message | None = None,
+    log: LogSettings | None = None,
+    up: bool = True,
+    expected_errors: int = 0,
 ) -> AsyncIterator[Fleet]:
     """A running fleet; `up`: with every server ready. At its end nothing may be left, and nothing went wrong inside."""
     async with AsyncExitStack() as stack:
-        directory = stack.enter_context(TemporaryDirectory(prefix="mms-"))
-        path = str(Path(directory) / "s")
+        directory = Path(stack.enter_context(TemporaryDirectory(prefix="mms-")))
+        found = Fleet(scripts, directory, daemon, log)
         listener = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK))
-        listener.bind(path)
+        listener.bind(found.path)
         listener.listen()
         tasks = await stack.enter_async_context(anyio.create_task_group())
-        found = Fleet(configured(scripts, daemon), scripts, tasks, path)
         escaped = _escapes()
         try:
-            await tasks.start(found.supervisor.run)
+            await tasks.start(found.parts.run)
             found.gateway.listen(listener)
             if up:
                 for script in scripts:

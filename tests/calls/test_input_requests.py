@@ -16,7 +16,8 @@ from mcp_multi_server.core.events import RequestDone
 from mcp_multi_server.core.lifecycle import State
 from tests.fixtures.fixture import META, member
 
-from ..fleet import Client, Fleet, Message, Script, fleet
+from ..client import Client, Message
+from ..fleet import Fleet, Script, fleet
 
 pytestmark = pytest.mark.anyio
 

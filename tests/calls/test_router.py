@@ -18,7 +18,8 @@ from mcp_multi_server.core.events import RequestDone
 from mcp_multi_server.core.lifecycle import Failure, Reason, State
 from tests.fixtures.fixture import META, MODERN, member
 
-from ..fleet import ENVELOPE, Client, Fleet, Message, Script, deepest, fleet
+from ..client import ENVELOPE, Client, Message
+from ..fleet import Fleet, Script, deepest, fleet
 
 pytestmark = pytest.mark.anyio
 

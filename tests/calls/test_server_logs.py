@@ -11,7 +11,8 @@ from mcp_multi_server.core.events import ClientGone, RequestDone
 from mcp_multi_server.core.lifecycle import State
 from tests.fixtures.fixture import META, member
 
-from ..fleet import Client, Message, Script, fleet
+from ..client import Client, Message
+from ..fleet import Script, fleet
 
 pytestmark = pytest.mark.anyio
 

@@ -17,7 +17,8 @@ from mcp_multi_server.core.events import ClientConnected, ClientGone, Rejected
 from mcp_multi_server.core.lifecycle import State
 from tests.fixtures.fixture import member
 
-from ..fleet import Client, Fleet, Message, Script, configured, fleet
+from ..client import Client, Message
+from ..fleet import Fleet, Script, configured, fleet
 
 pytestmark = pytest.mark.anyio
 

@@ -23,7 +23,8 @@ from mcp_multi_server.core.lifecycle import State
 from mcp_multi_server.core.protocol import OWN_INFO
 from tests.fixtures.fixture import META, MODERN, member
 
-from ..fleet import ENVELOPE, Client, Message, Script, deepest, fleet
+from ..client import ENVELOPE, Client, Message
+from ..fleet import Script, deepest, fleet
 
 pytestmark = pytest.mark.anyio
 

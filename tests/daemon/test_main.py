@@ -382,6 +382,23 @@ def test_what_only_a_new_process_can_do_is_said() -> None:
         assert "daemon.access: for other users" in told
 
 
+def test_what_the_process_itself_has_to_say_reaches_followers_too() -> None:
+    with mortal({"one": fixture()}) as daemon, daemon.wire() as wire:
+        daemon.await_up("one")
+        wire.post("daemon/events")
+        daemon.rewrite({"one": fixture()}, settings={"metrics": {"listen": "127.0.0.1:1"}})
+        daemon.reload()
+
+        def is_warning(notification: Message) -> bool:
+            event = notification["params"]
+            return bool(event["event"] == "warning" and event["message"].startswith("daemon.metrics: takes effect"))
+
+        wire.notification(is_warning)
+        daemon.signal(signal.SIGTERM)
+        wire.notification(lambda notification: notification["params"].get("why") == "SIGTERM")
+        assert daemon.wait() == EXIT_OK
+
+
 # --- control methods of the process ----------------------------------------------------------------------------------
 
 

@@ -16,6 +16,7 @@ from mcp_multi_server.core.suspend import Clocks
 from mcp_multi_server.daemon import suspend
 from mcp_multi_server.daemon.config_file import lookup_in
 from mcp_multi_server.daemon.fleet import Fleet
+from mcp_multi_server.telemetry.events import Events
 from tests.e2e.entries import fixture
 
 pytestmark = pytest.mark.anyio
@@ -70,7 +71,7 @@ async def test_after_a_sleep_all_servers_of_a_fleet_are_probed_or_tried_again() 
     entries = {"one": fixture(), "gone": {"command": sys.executable, "args": ["-c", "raise SystemExit(127)"]}}
     machine, events = Machine(), list[Event]()
     config = parse(json.dumps({"mcpServers": entries}).encode(), lookup_in(""))
-    fleet = Fleet("", config, tell=events.append, clocks=machine.clocks)
+    fleet = Fleet(config, events=Events(events.append), clocks=machine.clocks)
 
     async def until(check: Callable[[], bool]) -> None:
         with anyio.fail_after(10):

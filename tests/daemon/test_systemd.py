@@ -15,6 +15,7 @@ from mcp_multi_server.daemon.config_file import lookup_in
 from mcp_multi_server.daemon.fleet import Fleet
 from mcp_multi_server.daemon.systemd import Service
 from mcp_multi_server.servers.heartbeat import Heartbeat
+from mcp_multi_server.telemetry.events import Events
 from tests.systemd.manager import Manager
 
 pytestmark = pytest.mark.anyio
@@ -48,9 +49,9 @@ async def test_the_watchdog_is_fed_only_while_the_supervisors_task_answers() -> 
     """A loop that runs is not enough: here it runs, and the supervisor has not begun."""
     with Manager() as manager:
         environ = {"NOTIFY_SOCKET": manager.address, "WATCHDOG_USEC": str(round(PERIOD * 3e6))}
-        fleet = Fleet("", NO_SERVERS, tell=lambda event: None)
+        fleet = Fleet(NO_SERVERS, events=Events())
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(Service(environ, warn=lambda problem: None).run, fleet)
+            tasks.start_soon(Service(environ, tell=Events().tell).run, fleet)
             await anyio.sleep(PERIOD * 5)
             assert manager.hear_all() == [("READY=1",), ("STATUS=no servers",)]
             await tasks.start(fleet.run)
@@ -62,12 +63,12 @@ async def test_the_watchdog_is_fed_only_while_the_supervisors_task_answers() -> 
 
 async def test_a_wait_that_grows_shorter_is_told_again_without_anything_having_happened() -> None:
     with Manager() as manager:
-        fleet = Fleet("", parse(b'{"mcpServers":{"away":{"command":"x"}}}', lookup_in("/")), tell=lambda event: None)
+        fleet = Fleet(parse(b'{"mcpServers":{"away":{"command":"x"}}}', lookup_in("/")), events=Events())
         waiting: Any = SimpleNamespace(status=Status(State.BACKOFF, next_attempt=anyio.current_time() + 12))
         snapshot = replace(fleet.snapshot, servers=MappingProxyType({"away": waiting}))
-        shown = cast("Any", SimpleNamespace(snapshot=snapshot, last_reload=fleet.last_reload))
+        shown = cast("Any", SimpleNamespace(snapshot=snapshot, reloads=fleet.reloads))
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(Service({"NOTIFY_SOCKET": manager.address}, warn=lambda problem: None).run, shown)
+            tasks.start_soon(Service({"NOTIFY_SOCKET": manager.address}, tell=Events().tell).run, shown)
             with anyio.fail_after(20):
                 while len(manager.hear_all()) < 4:
                     await anyio.sleep(0.05)
@@ -79,8 +80,8 @@ async def test_a_wait_that_grows_shorter_is_told_again_without_anything_having_h
 
 async def test_a_reload_is_told_only_between_ready_and_stopping() -> None:
     with Manager() as manager:
-        service = Service({"NOTIFY_SOCKET": manager.address}, warn=lambda problem: None)
-        fleet = Fleet("", NO_SERVERS, tell=lambda event: None)
+        service = Service({"NOTIFY_SOCKET": manager.address}, tell=Events().tell)
+        fleet = Fleet(NO_SERVERS, events=Events())
         with service.reloading():
             assert manager.hear_all() == []
         assert manager.hear_all() == []
@@ -100,7 +101,7 @@ async def test_a_reload_is_told_only_between_ready_and_stopping() -> None:
 
 async def test_who_is_told_to_stop_before_it_is_ready_never_says_that_it_is() -> None:
     with Manager() as manager:
-        service = Service({"NOTIFY_SOCKET": manager.address}, warn=lambda problem: None)
+        service = Service({"NOTIFY_SOCKET": manager.address}, tell=Events().tell)
         service.stopping("SIGTERM", 3)
-        await service.run(Fleet("", NO_SERVERS, tell=lambda event: None))
+        await service.run(Fleet(NO_SERVERS, events=Events()))
         assert [words[0] for words in manager.hear_all()] == ["STOPPING=1"]

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import inspect
 import re
+from dataclasses import fields
 
-from mcp_multi_server.clients.control import Control
+from mcp_multi_server.clients.followers import EVENT_NAMES, HIDDEN, NOT_TOLD, REJECTIONS_A_SECOND
 from mcp_multi_server.core.protocol import LEGACY_VERSIONS, MODERN_VERSION
+from mcp_multi_server.daemon.control import Control
+from mcp_multi_server.telemetry.limit import BURST
 
 from .pages import codes, page, rows, section
 
 PAGE = page("protocol")
+EVENTS = section(PAGE, "Events")
 SERVE = inspect.getsource(Control.serve)
 """A `match` with a case for each method; those for admins begin with `_require`."""
 
@@ -24,3 +28,19 @@ def test_every_control_method_is_in_the_table_with_who_may_use_it() -> None:
 def test_the_protocol_versions_are_those_that_are_spoken() -> None:
     legacy, modern = rows(section(PAGE, "Protocol versions"))
     assert (legacy[1], modern[1]) == (", ".join(LEGACY_VERSIONS), MODERN_VERSION)
+
+
+def test_every_event_that_can_be_followed_is_in_the_table_with_its_fields() -> None:
+    expected = {name: {field.name for field in fields(kind)} - HIDDEN for kind, name in EVENT_NAMES.items()}
+    expected["rejected"].add("left_out")
+    documented = {codes(name)[0]: set(cell.split(", ")) for name, cell in rows(EVENTS)}
+    assert documented == expected | {"status": {"status"}}
+
+
+def test_the_page_says_which_events_cannot_be_followed_and_why() -> None:
+    reasons = [reason for _, reason in rows(EVENTS.partition("Everything else is only in the log:")[2])]
+    assert reasons == list(NOT_TOLD.values())
+
+
+def test_the_limit_of_refusals_is_that_of_the_code() -> None:
+    assert f"at most {REJECTIONS_A_SECOND:g} a second after a burst of {BURST:g}" in EVENTS

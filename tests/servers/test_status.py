@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from mcp_multi_server import __version__
-from mcp_multi_server.core.config import parse
 from mcp_multi_server.core.events import ServerRemoved
 from mcp_multi_server.core.lifecycle import Failure, Reason, State
 from mcp_multi_server.servers.samples import fleet_sample
 from mcp_multi_server.servers.status import Reload, fleet_status
 
-from ..fleet import Fleet, Message, Script, configured, fleet
+from ..client import Message
+from ..fleet import Fleet, Script, fleet
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("real_time")]  # clients are on real sockets
 
@@ -40,6 +40,7 @@ SERVER_KEYS: dict[str, tuple[type, ...]] = {
     "prompts": COUNT,
     "refreshedAt": MAYBE,
     "stale": (bool,),
+    "problems": (list,),
     "prefix": (str,),
 }
 TOP_KEYS = {"version", "pid", "startedAt", "generation", "config", "servers", "collisions", "clients"}
@@ -143,7 +144,7 @@ async def test_a_server_that_is_removed_has_no_row_however_long_its_end_takes() 
     one, two = Script("one"), Script("two", tools=["other"])
     async with fleet(one, two) as running:
         one.leaving = asyncio.Event()
-        running.desk.config = configured([two])
+        running.write(two)
         client = await running.client()
         await client.result("daemon/reload")
         await running.event(ServerRemoved)
@@ -168,13 +169,10 @@ async def test_a_server_that_is_removed_has_no_row_however_long_its_end_takes() 
 async def test_a_server_that_does_not_run_has_a_row_all_the_same(
     entry: object, state: str, reason: str | None, transport: str | None
 ) -> None:
-    def look(source: str, name: str) -> str:
-        raise LookupError(f"{name} is not set")
-
     async with fleet(Script("one")) as running:
         settings = {"access": {"allowDescendants": True}}
         config = {"mcpServers": {"one": running.scripts["one"].entry, "idle": entry}, "daemon": settings}
-        running.desk.config = parse(json.dumps(config).encode(), look)
+        running.config_file.write_text(json.dumps(config))
         client = await running.client()
         result = await client.result("daemon/reload")
         assert result["outcome"] == ("partial" if state == "parked" else "applied")
@@ -209,7 +207,7 @@ async def test_the_whole_has_every_key_of_the_contract() -> None:
         assert set(status) >= TOP_KEYS
         subset(status, version=__version__, pid=os.getpid(), generation=running.supervisor.snapshot.generation)
         assert datetime.fromisoformat(status["startedAt"])
-        subset(status["config"], path="/etc/mcp_servers.json", sha256=running.config.sha256)
+        subset(status["config"], path=str(running.config_file), sha256=running.config.sha256)
         assert set(status["config"]) == {"path", "sha256", "loadedAt", "lastReload"}
         subset(status["config"]["lastReload"], outcome="applied", problems=[])
         assert [row["name"] for row in status["servers"]] == ["one", "two"], "in the order of the file"
@@ -247,6 +245,6 @@ async def test_the_samples_for_metrics_say_the_same() -> None:
 
 async def test_names_that_language_models_refuse_are_reported() -> None:
     async with fleet(Script("one", tools=["fine", "with space", "x" * 65])) as running:
-        status = fleet_status(running.supervisor.snapshot, running.desk.last_reload, path="p", started_at=0.0)
+        status = fleet_status(running.supervisor.snapshot, running.parts.reloads.last, path="p", started_at=0.0)
         refused = {(row["server"], row["name"]) for row in status["refusedNames"]}
         assert refused == {("one", "with space"), ("one", "x" * 65)}

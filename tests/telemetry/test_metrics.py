@@ -34,7 +34,7 @@ from mcp_multi_server.core.events import (
     Stderr,
 )
 from mcp_multi_server.core.lifecycle import Failure, Reason, State
-from mcp_multi_server.processes.procfs import ProcessUsage
+from mcp_multi_server.core.processes import ProcessUsage
 from mcp_multi_server.telemetry import metrics as metrics_module
 from mcp_multi_server.telemetry.counts import BOUNDS, METHODS, REJECTIONS, RESTART_REASONS
 from mcp_multi_server.telemetry.metrics import (
@@ -344,7 +344,7 @@ def source_of(*modules: str) -> str:
 def test_every_word_that_the_daemon_counts_is_zero_at_the_start() -> None:
     clients = source_of("clients.gateway", "clients.session")
     assert set(re.findall(r'(?:_reject|Rejected|_turn_away)\((?:connection, )?"(\w+)"', clients)) == set(REJECTIONS)
-    control = set(re.findall(r'case "(daemon/[\w-]+)"', source_of("clients.control")))
+    control = set(re.findall(r'case "(daemon/[\w-]+)"', source_of("daemon.control")))
     assert control == {method for method in METHODS if method.startswith("daemon/")}
 
 

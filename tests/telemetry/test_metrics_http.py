@@ -14,8 +14,9 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from mcp_multi_server.core.events import DaemonWarning, Event, InternalError
 from mcp_multi_server.telemetry import metrics_http
+from mcp_multi_server.telemetry.http_messages import wants_openmetrics
 from mcp_multi_server.telemetry.metrics import FleetSample, Metrics
-from mcp_multi_server.telemetry.metrics_http import CannotListen, Endpoint, parse_listen, serve, wants_openmetrics
+from mcp_multi_server.telemetry.metrics_http import CannotListen, Endpoint, parse_listen, serve
 
 pytestmark = pytest.mark.anyio
 
@@ -69,7 +70,7 @@ async def running(
     async def run(task_status: Any) -> None:
         await serve(
             listen,
-            metrics or Metrics(lambda: FLEET, lambda pid: None),
+            (metrics or Metrics(lambda: FLEET, lambda pid: None)).render,
             ready=lambda: endpoint.is_ready,
             allowed_hosts=allowed_hosts,
             tell=endpoint.events.append,
@@ -277,7 +278,7 @@ async def test_an_accept_that_fails_is_tried_again(monkeypatch: pytest.MonkeyPat
         endpoint.address = f"127.0.0.1:{listener.getsockname()[1]}"
         async with anyio.create_task_group() as tasks:
             answers = Endpoint(
-                Metrics(lambda: FLEET, lambda pid: None),
+                Metrics(lambda: FLEET, lambda pid: None).render,
                 ready=lambda: True,
                 hosts={"localhost"},
                 tell=endpoint.events.append,
@@ -294,7 +295,7 @@ async def test_a_port_in_use_is_said_in_one_sentence() -> None:
         second = partial(
             serve,
             first.address,
-            Metrics(lambda: FLEET, lambda pid: None),
+            Metrics(lambda: FLEET, lambda pid: None).render,
             ready=lambda: True,
             allowed_hosts=(),
             tell=print,
@@ -328,7 +329,7 @@ async def test_an_address_of_the_network_is_warned_of() -> None:
     with pytest.raises(CannotListen, match="Cannot assign requested address"):
         await serve(
             "192.0.2.1:9464",
-            Metrics(lambda: FLEET, lambda pid: None),
+            Metrics(lambda: FLEET, lambda pid: None).render,
             ready=lambda: True,
             allowed_hosts=(),
             tell=events.append,

@@ -11,7 +11,7 @@ from .answer import JsonObject, member, moment, number, objects, optional_object
 from .failures import CommandFailed
 from .following import EVENTS, Following
 from .logs import notice
-from .render import clean, echo_json, echo_styled, until
+from .render import clean, duration, echo_json, echo_styled, until
 from .session import Ended
 from .status import STATE_STYLES, describe_collision, describe_problem, describe_server
 
@@ -25,6 +25,9 @@ _SENTENCES = {
     "client_gone": "client {client} left ({reason})",
     "log_level": "the log's level is {level} (was {was}), as client {client} (uid {uid}) wants it",
     "warning": "warning: {subject}: {message}",
+    "internal_error": "a bug of the daemon's, contained, in {where}: the log has the stack",
+    "processes_ended": "ended processes {pids}: {why}",
+    "listening": "the daemon listens on {socket}",
     "stopping": "the daemon stops ({why})",
 }
 
@@ -61,6 +64,12 @@ def _lines(event: JsonObject, now: float) -> Iterator[tuple[str, str]]:
                 yield describe_server(server, now), STATE_STYLES.get(text(server, "state"), "")
         case "server":
             yield _change(event), STATE_STYLES.get(text(event, "new"), "")
+        case "catalog_problems":
+            yield _catalog_problems(event), "yellow"
+        case "rejected":
+            yield _rejected(event), "yellow"
+        case "woke":
+            yield f"the machine runs again, after {duration(number(event, 'seconds') or 0)} of suspend", ""
         case "server_replaced":
             yield clean(f"{_server(event)}: replaced, the new one serves"), "green"
         case "replacement_failed":
@@ -69,8 +78,10 @@ def _lines(event: JsonObject, now: float) -> Iterator[tuple[str, str]]:
             yield describe_collision(event), "yellow"
         case "config":
             yield _config(event), _OUTCOME_STYLES.get(text(event, "outcome"), "")
-        case "refresh_failed" | "warning":
+        case "refresh_failed" | "warning" | "processes_ended":
             yield _sentence(event), "yellow"
+        case "internal_error":
+            yield _sentence(event), "red"
         case "client_connected" | "client_gone":
             yield _sentence(event), "dim"
         case _:
@@ -95,6 +106,19 @@ def _not_replaced(event: JsonObject) -> str:
     """A server whose successor did not get ready."""
     why = text(member(event, "failure"), "message")
     return clean(f"{text(event, 'server')}: not replaced, the old one goes on ({why})")
+
+
+def _catalog_problems(event: JsonObject) -> str:
+    """What is wrong with a server's lists, or that nothing is any more."""
+    problems = "; ".join(words(event, "problems"))
+    return clean(f"{text(event, 'server')}: {problems or 'nothing is wrong with its lists any more'}")
+
+
+def _rejected(event: JsonObject) -> str:
+    """Something that a client sent or tried and was refused."""
+    line = ": ".join(filter(None, ("refused", text(event, "reason"), text(event, "detail"))))
+    left_out = number(event, "left_out")
+    return clean(line) + (f" ({left_out:g} more before it)" if left_out else "")
 
 
 def _config(event: JsonObject) -> str:

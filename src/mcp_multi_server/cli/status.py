@@ -52,7 +52,8 @@ def show_status(status: JsonObject, now: float) -> None:
 def remarks(status: JsonObject) -> list[tuple[str, str]]:
     """What is to be said below the table, and in which colour."""
     servers = objects(status, "servers")
-    return [*_problems(status), *_stale(servers), *_collisions(status), *_refused(status), *_advice(servers)]
+    names = [*_collisions(status), *_lists(servers), *_refused(status)]
+    return [*_problems(status), *_stale(servers), *names, *_advice(servers)]
 
 
 def describe_server(server: JsonObject, now: float) -> str:
@@ -117,6 +118,12 @@ def _stale(servers: list[JsonObject]) -> Iterator[tuple[str, str]]:
 def _collisions(status: JsonObject) -> Iterator[tuple[str, str]]:
     for collision in optional_objects(status, "collisions"):
         yield describe_collision(collision), "yellow"
+
+
+def _lists(servers: list[JsonObject]) -> Iterator[tuple[str, str]]:
+    for server in servers:
+        for problem in words(server, "problems"):
+            yield f"lists: {clean(text(server, 'name'))}: {clean(problem)}", "yellow"
 
 
 def _refused(status: JsonObject) -> Iterator[tuple[str, str]]:

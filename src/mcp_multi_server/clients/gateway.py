@@ -1,10 +1,14 @@
-"""The clients' side: accepts connections, keeps the sessions, spreads what concerns all of them."""
+"""The clients' side: accepts connections, keeps the sessions, tells all of them of changed lists."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import socket
+from collections.abc import Callable
+from typing import TypeAlias
+
+import anyio
 
 from ..calls.request import ClientRequest
 from ..calls.router import Router
@@ -12,56 +16,65 @@ from ..core import jsonrpc
 from ..core.catalog import Kind
 from ..core.config import Config
 from ..core.errors import INVALID_REQUEST, RpcError
-from ..core.events import ClientConnected, ClientGone, Event, Observer, Rejected
+from ..core.events import ClientConnected, ClientGone, Observer, Rejected
 from ..core.jsonrpc import Buffer
 from ..servers.server import Server
-from ..servers.snapshot import Snapshot
-from ..servers.supervisor import Supervisor
+from ..servers.snapshot import Snapshots
 from ..transport.link import Flusher
 from .access import Access, Peer, peer_of
-from .control import Control
-from .session import ClientSession
+from .session import FRESH, ClientSession, Services
 
 CHANGES_TOGETHER = 0.1
 """Seconds within which several changes become one `list_changed`."""
 ACCEPT_PAUSE = 1.0
 """Seconds to wait when the process has no descriptor left for a new client."""
 ACCEPTS_A_TURN = 64
+"""Clients that are let in before everybody else has a turn of the loop."""
+DRAIN_LOOK_EVERY = 0.02
+
+ControlMethods: TypeAlias = Callable[[ClientSession, ClientRequest, bool], Buffer | None]
+"""Serves a `daemon/…` request of a client, which is an admin or not: its result, or None where it is answered later."""
 
 
 class Gateway:
-    """All clients of the daemon."""
+    """All clients of the daemon.
+
+    The fleet makes it; `listen` or `adopt` let clients in, `close` parts with all of them. `sessions` are those who are
+    connected, by number; nobody else adds or removes one.
+    """
 
     def __init__(
-        self, supervisor: Supervisor, router: Router, control: Control, *, tell: Observer, flusher: Flusher
+        self,
+        snapshots: Snapshots,
+        router: Router,
+        *,
+        sessions: dict[int, ClientSession],
+        control: ControlMethods,
+        tell: Observer,
+        flusher: Flusher,
     ) -> None:
-        self.tell = tell
-        self.router = router
-        self.flusher = flusher
-        self.sessions: dict[int, ClientSession] = {}
-        self._supervisor = supervisor
+        self.sessions = sessions
+        self._snapshots = snapshots
+        self._router = router
         self._control = control
+        self._tell = tell
         self._loop = asyncio.get_running_loop()
         self._last = 0
         self._changed: set[Kind] = set()
         self._listener: socket.socket | None = None
         self._reserve = -1
         """A descriptor to give up when there is no other, so that a client is told so instead of left waiting."""
-        self._config: Config | None = None
-        self.configure()
-        supervisor.listeners.append(self._published)
-
-    @property
-    def snapshot(self) -> Snapshot:
-        """See Services."""
-        return self._supervisor.snapshot
-
-    def configure(self) -> None:
-        """Take over access rules and limits; clients that are connected keep theirs."""
-        if (config := self.snapshot.config) is not self._config:
-            self._config = config
-            self.limits = config.daemon.limits
-            self._access = Access(config.daemon.access)
+        self._config = config = snapshots.present().config
+        self._access = Access(config.daemon.access)
+        self._services = Services(
+            tell=tell,
+            router=router,
+            flusher=flusher,
+            snapshots=snapshots,
+            limits=config.daemon.limits,
+            control=self._serve_control,
+            gone=self._gone,
+        )
 
     def listen(self, listener: socket.socket) -> None:
         """Accept clients from now on."""
@@ -71,7 +84,7 @@ class Gateway:
 
     def adopt(self, connection: socket.socket) -> None:
         """Serve the client of this very process, whose the servers are, over a connected socket."""
-        self.router.belongs_to(self._welcome(connection, peer_of(connection)))
+        self._router.belongs_to(self._welcome(connection, peer_of(connection)))
 
     def stop_accepting(self) -> None:
         """Leave whoever connects from now on in the listener's queue."""
@@ -80,24 +93,29 @@ class Gateway:
             self._listener = None
         self._give_up_reserve()
 
+    async def drain(self, patience: float) -> None:
+        """Let running calls end, for that many seconds, and those who have just come say their first words.
+
+        New calls are still taken, and waited for.
+        """
+        for look in range(round(max(patience, FRESH) / DRAIN_LOOK_EVERY)):
+            has_time = look * DRAIN_LOOK_EVERY < patience
+            if not any(each.is_fresh or (has_time and each.waits_for_server) for each in self.sessions.values()):
+                return
+            await anyio.sleep(DRAIN_LOOK_EVERY)
+
     def close(self, reason: str) -> None:
         """Accept nobody any more and part with everybody."""
         self.stop_accepting()
         for session in list(self.sessions.values()):
             session.close(reason)
 
-    def control(self, session: ClientSession, request: ClientRequest) -> Buffer | None:
-        """See Services."""
-        return self._control.serve(session, request, is_admin=self._access.may_administer(session.peer))
+    def _serve_control(self, session: ClientSession, request: ClientRequest) -> Buffer | None:
+        return self._control(session, request, self._access.may_administer(session.peer))
 
-    def gone(self, session: ClientSession, reason: str) -> None:
-        """See Services."""
+    def _gone(self, session: ClientSession, reason: str) -> None:
         if self.sessions.pop(session.number, None) is not None:
-            self.tell(ClientGone(session.number, reason))
-
-    def spread(self, event: Event) -> None:
-        """Tell the clients that follow `daemon/events`; an Observer."""
-        self._control.spread(event)
+            self._tell(ClientGone(session.number, reason))
 
     # -- accept --------------------------------------------------------------------------------------------------
 
@@ -119,24 +137,24 @@ class Gateway:
         try:
             peer = peer_of(connection)
         except OSError:
-            return
+            return  # it is gone already
         refusal = self._access.refusal(peer)
         if refusal is not None:
             self._turn_away(connection, "access", refusal)
-        elif len(self.sessions) >= self.limits.clients:
-            self._turn_away(connection, "clients", f"more than {self.limits.clients} clients are connected")
+        elif len(self.sessions) >= (most := self._services.limits.clients):
+            self._turn_away(connection, "clients", f"more than {most} clients are connected")
         else:
             self._welcome(connection, peer)
 
     def _welcome(self, connection: socket.socket, peer: Peer) -> ClientSession:
         self._last += 1
-        self.tell(ClientConnected(self._last, peer.pid, peer.uid))
-        session = self.sessions[self._last] = ClientSession(self._last, peer, connection.detach(), self)
+        self._tell(ClientConnected(self._last, peer.pid, peer.uid))
+        session = self.sessions[self._last] = ClientSession(self._last, peer, connection.detach(), self._services)
         return session
 
     def _turn_away(self, connection: socket.socket, reason: str, message: str) -> None:
         """Say why, in one line, before hanging up."""
-        self.tell(Rejected(reason, None, message))
+        self._tell(Rejected(reason, None, message))
         connection.setblocking(False)
         line = b"".join(jsonrpc.error(b"null", jsonrpc.error_object(RpcError(INVALID_REQUEST, message))))
         try:
@@ -171,7 +189,7 @@ class Gateway:
 
     def _pause(self) -> None:
         """Out of descriptors, the reserve included, accepting would fail at once again and spin."""
-        self.tell(Rejected("no_descriptor"))
+        self._tell(Rejected("no_descriptor"))
         listener = self._listener
         if listener is not None:
             self._loop.remove_reader(listener)
@@ -185,14 +203,21 @@ class Gateway:
 
     # -- changes -------------------------------------------------------------------------------------------------
 
-    def _published(self, changed: frozenset[Kind], server: Server | None) -> None:
+    def published(self, changed: frozenset[Kind], server: Server | None) -> None:
         """A new snapshot: clients hear of it shortly, once for several in a row."""
-        self.configure()
+        if (config := self._snapshots.present().config) is not self._config:
+            self._follow(config)
         if not self.sessions:
             return  # who connects later sees this snapshot from the start
         if changed and not self._changed:
             self._loop.call_later(CHANGES_TOGETHER, self._tell_changes)
         self._changed |= changed
+
+    def _follow(self, config: Config) -> None:
+        """Take over access rules and limits; clients that are connected stay, whatever the new rules are."""
+        self._config = config
+        self._access = Access(config.daemon.access)
+        self._services.limits = config.daemon.limits
 
     def _tell_changes(self) -> None:
         changed, self._changed = frozenset(self._changed), set()

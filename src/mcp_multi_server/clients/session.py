@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import traceback
-from typing import Protocol
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from ..calls import router
 from ..calls.call import SentCall
@@ -23,7 +24,7 @@ from ..core.jsonrpc import ABSENT, Buffer, InvalidMessage, Lines, Members, Messa
 from ..core.levels import level_in
 from ..core.protocol import Era
 from ..core.settings import LimitsConfig
-from ..servers.snapshot import Snapshot
+from ..servers.snapshot import Snapshot, Snapshots
 from ..transport.link import Flusher, Link
 from .access import Peer
 from .subscription import Subscription
@@ -44,23 +45,25 @@ BEFORE_INITIALIZE = frozenset({"initialize", "ping"})
 MODERN_ONLY = frozenset({"server/discover", "subscriptions/listen"})
 
 
-class Services(Protocol):
-    """What a session uses of the daemon."""
+@dataclass(slots=True)
+class Services:
+    """What the sessions use of the daemon. The gateway makes it and hands it to each of them."""
 
     tell: Observer
     router: router.Router
-    limits: LimitsConfig
     flusher: Flusher
+    snapshots: Snapshots
+    limits: LimitsConfig
+    """Those of the moment: the gateway replaces them when the config does."""
+    control: Callable[[ClientSession, ClientRequest], Buffer | None]
+    """Carries out a `daemon/…` request: its result, or None where it is answered later."""
+    gone: Callable[[ClientSession, str], None]
+    """Is called when a client's connection has ended, with the reason."""
 
     @property
     def snapshot(self) -> Snapshot:
-        """The present one."""
-
-    def control(self, session: ClientSession, request: ClientRequest) -> Buffer | None:
-        """Carry out a `daemon/…` request: its result, or None where it is answered later."""
-
-    def gone(self, session: ClientSession, reason: str) -> None:
-        """The client's connection ended."""
+        """The servers as clients see them now."""
+        return self.snapshots.present()
 
 
 class ClientSession:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Iterable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
-from ..calls.open_requests import OpenRequests
 from ..core import jsonrpc
 from ..core.errors import RpcError
 from ..core.jsonrpc import Buffer
-from .access import Peer
+from .session import ClientSession
 
 EVENT_METHOD = "notifications/daemon/event"
 LOG_METHOD = "notifications/daemon/log"
@@ -20,38 +19,20 @@ BATCH_LINES = 100
 """A follower of a server's stderr gets that many lines a batch at most, the newest, and hears how many it does not."""
 
 
-class Client(Protocol):
-    """The client side of a control request."""
-
-    number: int
-    peer: Peer
-    name: str
-    open_requests: OpenRequests
-
-    @property
-    def era_name(self) -> str | None:
-        """`legacy` or `modern`, once it is known."""
-
-    def answer(self, id: bytes, payload: Buffer) -> None:
-        """Send a result."""
-
-    def answer_error(self, id: bytes, payload: Buffer) -> None:
-        """Send an error object, already encoded."""
-
-    def notify(self, method: str, params: Buffer) -> None:
-        """Send a notification."""
-
-
 class DeferredAnswer:
-    """A control request that is answered later, or never."""
+    """A control request that is answered later, or never.
 
-    def __init__(self, client: Client, id: bytes) -> None:
+    It is made when the request comes, and is among its client's calls until it is answered, or the client cancels it
+    or is gone.
+    """
+
+    def __init__(self, client: ClientSession, id: bytes) -> None:
         self._client = client
         self._id = id
         client.open_requests.add(id, self)
 
     def cancel(self, reason: str) -> None:
-        """See Cancellable; what was begun goes on."""
+        """Answer nothing any more: the client gave it up or is gone. What was begun for it goes on."""
         self._client.open_requests.remove(self._id, self)
 
     def answer(self, result: Mapping[str, Any]) -> None:
@@ -66,15 +47,15 @@ class DeferredAnswer:
 
 
 class EventStream(DeferredAnswer):
-    """A `daemon/events` request, among the `others` for as long as its client wants it."""
+    """A `daemon/events` request. It is among the `others` until its client cancels it or is gone."""
 
-    def __init__(self, client: Client, id: bytes, others: dict[EventStream, None]) -> None:
+    def __init__(self, client: ClientSession, id: bytes, others: dict[EventStream, None]) -> None:
         super().__init__(client, id)
         self._others = others
         others[self] = None
 
     def cancel(self, reason: str) -> None:
-        """See Cancellable."""
+        """Follow no longer: the client has had enough or is gone."""
         super().cancel(reason)
         self._others.pop(self, None)
 
@@ -84,18 +65,20 @@ class EventStream(DeferredAnswer):
 
 
 class LogStream(DeferredAnswer):
-    """A `daemon/logs` request that follows one server's stderr, whichever process writes it.
+    """A `daemon/logs` request that follows one server's stderr, whichever process of it writes.
 
-    Lines go out in batches, so that a server that floods costs a bounded rate, and the loop next to nothing.
+    It is among the `others` until its client cancels it or is gone, or the server is removed. Lines go out in batches,
+    so that a server that floods costs a bounded rate, and the loop next to nothing.
     """
 
-    def __init__(self, client: Client, id: bytes, server: str, others: dict[LogStream, None]) -> None:
+    def __init__(self, client: ClientSession, id: bytes, server: str, others: dict[LogStream, None]) -> None:
         super().__init__(client, id)
         self.server = server
         self._others = others
         self._loop = asyncio.get_running_loop()
         self._lines: deque[str] = deque(maxlen=BATCH_LINES)
         self._came = 0
+        """Lines since the last batch, those included that `_lines` has no room for."""
         self._batch: asyncio.TimerHandle | None = None
         others[self] = None
 
@@ -104,25 +87,25 @@ class LogStream(DeferredAnswer):
         self._notify(lines=list(lines))
 
     def tell(self, line: str) -> None:
-        """One more line, to be sent soon."""
+        """Send one more line, soon."""
         self._lines.append(line)
         self._came += 1
         if self._batch is None:
             self._batch = self._loop.call_later(BATCH_EVERY, self._flush)
 
     def tell_state(self, state: str, reason: str | None) -> None:
-        """The server is in another state, which may explain its words or its silence."""
-        self._flush()
+        """Send the server's state, which may explain its words or its silence."""
+        self._flush()  # what it wrote before comes before
         self._notify(state=state, reason=reason)
 
     def end(self, why: str) -> None:
-        """End it from our side."""
+        """Answer the request: there is nothing to follow any more."""
         self._flush()
         self._others.pop(self, None)
         self.answer({"server": self.server, "ended": why})
 
     def cancel(self, reason: str) -> None:
-        """See Cancellable."""
+        """Follow no longer: the client has had enough or is gone."""
         super().cancel(reason)
         self._others.pop(self, None)
         self._stop_batch()

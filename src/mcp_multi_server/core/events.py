@@ -1,4 +1,4 @@
-"""Everything that can happen, as frozen records. Log lines and metrics are two ways to tell of them."""
+"""Everything that can happen, as frozen records. Log lines, metrics and `daemon/events` all tell of them."""
 
 from __future__ import annotations
 
@@ -76,6 +76,19 @@ class CatalogRead:
     resources: int
     templates: int
     seconds: float
+    is_news: bool
+    """Whether the lists are different, or could not be read the last time."""
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogProblems:
+    """What a server lists and nobody can use, a sentence each.
+
+    Told when it is found, when it changes, and with () when it is gone.
+    """
+
+    server: str
+    problems: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +248,7 @@ Event: TypeAlias = (
     | Stderr
     | InvalidLine
     | CatalogRead
+    | CatalogProblems
     | RefreshFailed
     | CatalogWithdrawn
     | Probed
@@ -254,3 +268,4 @@ Event: TypeAlias = (
     | RequestDone
 )
 Observer: TypeAlias = Callable[[Event], None]
+"""Is called with each event, on the event loop, and does not wait."""

@@ -44,6 +44,17 @@ class Process:
         return Identity(self.pid, self.started)
 
 
+@dataclass(frozen=True, slots=True)
+class ProcessUsage:
+    """What a process and its descendants use."""
+
+    resident_bytes: int
+    cpu_seconds: float
+    """CPU time since their starts."""
+    runnable: bool
+    """One of them is on a CPU, or waits for one."""
+
+
 _Pid: TypeAlias = Annotated[int, msgspec.Meta(ge=2)]
 _Ticks: TypeAlias = Annotated[int, msgspec.Meta(ge=0)]
 _Run: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{32}\Z")]

@@ -296,12 +296,6 @@ class MetricsConfig(DaemonSettings):
         description="Further values of the Host header that are answered, besides the address and localhost.",
     )
 
-    @property
-    def address(self) -> tuple[str, int] | None:
-        """Host and port of `listen`, an IPv6 address without its brackets; None where it is off."""
-        found = _LISTEN.fullmatch(self.listen)
-        return (found["host"].strip("[]"), int(found["port"])) if found else None
-
 
 class AccessConfig(DaemonSettings):
     """Who may connect, besides the daemon's own user and root."""

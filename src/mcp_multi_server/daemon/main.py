@@ -1,4 +1,4 @@
-"""The process: composes the parts, starts them in order, listens to signals, stops them in reverse."""
+"""The daemon's process: a fleet with its log, metrics, signals and watched config, begun in order, ended in reverse."""
 
 from __future__ import annotations
 
@@ -13,24 +13,22 @@ from functools import partial
 from typing import Any
 
 import anyio
-from anyio.abc import TaskGroup
 
 from ..clients.listener import Listener, SocketUnusable, inherit, listen
 from ..core.config import AccessConfig, Config
 from ..core.errors import ConfigError, Problem
-from ..core.events import DaemonFailed, DaemonListening, DaemonStopping, DaemonWarning, Event, InternalError
+from ..core.events import DaemonFailed, DaemonListening, DaemonStopping, DaemonWarning, InternalError
 from ..core.paths import SOCKET_VARIABLE, catalog_cache_file, daemon_socket, temporary_directory
 from ..processes.children_file import ChildrenFile
-from ..processes.procfs import read_usage
 from ..processes.reaper import Reaper
-from ..servers.samples import fleet_sample
-from ..telemetry import metrics_http, tracing
+from ..telemetry import tracing
+from ..telemetry.events import Events
 from ..telemetry.log import LogObserver
 from ..telemetry.log_lines import Format, Level
 from ..telemetry.log_settings import LogSettings
-from ..telemetry.metrics import FleetSample, LoopLag, Metrics
 from . import config_file
 from .fleet import Fleet
+from .metrics import FleetMetrics
 from .systemd import Service
 from .watcher import identity, watch
 
@@ -70,9 +68,7 @@ def run(
     try:
         return anyio.run(partial(Daemon.main, path, loaded, known=known, listener=listener, log=log))
     except Exception as bug:
-        last_words = LogObserver()
-        last_words(DaemonFailed(_stack(bug)))
-        last_words.flush()
+        LogObserver()(DaemonFailed(_stack(bug)))
         return EXIT_FAILED
     finally:
         listener.close()
@@ -99,7 +95,10 @@ def _listener(named: str | None, *, shared: bool) -> Listener:
 
 
 class Daemon:
-    """A fleet as a process, made on the running loop: its log, metrics, signals and watched config."""
+    """A fleet as a process: with its log, metrics, signals and watched config.
+
+    `main` makes it on the running loop, runs it and ends it.
+    """
 
     @classmethod
     async def main(cls, path: str, config: Config, *, known: Hashable, listener: Listener, log: LogSettings) -> int:
@@ -115,24 +114,26 @@ class Daemon:
     def __init__(self, path: str, config: Config, listener: Listener, log: LogSettings) -> None:
         self._listener = listener
         self._log = log
-        self._telemetry = LogObserver()
-        self._lag = LoopLag()
-        self._metrics = Metrics(self._sample, read_usage)
         self._stop = anyio.Event()
-        self._stopping = False
-        self._children = ChildrenFile(listener.path, lambda doubt: self._tell(DaemonWarning("children", doubt)))
-        self._reaper = Reaper(tell=lambda event: self._fleet.tell(event), noted=self._children.note)
-        self._service = Service(os.environ, warn=lambda problem: self._tell(DaemonWarning("systemd", problem)))
+        self._events = events = Events()
+        self._log_observer = LogObserver()
+        events.add(self._log_observer)
+        self._service = Service(os.environ, tell=events.tell)
+        events.add(self._service)
+        self._children = ChildrenFile(listener.path, partial(self._warn, "children"))
+        self._reaper = Reaper(tell=events.tell, noted=self._children.note)
         self._fleet = Fleet(
-            path,
             config,
-            tell=self._tell,
+            events=events,
+            path=path,
             applied=self._applied,
             reloading=self._service.reloading,
-            memory=catalog_cache_file(os.environ, os.path.expanduser("~"), path),
+            catalog_cache=catalog_cache_file(os.environ, os.path.expanduser("~"), path),
             reaper=self._reaper,
             log=log,
         )
+        self._metrics = FleetMetrics(self._fleet)
+        events.add(self._metrics.count)
 
     async def _begin(self) -> None:
         """Listen to signals, and end what a daemon before us left: no server starts beside its own predecessor."""
@@ -151,85 +152,61 @@ class Daemon:
         with anyio.CancelScope(shield=True):
             await self._reaper.end_abandoned()
         self._children.remove()
-        self._telemetry.flush()
+        self._log_observer.flush()
 
     async def _run(self, known: Hashable) -> None:
-        fleet, listener, loop = self._fleet, self._listener, asyncio.get_running_loop()
+        fleet, listener, tell = self._fleet, self._listener, self._events.tell
+        reload_soon = fleet.reloads.config_may_have_changed
         async with anyio.create_task_group() as tasks:
-            loop.add_signal_handler(signal.SIGHUP, tasks.start_soon, fleet.config_may_have_changed)
-            tasks.start_soon(self._telemetry.run)
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, tasks.start_soon, reload_soon)
+            tasks.start_soon(self._log_observer.run)
             tasks.start_soon(self._reaper.keep)
             if tracing.wanted(os.environ):
                 tasks.start_soon(self._trace)
             await tasks.start(fleet.run)
             fleet.gateway.listen(listener.socket)
-            address = await self._serve_metrics(tasks)
-            fleet.tell(DaemonListening(listener.path, fleet.config_path, address))
-            tasks.start_soon(watch, fleet.config_path, known, fleet.config_may_have_changed)
+            address = await self._metrics.serve(tasks, ready=self._is_ready, tell=tell)
+            tell(DaemonListening(listener.path, fleet.reloads.path, address))
+            tasks.start_soon(watch, fleet.reloads.path, known, reload_soon)
             tasks.start_soon(self._service.run, fleet)
             await self._stop.wait()
             if listener.is_passed:
-                fleet.gateway.stop_accepting()  # systemd keeps them for the next daemon
-            await fleet.drain()
-            fleet.gateway.close("the daemon stops")
-            await fleet.remember()
+                fleet.gateway.stop_accepting()  # systemd keeps who comes now for the next daemon
+            await fleet.close("the daemon stops")
             tasks.cancel_scope.cancel()
 
-    async def _serve_metrics(self, tasks: TaskGroup) -> str:
-        """Serve /metrics where the config wants it; where that cannot be had, the daemon does without."""
-        settings = self._fleet.snapshot.config.daemon.metrics
-        tasks.start_soon(self._lag.run)
-        serve = partial(
-            metrics_http.serve,
-            settings.listen,
-            self._metrics,
-            ready=lambda: not self._stopping,
-            allowed_hosts=settings.allowed_hosts,
-            tell=self._tell,
-        )
-        try:
-            return str(await tasks.start(serve))
-        except metrics_http.CannotListen as unusable:
-            self._tell(DaemonWarning("metrics", str(unusable)))
-            return "off"
-
     async def _trace(self) -> None:
-        """Send spans of forwarded requests until cancelled."""
-        async with tracing.tracer(os.environ, tell=self._tell) as tracer:
-            self._fleet.trace(tracer)
+        """Have spans made of forwarded requests and sent, until cancelled."""
+        async with tracing.tracer(os.environ, tell=self._events.tell) as tracer:
+            self._fleet.router.trace(tracer)
             await anyio.sleep_forever()
 
-    def _sample(self) -> FleetSample:
-        fleet = self._fleet
-        clients = len(fleet.gateway.sessions)
-        return fleet_sample(fleet.snapshot, fleet.last_reload, clients=clients, loop_lag=self._lag.take())
+    def _is_ready(self) -> bool:
+        return not self._stop.is_set()
 
     def _applied(self, before: Config, after: Config) -> None:
         self._log.follow(after.daemon.log)
         for problem in _waits_for_restart(before, after, passed=self._listener.is_passed):
-            self._tell(DaemonWarning("config", str(problem)))
+            self._warn("config", str(problem))
 
     def _told_to_stop(self, name: str) -> None:
-        if self._stopping:
+        if self._stop.is_set():
             self._reaper.kill()
             os._exit(EXIT_FAILED)  # a second signal is immediate; what it leaves of files the next start sees to
-        self._stopping = True
-        self._service.stopping(name, _longest_stop(self._fleet.snapshot.config))
-        self._fleet.tell(DaemonStopping(name))
         self._stop.set()
+        self._service.stopping(name, _longest_stop(self._fleet.snapshot.config))
+        self._events.tell(DaemonStopping(name))
 
     def _callback_failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """Something that no task waits for has raised. What the system refused is no bug of ours."""
         bug = context.get("exception")
         if isinstance(bug, Exception) and not isinstance(bug, OSError):
-            self._tell(InternalError("event loop", _stack(bug)))
+            self._events.tell(InternalError("event loop", _stack(bug)))
         else:
             loop.default_exception_handler(context)
 
-    def _tell(self, event: Event) -> None:
-        self._telemetry(event)
-        self._metrics(event)
-        self._service(event)
+    def _warn(self, subject: str, message: str) -> None:
+        self._events.tell(DaemonWarning(subject, message))
 
 
 def _is_shared(access: AccessConfig) -> bool:

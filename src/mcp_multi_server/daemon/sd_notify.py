@@ -15,9 +15,10 @@ AGAIN_AFTER = 0.1
 
 
 class Notifier:
-    """The way to the service manager at `address`, its `NOTIFY_SOCKET`; without one, nothing is said.
+    """Sends messages to the service manager at `address`, its `NOTIFY_SOCKET`; without one, none.
 
-    Nothing here waits: a systemd that is busy is told a little later. `failed` hears why it cannot be told at all.
+    `systemd.Service` makes it. Nothing here waits: a systemd that is busy is told a little later. `failed` is called
+    with the reason where it cannot be told at all.
     """
 
     def __init__(self, address: str | None, failed: Callable[[str], None]) -> None:
@@ -30,8 +31,9 @@ class Notifier:
         return bool(self._address)
 
     def send(self, *lines: str) -> None:
-        """Say these lines together. A line break within one would begin another."""
+        """Send these lines together, as one message."""
         if self._address:
+            # A line break within a line would begin another one.
             self._waiting.append("\n".join(" ".join(line.split("\n")) for line in lines).encode(errors="replace"))
             if self._timer is None:
                 self._flush()

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Protocol
 
 import anyio
 
 from ..core import systemd
-from ..core.events import CollisionChanged, ConfigReloaded, Event, ServerRemoved, StateChanged
+from ..core.events import CollisionChanged, ConfigReloaded, DaemonWarning, Event, Observer, ServerRemoved, StateChanged
 from ..core.lifecycle import State
 from ..servers.snapshot import Snapshot
-from ..servers.status import Reload
+from .fleet import Fleet
 from .sd_notify import Notifier, monotonic_usec
 
 STATUS_PAUSE = 1.0
@@ -22,42 +21,34 @@ STATUS_PAUSE = 1.0
 PINGS_A_PERIOD = 3
 RELOAD_PATIENCE = 130.0
 """Seconds that a reload may take in systemd's eyes: as long as the `reload` command waits for it, and a little."""
-_TELLING = (StateChanged, ServerRemoved, CollisionChanged, ConfigReloaded)
-
-
-class Watched(Protocol):
-    """What is told of the fleet."""
-
-    @property
-    def snapshot(self) -> Snapshot:
-        """The present one."""
-
-    @property
-    def last_reload(self) -> Reload:
-        """How the last reading of the config went."""
-
-    async def feel_heartbeat(self) -> None:
-        """Return once the supervisor's own task has answered."""
+_TELLING = frozenset({StateChanged, ServerRemoved, CollisionChanged, ConfigReloaded})
+"""Events after which there may be another status to tell."""
 
 
 class Service:
-    """An observer; without systemd it does nothing. `warn` is told, once, if systemd cannot be spoken to."""
+    """Speaks to systemd of the daemon, where systemd runs it; an observer, which follows how the fleet is.
 
-    def __init__(self, environ: Mapping[str, str], *, warn: Callable[[str], None]) -> None:
+    The daemon makes it before its fleet; `run` is its task. That systemd cannot be spoken to is told once.
+    """
+
+    def __init__(self, environ: Mapping[str, str], *, tell: Observer) -> None:
         self._notifier = Notifier(environ.get("NOTIFY_SOCKET"), self._cannot_send)
         self._watchdog = systemd.watchdog_seconds(environ, os.getpid())
-        self._warn: Callable[[str], None] | None = warn
+        self._tell = tell
+        self._is_told = False
+        """Whether it was told that systemd cannot be spoken to."""
         self._changed = anyio.Event()
         self._reloads = 0
+        """Reloads that are under way."""
         self._is_ready = False
         self._stopping = False
 
     def __call__(self, event: Event) -> None:
         """Look at the fleet again soon, where the event may have changed what there is to say."""
-        if isinstance(event, _TELLING):
+        if type(event) in _TELLING:
             self._changed.set()
 
-    async def run(self, fleet: Watched) -> None:
+    async def run(self, fleet: Fleet) -> None:
         """Say that the daemon is ready, then how it is, until cancelled."""
         if self._stopping or not self._notifier:
             return
@@ -89,7 +80,7 @@ class Service:
         self._stopping, self._is_ready = True, False
         self._notifier.send("STOPPING=1", _extension(seconds), f"STATUS=stopping ({why})")
 
-    async def _tell_status(self, fleet: Watched) -> None:
+    async def _tell_status(self, fleet: Fleet) -> None:
         told = ""
         while not self._stopping:
             self._changed = anyio.Event()
@@ -103,26 +94,27 @@ class Service:
             with anyio.move_on_after(None if wait is None else wait / 10):
                 await self._changed.wait()
 
-    async def _tell_life(self, fleet: Watched, period: float) -> None:
+    async def _tell_life(self, fleet: Fleet, period: float) -> None:
+        """Give signs of life: only while the supervisor's own task answers, as a loop that runs says nothing of it."""
         while True:
             with anyio.move_on_after(period) as patience:
-                await fleet.feel_heartbeat()
+                await fleet.supervisor.heartbeat.feel()
             if not patience.cancelled_caught:
                 self._notifier.send("WATCHDOG=1")
                 await anyio.sleep(period)
 
     def _cannot_send(self, why: str) -> None:
-        if self._warn is not None:
-            self._warn(f"cannot notify systemd: {why}")
-            self._warn = None
+        if not self._is_told:
+            self._is_told = True
+            self._tell(DaemonWarning("systemd", f"cannot notify systemd: {why}"))
 
 
 def _extension(seconds: float) -> str:
     return f"EXTEND_TIMEOUT_USEC={round(seconds * 1e6)}"
 
 
-def _status(fleet: Watched, wait: float | None) -> str:
-    reload = fleet.last_reload
+def _status(fleet: Fleet, wait: float | None) -> str:
+    reload = fleet.reloads.last
     trouble = systemd.reload_trouble(reload.outcome, reload.problems)
     return systemd.status_line(_states(fleet.snapshot), wait, trouble)
 

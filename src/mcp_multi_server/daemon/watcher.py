@@ -1,4 +1,4 @@
-"""Tells when the config may have changed. Watches directories, never the file.
+"""Notices when the config may have changed. It watches directories, never the file.
 
 A watch on a file goes deaf at the first atomic replace; Kubernetes swaps a symlink beside it instead of the file.
 """

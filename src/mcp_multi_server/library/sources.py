@@ -23,7 +23,8 @@ from ..core.paths import socket_candidates, temporary_directory
 from ..daemon import config_file
 from ..daemon.fleet import Fleet
 from ..daemon.watcher import identity, watch
-from ..telemetry.log import describe
+from ..telemetry.describe import describe
+from ..telemetry.events import Events
 from .attachment import Attachment
 
 Dial: TypeAlias = Callable[[], Awaitable[sockets.socket]]
@@ -125,7 +126,7 @@ async def own_fleet(config: Config, path: str, *, is_strict: bool, abilities: fr
     to go on.
     """
     known = identity(path) if path else None
-    fleet = Fleet(path, config, tell=_tell, abilities=abilities)
+    fleet = Fleet(config, events=Events(_log_event), path=path, abilities=abilities)
 
     async def dial() -> sockets.socket:
         ours, theirs = sockets.socketpair()
@@ -140,7 +141,7 @@ async def own_fleet(config: Config, path: str, *, is_strict: bool, abilities: fr
     async with anyio.create_task_group() as tasks:
         await tasks.start(fleet.run)
         if path:
-            tasks.start_soon(watch, path, known, fleet.config_may_have_changed)
+            tasks.start_soon(watch, path, known, fleet.reloads.config_may_have_changed)
         yield Source(dial, settle)
         fleet.gateway.close("the client is closed")
         tasks.cancel_scope.cancel()
@@ -192,7 +193,7 @@ async def _first_attempts(fleet: Fleet) -> list[str]:
     return failures
 
 
-def _tell(event: Event) -> None:
+def _log_event(event: Event) -> None:
     if type(event) is RequestDone and not _log.isEnabledFor(logging.DEBUG):
         return
     entry = describe(event)

@@ -6,9 +6,9 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from ..core.processes import ENDED, MARK, Process
+from ..core.processes import ENDED, MARK, Process, ProcessUsage
 
 USAGE_PROCESSES = 64
 """Processes of one server that are looked at; more of them are a fork bomb's."""
@@ -99,16 +99,6 @@ def boot_id() -> str:
     with suppress(OSError), open("/proc/sys/kernel/random/boot_id", encoding="ascii") as boot:
         return boot.read().strip()
     return ""
-
-
-@dataclass(frozen=True, slots=True)
-class ProcessUsage:
-    """What a process and its descendants use."""
-
-    resident_bytes: int
-    cpu_seconds: float
-    runnable: bool
-    """One of them is on a CPU, or waits for one."""
 
 
 def read_usage(pid: int) -> ProcessUsage | None:

@@ -16,7 +16,17 @@ import anyio
 from ..core import lifecycle
 from ..core.catalog import Catalog, Kind
 from ..core.config import ServerConfig
-from ..core.events import CatalogRead, InternalError, InvalidLine, Observer, Probed, RefreshFailed, StateChanged, Stderr
+from ..core.events import (
+    CatalogProblems,
+    CatalogRead,
+    InternalError,
+    InvalidLine,
+    Observer,
+    Probed,
+    RefreshFailed,
+    StateChanged,
+    Stderr,
+)
 from ..core.jsonrpc import Message
 from ..core.lifecycle import ROUTED, Failure, Happening, Lost, Reason, State, Status
 from ..core.protocol import Era, Negotiated
@@ -395,13 +405,17 @@ class Server:
 
     def take_catalog(self, catalog: Catalog, *, seconds: float) -> None:
         """Keep what was read, and have it published where it differs."""
-        is_different = catalog != self.catalog
+        before = self.catalog
+        is_news = self.stale or catalog != before
         self.catalog, self.refreshed_at, self.stale = catalog, self._loop.time(), False
         tools, prompts, resources, templates = (
             catalog.count(kind) for kind in (Kind.TOOL, Kind.PROMPT, Kind.RESOURCE, Kind.TEMPLATE)
         )
-        self._context.tell(CatalogRead(self.name, tools, prompts, resources, templates, seconds))
-        if is_different and self.status.state in ROUTED:  # else it is published together with the state, when ready
+        self._context.tell(CatalogRead(self.name, tools, prompts, resources, templates, seconds, is_news))
+        if catalog.problems != (before.problems if before else ()):
+            self._context.tell(CatalogProblems(self.name, catalog.problems))
+        # Before it is ready, a catalog is published together with the state.
+        if catalog != before and self.status.state in ROUTED:
             self._context.changed(self)
 
     def refresh_failed(self, message: str) -> None:

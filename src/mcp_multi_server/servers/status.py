@@ -91,6 +91,7 @@ def supervised_status(server: Server) -> dict[str, Any]:
         "prompts": catalog.count(Kind.PROMPT) if catalog else 0,
         "refreshedAt": None if server.refreshed_at is None else iso(wall(server.refreshed_at)),
         "stale": server.stale or (catalog is not None and status.state not in ROUTED),
+        "problems": list(catalog.problems) if catalog else [],
     }
 
 
@@ -116,4 +117,5 @@ def idle_status(config: Config, name: str) -> dict[str, Any]:
         "prompts": 0,
         "refreshedAt": None,
         "stale": False,
+        "problems": [],
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 from ..core.lifecycle import Reason
 
@@ -32,21 +32,12 @@ Pair: TypeAlias = list[int]
 """How often it went well, and how often not."""
 
 
-class Usage(Protocol):
-    """What a server's process and its descendants use."""
-
-    @property
-    def resident_bytes(self) -> int:
-        """Memory."""
-
-    @property
-    def cpu_seconds(self) -> float:
-        """CPU time since its start."""
-
-
 @dataclass(frozen=True, slots=True)
 class ServerSample:
-    """One server at scrape time. Times are Unix seconds; `entries` counts its catalog by kind."""
+    """One server at the moment of a scrape. Times are Unix seconds; `entries` counts its catalog by kind.
+
+    What is None has no series.
+    """
 
     name: str
     state: str
@@ -58,12 +49,16 @@ class ServerSample:
     pid: int | None = None
     in_flight: int = 0
     entries: Mapping[str, int] = field(default_factory=dict)
+    problems: int | None = None
     refreshed: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class FleetSample:
-    """All servers and the daemon at scrape time. `collisions` counts by kind; `last_reload_success` is Unix seconds."""
+    """All servers and the daemon at the moment of a scrape.
+
+    `collisions` counts by kind; `last_reload_success` is Unix seconds.
+    """
 
     servers: tuple[ServerSample, ...]
     collisions: Mapping[str, int]
@@ -76,7 +71,7 @@ class FleetSample:
 
 @dataclass(slots=True)
 class ServerCounts:
-    """What was counted of one server."""
+    """What was counted of one server, from its first event until it is removed."""
 
     connects: Pair = field(default_factory=lambda: [0, 0])
     probes: Pair = field(default_factory=lambda: [0, 0])
@@ -102,7 +97,7 @@ class ServerCounts:
 
 @dataclass(slots=True)
 class DaemonCounts:
-    """What was counted of the daemon itself."""
+    """What was counted of the daemon itself, since it started."""
 
     requests: dict[str, Pair] = field(default_factory=lambda: {method: [0, 0] for method in sorted(METHODS)})
     rejected: dict[str, int] = field(default_factory=lambda: dict.fromkeys(REJECTIONS, 0))

@@ -26,7 +26,8 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from ..core.lifecycle import ROUTED, State
-from .counts import BOUNDS, SUM, MetricsPage, Pair, ServerCounts, ServerSample, Usage
+from ..core.processes import ProcessUsage
+from .counts import BOUNDS, SUM, MetricsPage, Pair, ServerCounts, ServerSample
 
 PREFIX = "mcp_multi_server_"
 ATTEMPT = ("ok", "failed")
@@ -38,9 +39,9 @@ _PROCESS_REGISTRY = CollectorRegistry()
 _PROCESS = (ProcessCollector(registry=_PROCESS_REGISTRY), GCCollector(registry=_PROCESS_REGISTRY))
 """The daemon's own process: CPU, memory, descriptors, garbage collections."""
 
-Row: TypeAlias = tuple[tuple[str, ...], float | None]
+Series: TypeAlias = tuple[tuple[str, ...], float | None]
 """Label values and the number; no series where it is None."""
-Used: TypeAlias = Mapping[str, Usage | None]
+Used: TypeAlias = Mapping[str, ProcessUsage | None]
 """What the process of each server uses that has one; None where it is gone."""
 
 
@@ -127,6 +128,12 @@ def _catalogs(servers: tuple[ServerSample, ...]) -> Iterator[Metric]:
         (((s.name, kind), count) for s in servers for kind, count in s.entries.items()),
     )
     yield _gauge(
+        "catalog_problems",
+        "What is wrong with the server's lists; the status and the log say it in words.",
+        ["server"],
+        (((s.name,), s.problems) for s in servers),
+    )
+    yield _gauge(
         "catalog_last_refresh_success_timestamp_seconds",
         "Unix time at which all lists of the server were read last; no series before the first time.",
         ["server"],
@@ -134,7 +141,7 @@ def _catalogs(servers: tuple[ServerSample, ...]) -> Iterator[Metric]:
     )
 
 
-def _processes(used: Mapping[str, Usage]) -> Iterator[Metric]:
+def _processes(used: Mapping[str, ProcessUsage]) -> Iterator[Metric]:
     yield _gauge(
         "process_resident_memory_bytes",
         "Resident memory of the server's process and its descendants; no series where it has none.",
@@ -248,16 +255,16 @@ def _daemon_counts(page: MetricsPage) -> Iterator[Metric]:
     yield _counter("internal_errors", "Bugs of the daemon, contained.", [], [((), counts.internal_errors)])
 
 
-def _gauge(name: str, about: str, labels: list[str], rows: Iterable[Row]) -> Metric:
+def _gauge(name: str, about: str, labels: list[str], rows: Iterable[Series]) -> Metric:
     return _fill(GaugeMetricFamily(PREFIX + name, about, labels=labels), rows)
 
 
-def _counter(name: str, about: str, labels: list[str], rows: Iterable[Row]) -> Metric:
+def _counter(name: str, about: str, labels: list[str], rows: Iterable[Series]) -> Metric:
     return _fill(CounterMetricFamily(PREFIX + name, about, labels=labels), rows)
 
 
 def _fill(
-    family: GaugeMetricFamily | CounterMetricFamily, rows: Iterable[Row]
+    family: GaugeMetricFamily | CounterMetricFamily, rows: Iterable[Series]
 ) -> GaugeMetricFamily | CounterMetricFamily:
     for labels, number in rows:
         if number is not None:
@@ -265,9 +272,9 @@ def _fill(
     return family
 
 
-def _pairs(pairs: Iterable[tuple[str, Pair]], words: tuple[str, str]) -> Iterator[Row]:
+def _pairs(pairs: Iterable[tuple[str, Pair]], words: tuple[str, str]) -> Iterator[Series]:
     return (((name, word), count) for name, pair in pairs for word, count in zip(words, pair, strict=True))
 
 
-def _singles(counts: Mapping[str, int]) -> Iterator[Row]:
+def _singles(counts: Mapping[str, int]) -> Iterator[Series]:
     return (((label,), count) for label, count in counts.items())

@@ -1,7 +1,6 @@
 """The log on stderr: one line a record, as JSON for machines or drawn by structlog for people.
 
-JSON lines are written at once. Importing structlog costs 75 ms and 7 MiB, so lines for a console wait until somebody
-has done that and calls `LineHandler.draw_with`; a daemon under systemd never does.
+Importing structlog costs 0.1 s and 7 MiB: only a log for people does, when it is configured.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ import re
 import select
 import time
 import traceback
-from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,6 +18,8 @@ from logging import DEBUG, ERROR, INFO, WARNING
 from typing import Literal, TypeAlias
 
 import msgspec
+
+from .limit import Limit
 
 Level: TypeAlias = Literal["debug", "info", "warning", "error"]
 Format: TypeAlias = Literal["auto", "json", "console"]
@@ -30,14 +30,11 @@ LOG = logging.getLogger("mcp_multi_server")
 
 LINE_CAP = 8 * 1024
 """Bytes a line; journald cuts longer ones at 48 KiB, in the middle of the JSON."""
-EARLY_CAP = 1000
-"""Lines that wait for the console to be imported."""
 TAIL_LINES = 10
 """Lines of a server's stderr that go with its failure, and of a stack that go with an internal error."""
 FOREIGN_CAP = 200
 """Characters of another library's message: they sometimes quote what they choked on."""
 FOREIGN_RATE = 20.0
-BURST = 50.0
 STUCK_AFTER_MS = 50
 """How long one line may wait for a stderr that nobody reads, before lines are dropped."""
 
@@ -64,41 +61,6 @@ class Entry:
         return " ".join([self.event, *(f"{name}={_clean(field, LINE_CAP)}" for name, field in self.fields.items())])
 
 
-class Limit:
-    """A token bucket that, once empty, stays shut for a second and then says how much it kept back."""
-
-    __slots__ = ("_rate", "_then", "_tokens", "suppressed")
-
-    def __init__(self, rate: float, now: float) -> None:
-        self._rate = rate
-        self._then = now
-        self._tokens = BURST
-        self.suppressed = 0
-
-    def admits(self, now: float) -> bool:
-        """Whether one more line may be written."""
-        self._refill(now)
-        if self.suppressed or self._tokens < 1.0:
-            self.suppressed += 1
-            return False
-        self._tokens -= 1.0
-        return True
-
-    def reopen(self, now: float) -> int:
-        """How many lines were kept back, once, when the bucket holds a second's worth again; else 0."""
-        self._refill(now)
-        return self.take() if self._tokens >= self._rate else 0
-
-    def take(self) -> int:
-        """How many lines were kept back, once; opens the bucket whatever it holds."""
-        suppressed, self.suppressed = self.suppressed, 0
-        return suppressed
-
-    def _refill(self, now: float) -> None:
-        self._tokens = min(BURST, self._tokens + (now - self._then) * self._rate)
-        self._then = now
-
-
 def configure(level: Level = "info", form: Format = "auto", *, fd: int = 2) -> None:
     """Send this package's log and other libraries' warnings to `fd`; calling it again changes level and form.
 
@@ -108,7 +70,6 @@ def configure(level: Level = "info", form: Format = "auto", *, fd: int = 2) -> N
     root, handler = logging.getLogger(), LineHandler(fd, form)
     for earlier in installed():
         root.removeHandler(earlier)
-        earlier.hand_over(handler)
     root.addHandler(handler)
     root.setLevel(WARNING)
     LOG.setLevel(level.upper())
@@ -120,7 +81,10 @@ def installed() -> list[LineHandler]:
 
 
 class LineHandler(logging.Handler):
-    """Writes whole lines to a descriptor. A full disk, a closed or a stuck stderr costs lines, never the daemon."""
+    """Writes whole lines to a descriptor. A full disk, a closed or a stuck stderr costs lines, never the daemon.
+
+    `configure` makes it and puts it into Python's logging, in the place of the one before.
+    """
 
     def __init__(self, fd: int, form: Format) -> None:
         super().__init__()
@@ -128,49 +92,18 @@ class LineHandler(logging.Handler):
         is_console = form == "console" or (form == "auto" and os.isatty(fd))
         self._fd = fd
         self._has_priorities = not is_console and _is_journal(fd)
-        self._render: Render | None = None if is_console else json_line
-        self._early: deque[logging.LogRecord] = deque(maxlen=EARLY_CAP)
+        self._render = console(colours=_shows_colours(fd)) if is_console else json_line
         self._foreign = Limit(FOREIGN_RATE, time.monotonic())
         self._poll = select.poll()
         self._poll.register(fd, select.POLLOUT)
         self._lost = 0
         self._is_cut = False
 
-    @property
-    def waits(self) -> bool:
-        """Whether lines wait for `draw_with`."""
-        return self._render is None
-
-    @property
-    def colours(self) -> bool:
-        """Whether what reads the descriptor shows colours."""
-        return os.isatty(self._fd) and not os.environ.get("NO_COLOR")
-
-    def draw_with(self, render: Render) -> None:
-        """Use `render` from here on, and for what waited."""
-        self.acquire()
-        try:
-            self._render = render
-            while self._early:
-                self.emit(self._early.popleft())
-        finally:
-            self.release()
-
-    def hand_over(self, successor: LineHandler) -> None:
-        """Give what waits to the handler that replaces this one; where nothing did, nothing is to wait there."""
-        if successor.waits and not self.waits:
-            successor.draw_with(console(successor.colours))
-        while self._early:
-            successor.handle(self._early.popleft())
-
     def emit(self, record: logging.LogRecord) -> None:
-        """Write a record, or keep it until there is something to render it with."""
-        if self._render is None:
-            self._early.append(record)
-            return
+        """Write a record; one that cannot be written is counted."""
         try:
             if isinstance(record.msg, Entry) or self._admits_foreign():
-                self._write(record.levelno, _fields(record), self._render)
+                self._write(record.levelno, _fields(record))
         except Exception:  # whatever goes wrong with a line, its writer has other work to do
             self._lost += 1
 
@@ -181,12 +114,12 @@ class LineHandler(logging.Handler):
         return self._foreign.admits(now)
 
     def _tell(self, event: str, **fields: object) -> None:
-        if self._render is not None:
-            self._write(WARNING, {**_head(WARNING, event, time.time()), **fields}, self._render)
+        self._write(WARNING, {**_head(WARNING, event, time.time()), **fields})
 
-    def _write(self, level: int, fields: Fields, render: Render) -> None:
+    def _write(self, level: int, fields: Fields) -> None:
         prefix = f"<{_PRIORITIES.get(level, 3)}>" if self._has_priorities else ""
-        line = f"{prefix}{fit(fields, render)}\n".encode()
+        line = f"{prefix}{fit(fields, self._render)}\n".encode()
+        # What follows half a line begins on a line of its own.
         if not self._put(b"\n" + line if self._is_cut else line):
             self._lost += 1
         elif self._lost:
@@ -210,7 +143,7 @@ def json_line(fields: Fields) -> str:
     return msgspec.json.encode(fields).decode()
 
 
-def console(colours: bool) -> Render:
+def console(*, colours: bool) -> Render:
     """A renderer for people: event and fields on a line, stderr and stack indented below. Imports structlog."""
     from structlog.dev import ConsoleRenderer
 
@@ -278,6 +211,10 @@ def _fill(fd: int) -> None:
         if nothing != fd:
             os.dup2(nothing, fd)
             os.close(nothing)
+
+
+def _shows_colours(fd: int) -> bool:
+    return os.isatty(fd) and not os.environ.get("NO_COLOR")
 
 
 def _is_journal(fd: int) -> bool:

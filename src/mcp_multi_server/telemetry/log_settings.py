@@ -14,10 +14,11 @@ _TALKATIVE = list(LEVELS)
 
 
 class LogSettings:
-    """What is in force. The command line is stronger than the config, at a reload too.
+    """The level and form of the log that are in force.
 
-    An admin's level is stronger than both until the configured one changes, so that an edit of something else, which is
-    applied at once, does not end what somebody is looking at.
+    The daemon's process makes it before all else and keeps it. The command line is stronger than the config, at a
+    reload too. An admin's level is stronger than both until the configured one changes, so that an edit of something
+    else, which is applied at once, does not end what somebody is looking at.
     """
 
     def __init__(self, config: LogConfig, *, level: Level | None = None, form: Format | None = None) -> None:

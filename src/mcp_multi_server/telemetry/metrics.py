@@ -30,6 +30,7 @@ from ..core.events import (
     Stderr,
 )
 from ..core.lifecycle import ROUTED, Reason, State
+from ..core.processes import ProcessUsage
 from .counts import (
     BOUNDS,
     METHODS,
@@ -40,7 +41,6 @@ from .counts import (
     Pair,
     ServerCounts,
     ServerSample,
-    Usage,
 )
 from .log_lines import printable
 
@@ -67,12 +67,13 @@ Row: TypeAlias = tuple[Pair, Pair, list[float], bool]
 
 
 class Metrics:
-    """An observer that counts, and the page it gives to Prometheus.
+    """An observer that counts, and makes the page that Prometheus is given.
 
-    `sample` is called on the event loop; `usage`, which reads what a process uses, in a thread: some files a process.
+    The daemon makes it once its fleet is there. `sample` tells how that is, and is called on the event loop; `usage`
+    tells what a process uses, and is called in a thread, as it reads some files for each.
     """
 
-    def __init__(self, sample: Callable[[], FleetSample], usage: Callable[[int], Usage | None]) -> None:
+    def __init__(self, sample: Callable[[], FleetSample], usage: Callable[[int], ProcessUsage | None]) -> None:
         self._sample = sample
         self._usage = usage
         self._servers: dict[str, ServerCounts] = {}
@@ -190,7 +191,7 @@ class Metrics:
 
 
 class LoopLag:
-    """How late the event loop runs what is due, measured by a task that sleeps."""
+    """How late the event loop runs what is due. `run` is the task that measures it, by sleeping."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock

@@ -11,66 +11,35 @@ import ipaddress
 import os
 import socket
 import traceback
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Collection
+from typing import TypeAlias
 
 import anyio
 from anyio.abc import TaskStatus
 
 from ..core.events import DaemonWarning, InternalError, Observer
+from .http_messages import HttpRequest, Refused, Response, parse_request, wants_openmetrics
 
 HEAD_CAP = 16 * 1024
 REQUEST_DEADLINE = 5.0
 ANSWER_DEADLINE = 10.0
+"""Seconds for a whole request to come, and for the answer to be taken."""
 RENDERS = 4
+"""Pages that are made at a time; each holds a thread."""
 CONNECTIONS = 32
 BACKLOG = 64
+"""Connections that are answered at a time, and that wait in the kernel meanwhile."""
 READ_SIZE = 64 * 1024
 ACCEPT_PAUSE = 0.5
 """Seconds until the next accept after one that failed, as it does while the process has no descriptor left."""
 LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "::1"})
 
-_PLAIN = "text/plain; charset=utf-8"
+Render: TypeAlias = Callable[[bool], Awaitable[tuple[bytes, str]]]
+"""Gives the page of metrics and its content type; True: as OpenMetrics."""
 
 
 class CannotListen(OSError):
     """The address is unusable or taken; the message says which and why. The daemon goes on without the endpoint."""
-
-
-class Renders(Protocol):
-    """What gives the page of metrics."""
-
-    async def render(self, openmetrics: bool) -> tuple[bytes, str]:
-        """The page as text and its content type."""
-
-
-@dataclass(frozen=True, slots=True)
-class HttpRequest:
-    """What matters of a request. `host` is without its port."""
-
-    method: str
-    path: str
-    host: str
-    accept: str
-
-
-@dataclass(frozen=True, slots=True)
-class Response:
-    """What is answered."""
-
-    status: str
-    body: bytes
-    content_type: str = _PLAIN
-    headers: tuple[str, ...] = ()
-
-
-class Refused(Exception):
-    """The request gets this response without being looked at any further."""
-
-    def __init__(self, status: str, body: bytes, *headers: str) -> None:
-        super().__init__(status)
-        self.response = Response(status, body, headers=headers)
 
 
 def parse_listen(listen: str) -> tuple[str, int]:
@@ -89,7 +58,7 @@ def parse_listen(listen: str) -> tuple[str, int]:
 
 async def serve(
     listen: str,
-    metrics: Renders,
+    render: Render,
     *,
     ready: Callable[[], bool],
     allowed_hosts: Collection[str],
@@ -110,14 +79,17 @@ async def serve(
     with _listener(host, port) as listener:
         task_status.started(_authority(*listener.getsockname()[:2]))
         hosts = LOOPBACK_NAMES | {name.strip("[]").lower() for name in allowed_hosts}
-        await Endpoint(metrics, ready=ready, hosts=hosts, tell=tell).serve(listener)
+        await Endpoint(render, ready=ready, hosts=hosts, tell=tell).serve(listener)
 
 
 class Endpoint:
-    """Answers the connections of one listener, so many at a time; further ones wait in the kernel."""
+    """Answers the connections of one listener, so many at a time; further ones wait in the kernel.
 
-    def __init__(self, metrics: Renders, *, ready: Callable[[], bool], hosts: Collection[str], tell: Observer) -> None:
-        self._metrics = metrics
+    `serve` makes it and runs it until it is cancelled itself.
+    """
+
+    def __init__(self, render: Render, *, ready: Callable[[], bool], hosts: Collection[str], tell: Observer) -> None:
+        self._render = render
         self._ready = ready
         self._hosts = hosts
         self._tell = tell
@@ -181,7 +153,7 @@ class Endpoint:
     async def _page(self, request: HttpRequest) -> Response:
         try:
             async with self._renders:
-                body, content_type = await self._metrics.render(wants_openmetrics(request.accept))
+                body, content_type = await self._render(wants_openmetrics(request.accept))
         except Exception as bug:
             self._tell(InternalError("metrics page", _trace(bug)))
             raise Refused("500 Internal Server Error", b"the log has the reason\n") from bug
@@ -214,35 +186,6 @@ async def _head(connection: socket.socket) -> bytes:
     raise Refused("408 Request Timeout", b"")
 
 
-def parse_request(head: bytes) -> HttpRequest:
-    """What matters of a request; Refused where it is no HTTP/1 or does not say one host."""
-    first, *lines = head.decode("latin-1").split("\r\n")
-    fields = [line.partition(":") for line in lines]
-    words = first.split(" ")
-    hosts = [content.strip() for name, _, content in fields if name.lower() == "host"]
-    if len(words) != 3 or not words[2].startswith("HTTP/1.") or len(hosts) != 1:
-        raise Refused("400 Bad Request", b"")
-    accept = ",".join(content for name, _, content in fields if name.lower() == "accept")
-    return HttpRequest(method=words[0], path=words[1].partition("?")[0], host=_without_port(hosts[0]), accept=accept)
-
-
-def wants_openmetrics(accept: str) -> bool:
-    """Whether an `Accept` header prefers OpenMetrics to Prometheus's text, or likes both as much."""
-    openmetrics = _quality(accept, "application/openmetrics-text")
-    return openmetrics > 0.0 and openmetrics >= _quality(accept, "text/plain")
-
-
-def _quality(accept: str, media: str) -> float:
-    """The highest `q` that `accept` gives to a media type; 0 where it is not named."""
-    best = 0.0
-    for choice in accept.lower().split(","):
-        name, *parameters = (part.strip() for part in choice.split(";"))
-        quality = next((parameter[2:] for parameter in parameters if parameter.startswith("q=")), "1")
-        if name == media and quality.replace(".", "", 1).isdecimal():
-            best = max(best, float(quality))
-    return best
-
-
 async def _send(connection: socket.socket, response: Response, is_head: bool) -> None:
     lines = [
         f"HTTP/1.1 {response.status}",
@@ -255,13 +198,6 @@ async def _send(connection: socket.socket, response: Response, is_head: bool) ->
     ]
     head = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
     await asyncio.get_running_loop().sock_sendall(connection, head if is_head else head + response.body)
-
-
-def _without_port(authority: str) -> str:
-    """The host of `[::1]:9464` or `localhost:9464`, in lower case."""
-    if authority.startswith("["):
-        return authority[1:].partition("]")[0].lower()
-    return authority.partition(":")[0].lower()
 
 
 def _authority(host: str, port: int) -> str:

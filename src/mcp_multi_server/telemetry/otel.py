@@ -30,7 +30,10 @@ _W3C = TraceContextTextMapPropagator()
 
 
 class OtelTracer:
-    """See Tracer."""
+    """Makes spans by OpenTelemetry's SDK, which sends them in a thread of its own.
+
+    `tracing.tracer` makes it and closes it.
+    """
 
     def __init__(self) -> None:
         own = Resource({"service.name": NAME, "service.version": __version__})
@@ -43,7 +46,7 @@ class OtelTracer:
         self._tracer = self._provider.get_tracer(NAME, __version__)
 
     def begin(self, operation: Operation, meta: Members | None, *, seconds_ago: float) -> OtelSpan:
-        """See Tracer."""
+        """The span of a request that came in so many seconds ago, below the one that its `_meta` names."""
         span = self._tracer.start_span(
             span_name(operation),
             context=_parent(meta),
@@ -54,12 +57,12 @@ class OtelTracer:
         return OtelSpan(span, meta)
 
     def close(self) -> None:
-        """See Tracer."""
+        """Send what waits; takes as long as the network does."""
         self._provider.shutdown()
 
 
 class OtelSpan:
-    """See Span."""
+    """A request that is under way. `meta`: what to send as its `_meta`, the client's with this span as the parent."""
 
     __slots__ = ("_span", "meta")
 
@@ -72,7 +75,7 @@ class OtelSpan:
         self.meta |= {name: msgspec.Raw(encode(said)) for name, said in carrier.items()}
 
     def end(self, error: str) -> None:
-        """See Span."""
+        """The request was answered, or given up; `error` is "" for success."""
         if error:
             self._span.set_attributes(error_attributes(error))
             self._span.set_status(Status(StatusCode.ERROR))

@@ -26,7 +26,10 @@ LAST_EXPORT = 2.0
 
 
 class Span(Protocol):
-    """A request that is under way. `meta`: what to send as its `_meta`, the client's with this span as the parent."""
+    """A request that is under way: an OtelSpan, whose module is imported only where spans are wanted.
+
+    `meta`: what to send as its `_meta`, the client's with this span as the parent.
+    """
 
     @property
     def meta(self) -> Members:
@@ -37,7 +40,7 @@ class Span(Protocol):
 
 
 class Tracer(Protocol):
-    """What makes spans."""
+    """What makes spans: an OtelTracer, whose module is imported only where spans are wanted."""
 
     def begin(self, operation: Operation, meta: Members | None, *, seconds_ago: float) -> Span:
         """The span of a request that came in so many seconds ago."""
