@@ -7,8 +7,10 @@ import re
 from dataclasses import fields
 
 from mcp_multi_server.clients.followers import EVENT_NAMES, HIDDEN, NOT_TOLD, REJECTIONS_A_SECOND
+from mcp_multi_server.core.config import Config
 from mcp_multi_server.core.protocol import LEGACY_VERSIONS, MODERN_VERSION
 from mcp_multi_server.daemon.control import Control
+from mcp_multi_server.servers.status import idle_status
 from mcp_multi_server.telemetry.limit import BURST
 
 from .pages import codes, page, rows, section
@@ -44,3 +46,8 @@ def test_the_page_says_which_events_cannot_be_followed_and_why() -> None:
 
 def test_the_limit_of_refusals_is_that_of_the_code() -> None:
     assert f"at most {REJECTIONS_A_SECOND:g} a second after a burst of {BURST:g}" in EVENTS
+
+
+def test_every_key_of_a_servers_status_is_explained() -> None:
+    documented = [key for row in rows(section(PAGE, "Status")) for key in codes(row[0])]
+    assert documented == [*idle_status(Config((), {}, {}), "git"), "prefix"]
