@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .library.callbacks import ServerRequestContext
     from .library.capabilities import ServerCapabilities
     from .library.client import MultiServerClient
+    from .library.config import MCPServersConfig
     from .library.formats import (
         mcp_tools_to_anthropic_format,
         mcp_tools_to_gemini_format,
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
         print_capabilities_summary,
     )
     from .library.logs import configure_logging
-    from .library.sources import MCPServersConfig
     from .library.sync_client import SyncMultiServerClient
     from .library.uris import (
         extract_template_variables,
@@ -50,7 +50,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "MCPServersConfig": "library.sources",
+    "MCPServersConfig": "library.config",
     "MultiServerClient": "library.client",
     "ServerCapabilities": "library.capabilities",
     "ServerConfig": "core.settings",

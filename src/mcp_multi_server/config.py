@@ -1,6 +1,6 @@
 """The models of the config under the name that version 1 had for their module."""
 
 from .core.settings import ServerConfig
-from .library.sources import MCPServersConfig
+from .library.config import MCPServersConfig
 
 __all__ = ["MCPServersConfig", "ServerConfig"]

@@ -74,7 +74,7 @@ def test_a_forbidden_socket_is_reported_as_such(tmp_path: Path) -> None:
         pytest.skip("only root can become another user")
     nobody = pwd.getpwnam("nobody").pw_uid
     script = (
-        "import os, sys; from mcp_multi_server.cli import main, offers, explain; "
+        "import os, sys; from mcp_multi_server.cli import main, listing, explain; "
         f"os.setgroups([]); os.setgid({nobody}); os.setuid({nobody}); sys.argv = ['x', 'tools']; main()"
     )
     path = str(tmp_path / "mcp.sock")

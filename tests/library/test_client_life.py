@@ -418,7 +418,7 @@ async def test_calls_that_were_under_way_at_a_daemon_that_died_fail_at_once(tmp_
 
 
 async def test_a_daemon_that_stays_away_is_an_error_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mcp_multi_server.library.client.REATTACH_WITHIN", 0.5)
+    monkeypatch.setattr("mcp_multi_server.library.connection.RECONNECT_WITHIN", 0.5)
     with Daemon(ONE) as daemon:
         async with MultiServerClient.connect(str(daemon.socket)) as client:
             daemon.signal(signal.SIGKILL)
@@ -448,7 +448,7 @@ async def test_closing_ends_calls_that_wait_for_a_daemon() -> None:
 
 
 async def test_a_daemon_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mcp_multi_server.library.attachment.ANSWER_WITHIN", 0.5)
+    monkeypatch.setattr("mcp_multi_server.library.session.ANSWER_WITHIN", 0.5)
     with Daemon(ONE) as daemon:
         daemon.signal(signal.SIGSTOP)
         try:

@@ -32,7 +32,7 @@ from mcp_types import (
 )
 
 from mcp_multi_server import ServerRequestContext
-from mcp_multi_server.library import sync_client
+from mcp_multi_server.library import background
 from mcp_multi_server.library.callbacks import SyncCallbackOptions
 from mcp_multi_server.library.progress import ProgressFnT
 from mcp_multi_server.library.sync_client import SyncMultiServerClient
@@ -338,7 +338,7 @@ def test_a_callback_that_never_returns_does_not_keep_shutdown(
         released.wait(SOON)
 
     before = Held()
-    monkeypatch.setattr(sync_client, "STOP_WITHIN", 0.1)
+    monkeypatch.setattr(background, "STOP_WITHIN", 0.1)
     client = SyncMultiServerClient.from_dict({"mcpServers": {"one": fixture("one")}})
     with ThreadPoolExecutor(1) as threads:
         call = threads.submit(client.call_tool, "slow", LONG, progress_callback=telling(stay))

@@ -32,6 +32,7 @@ def main() -> NoReturn:
 
 def _run() -> int:
     try:
+        # Not standalone: click would write errors in its own way, and exit with codes of its own.
         code = cli.main(prog_name="mcp-multi-server", standalone_mode=False)
         sys.stdout.flush()
     except (click.Abort, KeyboardInterrupt):
@@ -46,7 +47,7 @@ def _run() -> int:
         return OPERATION_FAILED  # the reader of stdout left, as `head` does
     except OSError as failure:
         if failure.filename is not None:
-            raise
+            raise  # not the output, which has no name: a bug, and its stack says where
         return _explain(CommandFailed(f"cannot write the output: {failure.strerror}"))
     return code if isinstance(code, int) else 0
 
@@ -60,7 +61,7 @@ def _explain(failure: CommandFailed) -> int:
 
 
 def _open_closed_streams() -> None:
-    """Have the three standard descriptors lead somewhere: else the next socket gets such a number, and our output."""
+    """Open /dev/null in place of standard descriptors that are closed: else the next socket would get our output."""
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(descriptor, True)
     os.close(descriptor)
@@ -70,7 +71,7 @@ def _open_closed_streams() -> None:
 
 
 def _drop_unwritable() -> None:
-    """Give up what a full disk or a reader that left did not take: the interpreter would try again, and exit 120."""
+    """Drop output that could not be written: the interpreter would try it again as it ends, and exit with 120."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()

@@ -1,4 +1,4 @@
-"""Arguments from a command line: one JSON object, or `key=value` pairs read with the tool's schema in mind."""
+"""Arguments from a command line: one JSON object, or `key=value` pairs that are read as the tool's schema says."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 
 import click
 
-from .answer import JsonObject, loads, member, optional_objects
+from .members import JsonObject, loads, member, optional_objects
 
 MAX_SCHEMA_DEPTH = 8
 _NOT_JSON = object()
 
 
 def parse_object(written: str) -> JsonObject:
-    """A JSON object. Raises click.UsageError where it is none."""
+    """A JSON object. Raises click.UsageError if it is none."""
     try:
         value = _decode(written)
     except ValueError as problem:
@@ -28,7 +28,7 @@ def parse_object(written: str) -> JsonObject:
 
 
 def split_pairs(written: Sequence[str]) -> dict[str, str]:
-    """`key=value` words as a dict. Raises click.UsageError where one has no key or a key comes twice."""
+    """`key=value` words as a dict. Raises click.UsageError if one has no key, or a key comes twice."""
     pairs: dict[str, str] = {}
     for word in written:
         key, equals, value = word.partition("=")
@@ -41,12 +41,12 @@ def split_pairs(written: Sequence[str]) -> dict[str, str]:
 
 
 def needs_schema(pairs: dict[str, str]) -> bool:
-    """Whether some value could be read as more than text."""
+    """Whether a value can be read as JSON too: then only the schema tells whether it is text."""
     return any(_parse(value) is not _NOT_JSON for value in pairs.values())
 
 
 def typed(pairs: dict[str, str], schema: JsonObject) -> JsonObject:
-    """Each value as JSON where it is JSON, and as text where it is none or the schema wants text there."""
+    """Each value as JSON if it is JSON, and as text if it is none or the schema wants text there."""
     properties = member(schema, "properties")
     return {key: _typed(value, _types(member(properties, key), schema)) for key, value in pairs.items()}
 
@@ -55,6 +55,7 @@ def _typed(written: str, allowed: set[str]) -> Any:
     value = _parse(written)
     if value is _NOT_JSON:
         return written
+    # A value that is allowed as JSON too is JSON: `count=5` means a number, if the tool takes numbers.
     means_text = "string" in allowed and (isinstance(value, str) or not _type_names(value) & allowed)
     return written if means_text else value
 
@@ -79,8 +80,8 @@ def _decode(written: str) -> Any:
 
 
 def _types(schema: JsonObject, root: JsonObject, depth: int = 0) -> set[str]:
-    """The JSON types that a schema lets through, as far as it says so plainly; empty where it does not."""
-    if depth > MAX_SCHEMA_DEPTH:
+    """The JSON types that a schema allows, as far as it says so plainly; empty if it does not."""
+    if depth > MAX_SCHEMA_DEPTH:  # a schema may refer to itself
         return set()
     named = schema.get("type")
     if isinstance(named, str):
@@ -111,7 +112,7 @@ def _type_names(value: Any) -> set[str]:
         case int():
             return {"integer", "number"}
         case float():
-            return {"number", "integer"} if value.is_integer() else {"number"}
+            return {"number", "integer"} if value.is_integer() else {"number"}  # 1.0 is an integer in JSON Schema
         case str():
             return {"string"}
         case None:

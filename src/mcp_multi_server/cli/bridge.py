@@ -19,23 +19,23 @@ from .failures import CommandFailed
 
 CHUNK = 64 * 1024
 LINGER = 5.0
-"""Seconds without a byte after which the session is over, once one end has left."""
+"""Seconds without a byte after which the session is over, once the client has left."""
 _GONE = select.POLLERR | select.POLLHUP | select.POLLRDHUP | select.POLLNVAL
 
 
 class _Direction:
-    """Bytes from `source` to `sink`, one chunk at a time."""
+    """Copies bytes from one descriptor to another, a chunk at a time. `join` makes two; it ends with them."""
 
     def __init__(self, source: int, sink: int) -> None:
         self.source = source
         self.sink = sink
         self.waiting = memoryview(b"")
         self.ended = False
-        """Nothing more will come from the source."""
+        """Whether nothing more will come from the source."""
         self.broken = False
-        """The sink takes nothing any more."""
+        """Whether the sink takes nothing any more."""
         self.abandoned = False
-        """Whoever filled the source has left, though bytes of theirs may wait in it."""
+        """Whether the writer of the source has left; bytes of its may still wait there."""
 
     @property
     def wants_more(self) -> bool:
@@ -46,7 +46,7 @@ class _Direction:
         return self.ended and not self.waiting
 
     def read(self) -> bool:
-        """Take what the source has, and pass on at once what the sink takes; whether there was anything."""
+        """Take a chunk from the source and write it; returns whether there was anything."""
         try:
             data = os.read(self.source, CHUNK)
         except BlockingIOError:
@@ -61,7 +61,7 @@ class _Direction:
         return True
 
     def write(self) -> bool:
-        """Pass on as much as the sink takes; whether that was anything."""
+        """Write as much as the sink takes; returns whether that was anything."""
         try:
             sent = os.write(self.sink, self.waiting)
         except BlockingIOError:
@@ -78,7 +78,7 @@ def join(connection: socket.socket, stdin: int, stdout: int) -> None:
     """Copy in both directions until the client ends the session.
 
     Raises:
-        Failed: the daemon ended it first.
+        CommandFailed: the daemon ended it first.
 
     """
     connection.setblocking(False)
@@ -94,8 +94,10 @@ def _copy(up: _Direction, down: _Direction, connection: socket.socket) -> None:
     told = moved = False
     while not (down.broken or down.done):
         if up.done and not told:
+            # Half the connection only: the daemon may still have answers to what it was sent.
             told = True
             _end_writing(connection)
+        # The last answers may take their time: the wait begins anew with each byte.
         if (up.abandoned or up.broken) and (moved or deadline is None):
             deadline = time.monotonic() + LINGER
         if deadline is not None and time.monotonic() >= deadline:
@@ -104,10 +106,11 @@ def _copy(up: _Direction, down: _Direction, connection: socket.socket) -> None:
 
 
 def _turn(up: _Direction, down: _Direction, deadline: float | None) -> bool:
-    """Wait until one descriptor can go on, then let all go on that can; whether a byte moved."""
+    """Wait until a descriptor is ready, then copy what can be copied; returns whether a byte moved."""
     ready = _poll(_wanted(up, down), deadline)
     moved = False
     for direction in (up, down):
+        # Errors and hang-ups count as ready: the attempt to write or read finds out what it is.
         if direction.waiting and ready.get(direction.sink, 0) & ~select.POLLIN:
             moved |= direction.write()
         elif direction.wants_more and ready.get(direction.source, 0) & ~select.POLLOUT:
@@ -128,7 +131,7 @@ def _wanted(up: _Direction, down: _Direction) -> dict[int, int]:
     if up.waiting:
         wanted[up.sink] = wanted.get(up.sink, 0) | select.POLLOUT
         if not up.abandoned:
-            wanted[up.source] = select.POLLRDHUP
+            wanted[up.source] = select.POLLRDHUP  # not read now, but whether the client left is to be known
     return wanted
 
 
@@ -144,13 +147,16 @@ def _end_writing(connection: socket.socket) -> None:
     try:
         connection.shutdown(socket.SHUT_WR)
     except OSError:
-        # It is gone already: the other direction sees that, and ends.
+        # The daemon is gone already. The other direction sees that, and ends.
         return
 
 
 @contextmanager
 def _non_blocking(descriptor: int) -> Iterator[None]:
-    """Pipes and sockets only: a terminal shares the flag with the shell, and a file never blocks."""
+    """Have a descriptor not block until left.
+
+    Pipes and sockets only: a terminal shares the flag with the shell, and a file never blocks.
+    """
     try:
         mode = os.fstat(descriptor).st_mode
     except OSError:

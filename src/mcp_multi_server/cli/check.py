@@ -1,4 +1,4 @@
-"""`check`: what a daemon would say to a config, without a daemon."""
+"""`check`: what a daemon would find wrong with a config, found without a daemon."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ _NOT_HERE = "a credential, which systemd gives to the daemon alone: `plan` asks 
 
 
 def check(file: str | None, *, as_json: bool) -> int:
-    """Check `file`, or the config that a daemon would find; the exit code says whether anything is wrong with it."""
+    """Check `file`, or the config that a daemon would find; returns the exit code, which says whether all is well."""
     try:
         path = config_file.find(file)
         config = config_file.load(path)
     except ConfigError as refusal:
         return _report(None, refusal.problems, (), servers=0, as_json=as_json)
     found = [problem for entry in config.broken.values() for problem in entry]
-    problems = [problem for problem in found if not _is_the_services(problem)]
-    notes = [replace(problem, message=_NOT_HERE) for problem in found if _is_the_services(problem)]
+    problems = [problem for problem in found if not _is_only_missing_here(problem)]
+    notes = [replace(problem, message=_NOT_HERE) for problem in found if _is_only_missing_here(problem)]
     return _report(path, problems, (*config.notes, *notes), servers=len(config.order), as_json=as_json)
 
 
-def _is_the_services(problem: Problem) -> bool:
-    """Whether it is a credential that only the service, and nobody at a shell, is given."""
+def _is_only_missing_here(problem: Problem) -> bool:
+    """Whether it is a credential, which systemd gives to the service and not to a shell: no fault of the config."""
     return problem.message.endswith(config_file.NO_CREDENTIALS)
 
 

@@ -1,4 +1,4 @@
-"""The way to the daemon's socket, and what to say when there is none."""
+"""Connecting to the daemon's socket, and the errors if that cannot be done."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from .failures import NotThere, Unreachable
 
 CONNECT_TIMEOUT = 5.0
 RETRY_EVERY = 0.1
+"""Seconds."""
 _START = "start it with `mcp-multi-server serve`"
 
 
@@ -60,7 +61,7 @@ def connect_within(explicit: str | None, seconds: float) -> socket.socket:
 
 
 def check_socket_path(path: str) -> str:
-    """`path`, if a socket can have it. Raises click.UsageError."""
+    """`path`, if it is short enough for a socket. Raises click.UsageError."""
     if not paths.fits_socket_address(path):
         raise click.UsageError(f"the path of a socket has at most {paths.SOCKET_PATH_BYTES} bytes: {path}")
     return path
@@ -71,12 +72,13 @@ def _candidates(explicit: str | None) -> tuple[str, ...]:
         return (check_socket_path(named),)
     uid, tmpdir = os.getuid(), paths.temporary_directory(os.environ)
     found = paths.socket_candidates(os.environ, uid, tmpdir)
+    # Anybody may make this one in the temporary directory, under the name that ours would have.
     shared = paths.temporary_socket(uid, tmpdir)
     return tuple(path for path in found if path != shared or not _is_foreign(os.path.dirname(path), uid))
 
 
 def _is_foreign(directory: str, uid: int) -> bool:
-    """Whether someone else made the directory that we would trust: then what listens there is not our daemon."""
+    """Whether another user made the directory: then what listens there is not our daemon."""
     try:
         return os.lstat(directory).st_uid != uid
     except OSError:

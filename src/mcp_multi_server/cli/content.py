@@ -1,4 +1,4 @@
-"""What servers return, for a person or a pipe: text as it is, everything else by name, type and size, or saved."""
+"""What servers return, for a person or a pipe: text as it is; all else by name, type and size, or saved to files."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from .answer import JsonObject, member, optional_objects, text
 from .failures import CommandFailed
+from .members import JsonObject, member, optional_objects, text
 from .render import clean, echo, size
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
@@ -22,14 +22,17 @@ _EXTENSIONS = {"audio/wav": ".wav", "audio/mpeg": ".mp3", "image/jpeg": ".jpg", 
 
 @dataclass
 class Saver:
-    """Writes what is no text into `directory`, if there is one; never over a file that exists."""
+    """Saves what is no text as files in a directory, never over one that exists. Each command makes its own.
+
+    Without a directory it saves nothing. `stem` is how the files' names begin; it may come from a server.
+    """
 
     directory: str | None
     stem: str
     saved: int = field(default=0, init=False)
 
     def save(self, data: bytes, mime_type: str) -> str | None:
-        """The path of the new file."""
+        """Save the bytes; returns the path of the new file, None if there is no directory. Raises CommandFailed."""
         if self.directory is None:
             return None
         try:
@@ -39,12 +42,13 @@ class Saver:
             raise CommandFailed(f"cannot save into {self.directory}: {failure.strerror}") from None
 
     def _write(self, data: bytes, extension: str) -> str:
+        # The name may be a server's: it must neither lead out of the directory nor make a hidden file.
         stem = _UNSAFE.sub("_", self.stem).strip("._") or "content"
         while True:
             self.saved += 1
             path = os.path.join(self.directory or "", f"{stem}-{self.saved}{extension}")
             try:
-                with open(path, "xb") as file:
+                with open(path, "xb") as file:  # "x": the check and the making are one step
                     file.write(data)
             except FileExistsError:
                 continue
@@ -69,13 +73,13 @@ def prompt_lines(messages: Sequence[JsonObject], saver: Saver) -> list[str]:
 
 
 def echo_resource(contents: Sequence[JsonObject], saver: Saver) -> None:
-    """The contents of a resource to stdout; bytes as they are where no terminal would suffer from them."""
+    """Write the contents of a resource to stdout; bytes as they are, unless into a terminal, which would obey them."""
     raw = saver.directory is None and not sys.stdout.isatty()
     for content in contents:
         if "text" in content:
             echo_exact(text(content, "text"))
         elif raw:
-            sys.stdout.flush()
+            sys.stdout.flush()  # text written before must stand before the bytes
             sys.stdout.buffer.write(_decoded(text(content, "blob")))
         else:
             echo(_resource(content, saver))
@@ -110,7 +114,7 @@ def _resource(resource: JsonObject, saver: Saver) -> str:
 
 
 def _binary(label: str, mime_type: str, encoded: str, saver: Saver) -> str:
-    data = _decoded(encoded)
+    data = _decoded(encoded)  # for its size, too
     line = f"{label} {clean(mime_type) or 'application/octet-stream'}, {size(len(data))}"
     path = saver.save(data, mime_type)
     return f"{line}, saved as {path}" if path else line

@@ -1,21 +1,21 @@
-"""The commands that speak to the daemon itself."""
+"""`status`, `restart`, `reload` and `plan`: one request to the daemon itself each, and its result shown."""
 
 from __future__ import annotations
 
 import json
 import time
 
-from .answer import JsonObject, loads, member, optional_objects, text, words
 from .failures import OPERATION_FAILED, CommandFailed
+from .members import JsonObject, loads, member, optional_objects, strings, text
 from .render import clean, echo, echo_json, echo_styled
 from .session import DaemonSession, Late, session
 
 CHANGES = {"start": "green", "stop": "red", "replace": "yellow", "update": "cyan", "keep": "dim"}
-_OUTCOME_STYLES = {"applied": "green", "unchanged": "dim", "partial": "yellow", "rejected": "red"}
+OUTCOME_STYLES = {"applied": "green", "unchanged": "dim", "partial": "yellow", "rejected": "red"}
 
 
 def status(socket: str | None, *, as_json: bool) -> None:
-    """What the daemon knows."""
+    """Print what the daemon knows of its servers and itself."""
     with session(socket) as opened:
         result = opened.control("daemon/status")
     if as_json:
@@ -27,7 +27,7 @@ def status(socket: str | None, *, as_json: bool) -> None:
 
 
 def restart(socket: str | None, server: str, *, timeout: float, as_json: bool) -> int:
-    """A new connection for one server."""
+    """Replace one server's session by a new one; returns the exit code, which says whether that one serves."""
     with session(socket) as opened:
         result = _outcome(opened, "daemon/restart", {"server": server}, timeout)
     if as_json:
@@ -37,12 +37,13 @@ def restart(socket: str | None, server: str, *, timeout: float, as_json: bool) -
 
         style = STATE_STYLES.get(text(result, "state"), "")
         echo_styled(describe_server({"name": server, **result}, time.time()), style)
+    # Ready with a reason: the replacement failed, and the old session goes on.
     is_new = text(result, "state") in ("ready", "degraded") and not text(result, "reason")
     return 0 if is_new else OPERATION_FAILED
 
 
 def reload(socket: str | None, *, timeout: float, as_json: bool) -> int:
-    """The config, read again."""
+    """Have the config read again; returns the exit code, which says whether all of it is in force."""
     with session(socket) as opened:
         result = _outcome(opened, "daemon/reload", {}, timeout)
     outcome = text(result, "outcome")
@@ -51,30 +52,31 @@ def reload(socket: str | None, *, timeout: float, as_json: bool) -> int:
     else:
         generation = text(result, "generation")
         echo_styled(
-            clean(outcome) + (f" (generation {generation})" if generation else ""), _OUTCOME_STYLES.get(outcome, "")
+            clean(outcome) + (f" (generation {generation})" if generation else ""), OUTCOME_STYLES.get(outcome, "")
         )
         _show_changes(member(result, "plan"))
         _show_problems(result)
-    # "unchanged" may be a file that the watch was faster to apply in part: who asks must hear of it all the same.
+    # "unchanged" with problems: the watcher had read the file a moment before, and could apply only part of it.
     in_force = outcome in ("applied", "unchanged") and not optional_objects(result, "problems")
     return 0 if in_force else OPERATION_FAILED
 
 
 def plan(socket: str | None, file: str | None, *, as_json: bool) -> None:
-    """What a config would change."""
+    """Print what a config would change: the daemon's own as it is written, or that of `file`."""
     params = {"config": _read_config(file)} if file else {}
     with session(socket) as opened:
         result = opened.control("daemon/plan", params)
     if as_json:
         echo_json(result)
         return
-    if not any(words(result, change) for change in CHANGES if change != "keep"):
+    if not any(strings(result, change) for change in CHANGES if change != "keep"):
         echo("nothing would change")
     _show_changes(result)
     _show_problems(result)
 
 
 def _outcome(opened: DaemonSession, method: str, params: JsonObject, timeout: float) -> JsonObject:
+    """The result of a request that takes long. Raises CommandFailed after `timeout` seconds."""
     try:
         return opened.control(method, params, timeout=timeout)
     except Late:
@@ -85,7 +87,7 @@ def _outcome(opened: DaemonSession, method: str, params: JsonObject, timeout: fl
 
 def _show_changes(changes: JsonObject) -> None:
     for change, style in CHANGES.items():
-        if names := words(changes, change):
+        if names := strings(changes, change):
             echo_styled(f"{change:<8}{', '.join(map(clean, names))}", style)
 
 
@@ -97,7 +99,7 @@ def _show_problems(result: JsonObject) -> None:
 
 
 def _read_config(file: str) -> JsonObject:
-    """A config as JSON; expanding and judging it is the daemon's part."""
+    """A config as JSON, as it is written: variables are expanded by the daemon, in its own environment."""
     try:
         with open(file, encoding="utf-8") as opened:
             config = loads(opened.read(), object_pairs_hook=_without_duplicates)
@@ -115,7 +117,7 @@ def _read_config(file: str) -> JsonObject:
 
 
 class _Duplicate(ValueError):
-    """One name twice in one object: which one counts would be a matter of luck."""
+    """One name twice in one object: which of the two counts, readers of JSON do not agree on."""
 
 
 def _without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:

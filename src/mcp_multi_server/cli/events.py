@@ -1,4 +1,4 @@
-"""`events`: what happens in the daemon, a line each, as it happens."""
+"""`events`: what happens in the daemon, an event a line, as it happens."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import sys
 import time
 from collections.abc import Iterator
 
-from .answer import JsonObject, member, moment, number, objects, optional_objects, text, words
+from .control import OUTCOME_STYLES
 from .failures import CommandFailed
-from .following import EVENTS, Following
 from .logs import notice
+from .members import JsonObject, member, moment, number, objects, optional_objects, strings, text
 from .render import clean, duration, echo_json, echo_styled, until
-from .session import Ended
+from .session import StreamEnded
 from .status import STATE_STYLES, describe_collision, describe_problem, describe_server
+from .streams import EVENTS, DaemonStream
 
-_OUTCOME_STYLES = {"applied": "green", "unchanged": "dim", "partial": "yellow", "rejected": "red"}
 _SENTENCES = {
     "server_removed": "{server}: removed",
     "catalog": "{server}: offers {tools} tools, {prompts} prompts, {resources} resources, {templates} templates",
@@ -33,18 +33,18 @@ _SENTENCES = {
 
 
 def events(socket: str | None, *, wait: float, as_json: bool) -> None:
-    """Print what happens. Ctrl-C is how it is meant to end."""
+    """Print each event. Ctrl-C is how it is meant to end."""
     try:
-        with Following(socket, EVENTS, {}, wait=wait, notice=notice) as following:
+        with DaemonStream(socket, EVENTS, {}, wait=wait, notice=notice) as stream:
             while True:
-                if (event := following.next()) is None:
+                if (event := stream.next()) is None:
                     continue
                 if as_json:
                     echo_json(event, indent=None)
                 else:
                     _show(event)
                 sys.stdout.flush()
-    except Ended:
+    except StreamEnded:
         raise CommandFailed("the daemon ended the stream of events") from None
     except KeyboardInterrupt:
         return
@@ -77,7 +77,7 @@ def _lines(event: JsonObject, now: float) -> Iterator[tuple[str, str]]:
         case "collision":
             yield describe_collision(event), "yellow"
         case "config":
-            yield _config(event), _OUTCOME_STYLES.get(text(event, "outcome"), "")
+            yield _config(event), OUTCOME_STYLES.get(text(event, "outcome"), "")
         case "refresh_failed" | "warning" | "processes_ended":
             yield _sentence(event), "yellow"
         case "internal_error":
@@ -89,7 +89,7 @@ def _lines(event: JsonObject, now: float) -> Iterator[tuple[str, str]]:
 
 
 def _change(event: JsonObject) -> str:
-    """A server that went from one state to another."""
+    """That a server went from one state to another, why, and what comes next."""
     failure, retry_in = member(event, "failure"), number(event, "retry_in")
     why = ": ".join(filter(None, (text(failure, "reason"), text(failure, "message"))))
     line = f"{_server(event)}: {text(event, 'old')} → {text(event, 'new')}"
@@ -103,14 +103,14 @@ def _server(event: JsonObject) -> str:
 
 
 def _not_replaced(event: JsonObject) -> str:
-    """A server whose successor did not get ready."""
+    """That a server's replacement did not get ready."""
     why = text(member(event, "failure"), "message")
     return clean(f"{text(event, 'server')}: not replaced, the old one goes on ({why})")
 
 
 def _catalog_problems(event: JsonObject) -> str:
     """What is wrong with a server's lists, or that nothing is any more."""
-    problems = "; ".join(words(event, "problems"))
+    problems = "; ".join(strings(event, "problems"))
     return clean(f"{text(event, 'server')}: {problems or 'nothing is wrong with its lists any more'}")
 
 
@@ -122,16 +122,16 @@ def _rejected(event: JsonObject) -> str:
 
 
 def _config(event: JsonObject) -> str:
-    """A config that was read."""
+    """That the config was read, what it changed, and what is wrong with it."""
     changed = member(event, "changed")
-    parts = [f"{kind} {', '.join(names)}" for kind in changed if (names := words(changed, kind))]
+    parts = [f"{kind} {', '.join(names)}" for kind in changed if (names := strings(changed, kind))]
     parts += [f"problem: {describe_problem(problem)}" for problem in optional_objects(event, "problems")]
     outcome = f"config {text(event, 'outcome')} (generation {text(event, 'generation')})"
     return clean(f"{outcome}: {'; '.join(parts)}" if parts else outcome)
 
 
 def _sentence(event: JsonObject) -> str:
-    """An event in words; one that is not known here, from a newer daemon, with all that it says."""
+    """An event in words. One that is not known here, from a newer daemon, is shown with all its members."""
     found = {key: clean(_brief(value)) for key, value in event.items()}
     try:
         return _SENTENCES[found["event"]].format_map(found)

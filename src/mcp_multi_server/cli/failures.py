@@ -1,4 +1,4 @@
-"""What ends a command early: a message for stderr and an exit code."""
+"""The exceptions that end a command: each has a message for stderr and an exit code."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ INTERRUPTED = 130
 
 
 class CommandFailed(Exception):
-    """The operation failed; `message` is for the person who asked for it."""
+    """The operation failed; the message says why, to the person at the shell."""
 
     exit_code = OPERATION_FAILED
 
@@ -22,7 +22,7 @@ class Unreachable(CommandFailed):
 
 
 class NotThere(Unreachable):
-    """Nothing listens. A daemon that is only starting will, in a moment."""
+    """Nothing listens on any socket. Apart from Unreachable, since a daemon that is starting may listen soon."""
 
 
 class HungUp(CommandFailed):

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import sys
 
-from .answer import JsonObject, number, text, words
 from .failures import CommandFailed
-from .following import LOG, Following
+from .members import JsonObject, number, strings, text
 from .render import clean, echo, echo_json, remark
-from .session import Ended, session
+from .session import StreamEnded, session
+from .streams import LOG, DaemonStream
 
 ALL_LINES = 200
-"""As many as a daemon keeps: after its restart, everything that its server wrote since."""
+"""As many as a daemon keeps. After its restart they are asked for all: every one is new."""
 
 
 def logs(socket: str | None, server: str, *, lines: int, as_json: bool) -> None:
-    """What a server wrote to its stderr."""
+    """Print the last lines that a server wrote to its stderr."""
     with session(socket) as opened:
         result = opened.control("daemon/logs", {"server": server, "lines": lines})
     if as_json:
@@ -25,26 +25,26 @@ def logs(socket: str | None, server: str, *, lines: int, as_json: bool) -> None:
 
 
 def follow_log(socket: str | None, server: str, *, lines: int, wait: float, as_json: bool) -> None:
-    """The same and all that follows. Ctrl-C is how it is meant to end."""
+    """Print them and all that follow. Ctrl-C is how it is meant to end."""
     params = {"server": server, "lines": lines, "follow": True}
     try:
-        with Following(socket, LOG, params, wait=wait, notice=notice) as following:
+        with DaemonStream(socket, LOG, params, wait=wait, notice=notice) as stream:
             while True:
-                if (message := following.next()) is None:
+                if (message := stream.next()) is None:
                     continue
                 if as_json:
                     echo_json(message, indent=None)
                 else:
                     _show(message)
-                following.params["lines"] = ALL_LINES
-    except Ended as ended:
+                stream.params["lines"] = ALL_LINES  # for the next daemon, should this one be restarted
+    except StreamEnded as ended:
         raise CommandFailed(f"{server} was {text(ended.result, 'ended') or 'ended'}; nothing more will come") from None
     except KeyboardInterrupt:
         return
 
 
 def log_level(socket: str | None, level: str | None, *, as_json: bool) -> None:
-    """The level of the daemon's log, changed first where one is given."""
+    """Print the level of the daemon's log; with `level`, change it before."""
     with session(socket) as opened:
         result = opened.control("daemon/log-level", {"level": level} if level else {})
     if as_json:
@@ -55,7 +55,7 @@ def log_level(socket: str | None, level: str | None, *, as_json: bool) -> None:
 
 
 def notice(said: str, *, is_away: bool) -> None:
-    """See Notice."""
+    """Say on stderr that the daemon is away, or back; a stream calls it."""
     remark(said)
 
 
@@ -70,5 +70,5 @@ def _show(message: JsonObject) -> None:
 
 
 def _show_lines(message: JsonObject) -> None:
-    for line in words(message, "lines"):
+    for line in strings(message, "lines"):
         echo(clean(line))

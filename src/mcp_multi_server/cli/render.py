@@ -1,4 +1,4 @@
-"""Lines, JSON and phrases. Text of strangers is made harmless before it is shown."""
+"""Output: lines, JSON, and phrases for times and sizes. Text of servers and clients is made harmless (`clean`)."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ _CONTROL = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)
 
 
 def clean(text: str) -> str:
-    """`text` of a stranger, unable to move the cursor, recolour the screen or ring: sequences go, the rest shows."""
+    """The text without what a terminal would obey: control sequences are removed, single characters shown as hex."""
     return _CONTROL_SEQUENCE.sub("", text).translate(_CONTROL)
 
 
 def first_line(text: str) -> str:
-    """The first line that says anything."""
+    """The first line that is not blank."""
     return next((line.strip() for line in clean(text).splitlines() if line.strip()), "")
 
 
 def echo(text: str) -> None:
-    """One line, or several, to stdout."""
+    """Write one line, or several, to stdout."""
     sys.stdout.write(text if text.endswith("\n") else text + "\n")
 
 
 def complain(text: str) -> None:
-    """One line, or several, to stderr, after all that stdout got. What cannot be written is lost."""
+    """Write one line, or several, to stderr, after all that stdout got. What cannot be written is lost."""
     with suppress(OSError):
         sys.stdout.flush()
     with suppress(OSError):
@@ -37,12 +37,13 @@ def complain(text: str) -> None:
 
 
 def remark(text: str) -> None:
-    """A word of ours between lines of somebody else's, apart from them: on stderr."""
+    """Write a line of our own, between a server's lines on stdout, to stderr."""
     complain(f"-- {text}")
 
 
 def echo_json(value: Any, *, indent: int | None = 2) -> None:
-    """A JSON value to stdout; with `indent=None` on one line, written at once."""
+    """Write a JSON value to stdout; with `indent=None` on one line, and at once."""
+    # With another encoding a character may have no bytes there; JSON can escape it.
     spells_all = sys.stdout.encoding.lower().replace("-", "") == "utf8"
     echo(json.dumps(value, indent=indent, ensure_ascii=not spells_all))
     if indent is None:
@@ -50,7 +51,7 @@ def echo_json(value: Any, *, indent: int | None = 2) -> None:
 
 
 def check_reader() -> None:
-    """Raise BrokenPipeError where whoever read stdout has left: a stream that is quiet would not notice it."""
+    """Raises BrokenPipeError if the reader of stdout has left: a stream that writes nothing would not notice it."""
     look = select.poll()
     look.register(sys.stdout.fileno(), 0)
     if any(event & (select.POLLERR | select.POLLHUP) for _, event in look.poll(0)):
@@ -58,7 +59,7 @@ def check_reader() -> None:
 
 
 def echo_styled(text: str, style: str) -> None:
-    """A line to stdout, coloured on a terminal."""
+    """Write a line to stdout, in colour on a terminal."""
     if not sys.stdout.isatty():
         return echo(text)
     from rich.console import Console
@@ -71,7 +72,7 @@ def duration(seconds: float) -> str:
     """How long something lasts, in the two largest units."""
     whole = max(0, round(seconds))
     for large, unit, small, lesser in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
-        if whole >= large:
+        if whole >= large:  # the largest unit first, so that the first that fits counts
             rest = whole % large // small
             return f"{whole // large} {unit} {rest} {lesser}" if rest else f"{whole // large} {unit}"
     return f"{whole} s"

@@ -1,36 +1,26 @@
-"""`call`, `read` and `prompt`: one MCP request each, and what came of it."""
+"""`call`, `read` and `prompt`: one MCP request each, and its result shown."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from .answer import JsonObject, member, objects
 from .arguments import needs_schema, parse_object, split_pairs, typed
 from .content import Saver, echo_exact, echo_resource, prompt_lines, tool_lines
 from .failures import OPERATION_FAILED, CommandFailed
-from .offers import find, qualified, server_of
+from .listing import find, qualified, server_of
+from .members import JsonObject, member, objects
+from .options import RequestOptions
 from .render import complain, echo_json
 from .session import DaemonSession, Late, session
-from .waiting import watching
-
-
-@dataclass(frozen=True, slots=True)
-class RequestOptions:
-    """How a request is to be made, and its result shown."""
-
-    socket: str | None
-    server: str | None
-    timeout: float
-    output: str | None
-    as_json: bool
+from .waiting import displayed_wait
 
 
 def call_tool(options: RequestOptions, name: str, written: Sequence[str]) -> int:
-    """Call a tool; the exit code says whether it succeeded."""
+    """Call a tool and show its result; returns the exit code, which says whether it succeeded."""
     pairs, arguments = _read_arguments(written)
     with session(options.socket) as opened:
+        # The list is read only for what it is needed for: the qualified name, types, or whom a display names.
         if options.server or needs_schema(pairs) or sys.stderr.isatty():
             name, tool = _look_up(opened, "tools", name, options.server)
         else:
@@ -47,7 +37,8 @@ def call_tool(options: RequestOptions, name: str, written: Sequence[str]) -> int
 
 
 def read_resource(options: RequestOptions, uri: str) -> None:
-    """Read a resource."""
+    """Read a resource and show it."""
+    # `server:uri`, as it is listed; a person may have copied it from the list.
     if options.server and not uri.startswith(f"{options.server}:"):
         uri = f"{options.server}:{uri}"
     with session(options.socket) as opened:
@@ -59,7 +50,7 @@ def read_resource(options: RequestOptions, uri: str) -> None:
 
 
 def get_prompt(options: RequestOptions, name: str, written: Sequence[str]) -> None:
-    """Get a prompt; its arguments are always text."""
+    """Get a prompt and show it; its arguments are always text."""
     arguments = split_pairs(written)
     with session(options.socket) as opened:
         if options.server:
@@ -74,7 +65,7 @@ def get_prompt(options: RequestOptions, name: str, written: Sequence[str]) -> No
 
 
 def _read_arguments(written: Sequence[str]) -> tuple[dict[str, str], JsonObject]:
-    """Pairs that are still to be typed, and arguments that are so already; one of them is empty."""
+    """`key=value` pairs, which need the tool's schema to be typed, and arguments as JSON; one of them is empty."""
     if len(written) == 1 and written[0] == "-":
         return {}, parse_object(sys.stdin.read())
     if len(written) == 1 and written[0].lstrip().startswith("{"):
@@ -83,16 +74,17 @@ def _read_arguments(written: Sequence[str]) -> tuple[dict[str, str], JsonObject]
 
 
 def _look_up(opened: DaemonSession, kind: str, name: str, server: str | None) -> tuple[str, JsonObject]:
-    """The name to ask for, and the item as listed."""
+    """The name to ask for, and the item as it is listed; empty if it is not."""
     items = objects(opened.ask_all(f"{kind}/list", kind), kind)
     name = qualified(name, server, items) if server else name
     return name, find(name, items)
 
 
 def _ask(opened: DaemonSession, method: str, params: JsonObject, options: RequestOptions, *, whom: str) -> JsonObject:
+    """The result of a request; `whom` is waited for, in the words of a person. Raises CommandFailed."""
     try:
-        with watching(whom) as watcher:
-            result = opened.ask(method, params, timeout=options.timeout, watcher=watcher)
+        with displayed_wait(whom) as display:
+            result = opened.ask(method, params, timeout=options.timeout, display=display)
     except Late:
         raise CommandFailed(
             f"no answer from {whom} within {options.timeout:g} s (--timeout SECONDS waits longer)"

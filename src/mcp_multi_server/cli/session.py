@@ -1,4 +1,4 @@
-"""One client session on the daemon's socket: blocking, one request at a time, every wait with a deadline."""
+"""The command line's session with the daemon: blocking, one request at a time, every wait with a deadline."""
 
 from __future__ import annotations
 
@@ -10,27 +10,28 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from .. import __version__
-from .answer import JsonObject, loads, member, objects, text
 from .connect import connect
 from .failures import CommandFailed, Garbled, HungUp, Unreachable
+from .members import JsonObject, loads, member, objects, text
 
 if TYPE_CHECKING:
-    from .waiting import Watcher
+    from .waiting import WaitDisplay
 
 PROTOCOL_VERSION = "2026-07-28"
 DAEMON_TIMEOUT = 10.0
-"""For what the daemon answers itself."""
+"""Seconds for what the daemon answers by itself."""
 TICK = 0.5
-"""Seconds between two looks of a person at what is being waited for."""
+"""Seconds after which the display of a wait is drawn anew."""
 READ_SIZE = 256 * 1024
 ANSWER_CAP = 256 * 1024 * 1024
-"""More bytes than this in one line are no answer: four times what a daemon lets wait for a client by default."""
+"""Bytes of one line, above which it is no answer: four times what a daemon keeps for a client by default."""
 MAX_PAGES = 1000
+"""Pages of one list; more can only be cursors that go round in circles."""
 _META = "io.modelcontextprotocol/"
 
 
 class RpcFailed(CommandFailed):
-    """The daemon answered with a JSON-RPC error; `data` says which server is the cause, where one is."""
+    """The daemon answered with a JSON-RPC error; `data` names the server that is the cause, if one is."""
 
     def __init__(self, message: str, data: JsonObject) -> None:
         super().__init__(message)
@@ -38,11 +39,11 @@ class RpcFailed(CommandFailed):
 
 
 class Late(Unreachable):
-    """No answer within the time given."""
+    """No answer came in the time that the command gives."""
 
 
-class Ended(CommandFailed):
-    """The daemon answered a request for a stream, which ends it."""
+class StreamEnded(CommandFailed):
+    """The daemon ended a stream and not the connection: it answered the request that began it."""
 
     def __init__(self, result: JsonObject) -> None:
         super().__init__("the daemon ended the stream")
@@ -50,7 +51,11 @@ class Ended(CommandFailed):
 
 
 class DaemonSession:
-    """Requests and their answers, over a connection that this object owns."""
+    """Sends requests over one connection, and waits for their answers.
+
+    A command makes it, mostly by `session`, and closes it, and with it the connection. It needs no handshake: as a
+    modern client it says who it is in each request.
+    """
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
@@ -59,23 +64,23 @@ class DaemonSession:
         self._last_id = 0
 
     def control(self, method: str, params: JsonObject | None = None, *, timeout: float = DAEMON_TIMEOUT) -> JsonObject:
-        """The result of one of the daemon's own methods."""
+        """The result of one of the daemon's own methods. Raises Late, RpcFailed, HungUp, Garbled."""
         id = self._new_id()
         self._send_request(id, method, params or {})
-        return self._await(id, timeout=timeout, watcher=None)
+        return self._await(id, timeout=timeout, display=None)
 
     def ask(
-        self, method: str, params: JsonObject, *, timeout: float = DAEMON_TIMEOUT, watcher: Watcher | None = None
+        self, method: str, params: JsonObject, *, timeout: float = DAEMON_TIMEOUT, display: WaitDisplay | None = None
     ) -> JsonObject:
-        """The result of an MCP request, as a modern client asks.
+        """The result of an MCP request.
 
-        With a `watcher` the server is asked for progress, and each report of it starts the time anew. A request that is
-        given up, by us or by Ctrl-C, is cancelled.
+        With a `display` the server is asked for progress, and each report of it starts the time anew. A request that
+        is given up, after `timeout` or by Ctrl-C, is cancelled. Raises Late, RpcFailed, HungUp, Garbled.
         """
         id = self._new_id()
         try:
-            self._send_request(id, method, {**params, "_meta": _envelope(id if watcher else None)})
-            return self._await(id, timeout=timeout, watcher=watcher)
+            self._send_request(id, method, {**params, "_meta": _envelope(id if display else None)})
+            return self._await(id, timeout=timeout, display=display)
         except (KeyboardInterrupt, Late):
             self._cancel(id)
             raise
@@ -92,23 +97,23 @@ class DaemonSession:
         whole.pop("nextCursor", None)
         return whole
 
-    def begin(self, method: str, params: JsonObject) -> int:
-        """Ask for a stream; `next` reads it by the number that is returned."""
+    def begin_stream(self, method: str, params: JsonObject) -> int:
+        """Ask for a stream; returns the request's id, by which `next_notification` knows its end."""
         id = self._new_id()
         self._send_request(id, method, params)
         return id
 
-    def next(self, id: int, notification: str, deadline: float) -> JsonObject | None:
-        """The params of a stream's next notification, or None where none came in time. Raises Ended."""
+    def next_notification(self, id: int, notification: str, deadline: float) -> JsonObject | None:
+        """The params of a stream's next notification, or None at the deadline. Raises StreamEnded, HungUp, Garbled."""
         while (message := self._receive(deadline)) is not None:
             if message.get("method") == notification:
                 return member(message, "params")
             if _answers(message, id):
-                raise Ended(_result(message))
+                raise StreamEnded(_result(message))
         return None
 
     def close(self) -> None:
-        """End the session; the daemon then forgets what still runs for it."""
+        """Close the connection; the daemon then cancels what still runs for it."""
         self._connection.close()
 
     def _new_id(self) -> int:
@@ -120,27 +125,29 @@ class DaemonSession:
 
     def _send(self, message: JsonObject) -> None:
         line = json.dumps(message, separators=(",", ":")).encode() + b"\n"
-        self._connection.settimeout(DAEMON_TIMEOUT)
+        self._connection.settimeout(DAEMON_TIMEOUT)  # for the whole of it, as `sendall` counts
         try:
             self._connection.sendall(line)
         except TimeoutError:
             raise Unreachable(f"the daemon does not respond: it takes no request within {DAEMON_TIMEOUT:g} s") from None
         except (BrokenPipeError, ConnectionResetError):
-            # What it said before it hung up explains more than that it did.
+            # Not an error yet: the daemon may have said why before it hung up, and the next read finds that.
             return
 
     def _cancel(self, id: int) -> None:
+        """Tell the daemon that nobody waits any more, if it can still be told."""
         with suppress(CommandFailed, OSError):
             self._send({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": id}})
 
-    def _await(self, id: int, *, timeout: float, watcher: Watcher | None) -> JsonObject:
+    def _await(self, id: int, *, timeout: float, display: WaitDisplay | None) -> JsonObject:
         deadline = time.monotonic() + timeout
         while True:
-            until = deadline if watcher is None else min(deadline, time.monotonic() + TICK)
+            until = deadline if display is None else min(deadline, time.monotonic() + TICK)
             message = self._receive(until)
             if message is not None and _answers(message, id):
                 return _result(message)
-            if watcher is not None and _tell(watcher, message):
+            # Anything else that comes meanwhile is for nobody: a command asks one thing at a time.
+            if display is not None and _show(display, message):
                 deadline = time.monotonic() + timeout
             if time.monotonic() >= deadline:
                 raise Late(f"the daemon does not respond: no answer within {timeout:g} s")
@@ -159,6 +166,7 @@ class DaemonSession:
         return _message(line)
 
     def _next_line(self) -> bytes | None:
+        # A long line comes in many reads: what was searched is not searched again.
         end = self._received.find(b"\n", self._searched)
         if end < 0:
             self._searched = len(self._received)
@@ -172,7 +180,7 @@ class DaemonSession:
         try:
             data = self._connection.recv(READ_SIZE)
         except ConnectionResetError:
-            data = b""
+            data = b""  # the daemon closed it with something of ours unread: an end like any other
         if not data:
             raise HungUp
         self._received += data
@@ -182,7 +190,7 @@ class DaemonSession:
 
 @contextmanager
 def session(explicit: str | None) -> Iterator[DaemonSession]:
-    """A session with the daemon at `explicit`, or at one of the usual places."""
+    """A session with the daemon at this socket, or where daemons usually listen; closed when left."""
     opened = DaemonSession(connect(explicit))
     try:
         yield opened
@@ -211,11 +219,12 @@ def _message(line: bytes) -> JsonObject:
 
 
 def _refuse_constant(name: str) -> NoReturn:
+    """For NaN and Infinity, which Python reads and JSON does not have."""
     raise ValueError(name)
 
 
 def _answers(message: JsonObject, id: int) -> bool:
-    """Whether this is the answer to request `id`, or an error about something that could not be read as a request."""
+    """Whether this answers request `id`. An error without an id does: the daemon could not read what we sent."""
     if "method" in message:
         return False
     return message.get("id") == id or (message.get("id") is None and "error" in message)
@@ -231,10 +240,10 @@ def _result(message: JsonObject) -> JsonObject:
     return result
 
 
-def _tell(watcher: Watcher, message: JsonObject | None) -> bool:
-    """Tell of what came, or of time that went by; whether it was progress."""
+def _show(display: WaitDisplay, message: JsonObject | None) -> bool:
+    """Show the progress that came, or the time that went by; whether it was progress."""
     if message is not None and message.get("method") == "notifications/progress":
-        watcher.progress(member(message, "params"))
+        display.show_progress(member(message, "params"))
         return True
-    watcher.tick()
+    display.show_time()
     return False

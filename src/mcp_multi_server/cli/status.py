@@ -1,10 +1,10 @@
-"""`daemon/status` for a person: what runs, what does not, why, and when that changes."""
+"""The result of `daemon/status` for a person: what runs, what does not, why, and when that changes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .answer import JsonObject, member, moment, number, objects, optional_objects, text, words
+from .members import JsonObject, member, moment, number, objects, optional_objects, strings, text
 from .render import clean, duration, echo, echo_styled, until
 from .table import Cell, Column, echo_table
 
@@ -39,7 +39,7 @@ COLUMNS = (
 
 
 def show_status(status: JsonObject, now: float) -> None:
-    """The whole of it. `now` is seconds since 1970, as the times in `status` are."""
+    """Print the whole of it. `now` is seconds since 1970, as the times in `status` are."""
     echo(headline(status, now))
     echo("")
     echo_table(COLUMNS, [row(server, now) for server in objects(status, "servers")])
@@ -50,7 +50,7 @@ def show_status(status: JsonObject, now: float) -> None:
 
 
 def remarks(status: JsonObject) -> list[tuple[str, str]]:
-    """What is to be said below the table, and in which colour."""
+    """The lines below the table, each with its style."""
     servers = objects(status, "servers")
     names = [*_collisions(status), *_lists(servers), *_refused(status)]
     return [*_problems(status), *_stale(servers), *names, *_advice(servers)]
@@ -111,6 +111,7 @@ def _resources(server: JsonObject) -> str:
 
 def _stale(servers: list[JsonObject]) -> Iterator[tuple[str, str]]:
     for server in servers:
+        # While a server is away its lists are always old ones, and its state says so already.
         if server.get("stale") is True and text(server, "state") not in _AWAY:
             yield f"stale: what {clean(text(server, 'name'))} offers is from an earlier reading", "yellow"
 
@@ -122,7 +123,7 @@ def _collisions(status: JsonObject) -> Iterator[tuple[str, str]]:
 
 def _lists(servers: list[JsonObject]) -> Iterator[tuple[str, str]]:
     for server in servers:
-        for problem in words(server, "problems"):
+        for problem in strings(server, "problems"):
             yield f"lists: {clean(text(server, 'name'))}: {clean(problem)}", "yellow"
 
 
@@ -145,9 +146,9 @@ def _advice(servers: list[JsonObject]) -> Iterator[tuple[str, str]]:
 
 
 def describe_collision(collision: JsonObject) -> str:
-    """One name that several servers claim, or claimed."""
+    """That several servers claim one name, or do no longer."""
     kind, name, owner = (clean(text(collision, key)) for key in ("kind", "name", "owner"))
-    if others := ", ".join(map(clean, words(collision, "shadowed"))):
+    if others := ", ".join(map(clean, strings(collision, "shadowed"))):
         return f"collision: {kind} {name} is {owner}'s; shadowed: {others}"
     return f"collision: over for {kind} {name}, which is {owner}'s"
 

@@ -1,4 +1,4 @@
-"""Tables: aligned plain text into a pipe or file, rich (imported only then) on a terminal."""
+"""Tables: aligned plain text into a pipe or file; on a terminal drawn by rich, which is imported only for that."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 _GAP = 2
 _NARROWEST = 24
-"""Columns that a cell which may wrap gets at least."""
+"""Characters that a column which may wrap gets at least."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """What stands in one place of a table, and its colour where there are colours."""
+    """The text in one place of a table, and rich's name for its style."""
 
     text: str
     style: str = ""
@@ -27,16 +27,19 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """`wraps`: cells may take several lines. `give_up`: the higher, the earlier a narrow terminal goes without it."""
+    """The heading of a column, and how its cells are drawn."""
 
     title: str
     right: bool = False
+    """Whether it is aligned to the right."""
     wraps: bool = False
+    """Whether a cell may take several lines."""
     give_up: int = 0
+    """The higher, the earlier a terminal that is too narrow goes without it; 0 stays always."""
 
 
 def echo_table(columns: Sequence[Column], rows: Sequence[Sequence[Cell]]) -> None:
-    """A table to stdout. Into a pipe every column is there, for whoever cuts columns, and `-` is an empty cell."""
+    """Print a table. Into a pipe every column is there, and `-` for an empty cell, so that scripts can cut columns."""
     if sys.stdout.isatty():
         from shutil import get_terminal_size
 
@@ -56,7 +59,7 @@ def _pad(text: str, width: int, right: bool) -> str:
 
 
 def drawing(columns: Sequence[Column], rows: Sequence[Sequence[Cell]], width: int) -> Table:
-    """A table for rich to draw in so many columns of a terminal."""
+    """A table for rich to draw, `width` characters wide at most if that can be."""
     from rich.table import Table
     from rich.text import Text
 
@@ -80,7 +83,7 @@ def _fitting(columns: Sequence[Column], rows: Sequence[Sequence[Cell]], terminal
     while sum(_width(columns[index], [row[index] for row in rows]) + _GAP for index in kept) > terminal_width:
         least = max(kept, key=lambda index: columns[index].give_up)
         if not columns[least].give_up:
-            break
+            break  # only those are left that stay always: rich folds what is too wide
         kept.remove(least)
     return kept
 

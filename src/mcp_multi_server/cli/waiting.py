@@ -1,4 +1,4 @@
-"""What a person at a terminal sees while a call runs: whom it waits for, how long, and how far the server is."""
+"""What a person at a terminal sees while a call runs: what it waits for, how long, and how far the server is."""
 
 from __future__ import annotations
 
@@ -8,51 +8,51 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
-from .answer import JsonObject, number, text
+from .members import JsonObject, number, text
 from .render import duration, first_line
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 QUIET = 1.0
-"""Seconds of waiting that need no word."""
+"""Seconds of a wait in which nothing is drawn: most calls are over by then."""
 
 
-class Watcher(Protocol):
-    """Who is told while a request waits."""
+class WaitDisplay(Protocol):
+    """Shows that a request waits for its answer. `displayed_wait` makes it, and takes it away at the end."""
 
-    def tick(self) -> None:
-        """Some time went by."""
+    def show_time(self) -> None:
+        """Show how long it has waited."""
 
-    def progress(self, params: JsonObject) -> None:
-        """The server said how far it is."""
+    def show_progress(self, params: JsonObject) -> None:
+        """Show how far the server says that it is."""
 
 
 @contextmanager
-def watching(whom: str) -> Iterator[Watcher]:
-    """A watcher that draws on stderr, or one that keeps silent where stderr is no terminal."""
+def displayed_wait(whom: str) -> Iterator[WaitDisplay]:
+    """A display on stderr, or one that shows nothing if stderr is no terminal. `whom` the request waits for."""
     if not sys.stderr.isatty():
         yield _Silent()
         return
-    watcher = _OnTerminal(whom)
+    display = _OnTerminal(whom)
     try:
-        yield watcher
+        yield display
     finally:
-        watcher.clear()
+        display.clear()
 
 
 class _Silent:
-    """Asks for progress, which keeps a long call alive, and shows none."""
+    """Shows nothing. It exists since with a display progress is asked for, and that keeps a long call alive."""
 
-    def tick(self) -> None:
+    def show_time(self) -> None:
         pass
 
-    def progress(self, params: JsonObject) -> None:
+    def show_progress(self, params: JsonObject) -> None:
         pass
 
 
 class _OnTerminal:
-    """A line that is drawn over in place, and gone when the wait is over."""
+    """Draws one line over in place, and removes it when the wait is over."""
 
     def __init__(self, whom: str) -> None:
         self._whom = whom
@@ -60,12 +60,12 @@ class _OnTerminal:
         self._drawn: tuple[Progress, TaskID] | None = None
         self._said = ""
 
-    def tick(self) -> None:
+    def show_time(self) -> None:
         waited = time.monotonic() - self._began
         if waited >= QUIET:
             self._draw(self._said or f"waiting for {self._whom}", waited)
 
-    def progress(self, params: JsonObject) -> None:
+    def show_progress(self, params: JsonObject) -> None:
         self._said = first_line(text(params, "message")) or f"{self._whom} works"
         self._draw(self._said, time.monotonic() - self._began)
         progress, task = self._open()
@@ -83,11 +83,12 @@ class _OnTerminal:
 
     def _open(self) -> tuple[Progress, TaskID]:
         if self._drawn is None:
+            # Imported only now: most calls end before anything is drawn, and rich takes longer than they do.
             from rich.console import Console
             from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
             progress = Progress(
-                TextColumn("{task.description}", markup=False),
+                TextColumn("{task.description}", markup=False),  # a server's text must not be read as rich's markup
                 BarColumn(),
                 TaskProgressColumn(),
                 console=Console(stderr=True, highlight=False),

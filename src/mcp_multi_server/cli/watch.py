@@ -1,4 +1,4 @@
-"""`status --watch`: the status as it changes. On a terminal a live table, into a pipe a line for each change."""
+"""`status --watch`: the status whenever it changes. On a terminal a live table, into a pipe a line for each change."""
 
 from __future__ import annotations
 
@@ -11,66 +11,67 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NoReturn, Protocol, TypeVar
 
-from .answer import JsonObject, member, number, objects, text
 from .failures import CommandFailed
-from .following import EVENTS, Following
+from .members import JsonObject, member, number, objects, text
 from .render import clean, echo_json, echo_styled, remark
-from .session import Ended
+from .session import StreamEnded
 from .status import COLUMNS, STATE_STYLES, describe_server, headline, remarks, row, show_status
+from .streams import EVENTS, DaemonStream
 from .table import drawing
 
 T = TypeVar("T")
 
 SETTLE = 0.2
-"""Seconds from an event to the next look at the status: several things mostly happen at once."""
+"""Seconds from an event until the status is asked for: most events come several at once."""
 TICK = 1.0
-"""Seconds between two drawings of a table in which nothing changed but how long ago that was."""
+"""Seconds after which a table in which nothing changed is drawn anew, for the times in it."""
 _IN_FLIGHT = [column.title for column in COLUMNS].index("IN FLIGHT")
-"""The column that is left out: requests come and go without an event, and their number would be an old one."""
+"""The column that is left out: requests come and go without an event, so their number would be out of date."""
 _ENTER, _LEAVE = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
 _HOME, _REST_OF_LINE, _REST_OF_SCREEN = "\x1b[H", "\x1b[K", "\x1b[J"
 _SHOWN = ("state", "reason", "tools", "resources", "resourceTemplates", "prompts", "stale")
 
 
 class View(Protocol):
-    """Where a status is shown."""
+    """Shows a status and its changes. `_view` makes it, and ends it if it must be ended."""
 
     tick: float
-    """Seconds after which it wants to be told of time that went by."""
+    """Seconds without a change after which `pass_time` is called."""
 
     def show(self, status: JsonObject) -> None:
-        """The present status."""
+        """Show this status."""
 
     def pass_time(self) -> None:
-        """Nothing has changed."""
+        """Show that time went by."""
 
     def notice(self, said: str, *, is_away: bool) -> None:
-        """The daemon is away, or back."""
+        """Show that the daemon is away, or back."""
 
 
 def watch(socket: str | None, *, wait: float, as_json: bool) -> None:
     """Show the status whenever it changes. Ctrl-C is how it is meant to end."""
     try:
-        with _view(as_json) as view, Following(socket, EVENTS, {}, wait=wait, notice=view.notice) as following:
-            for status in _statuses(following, view):
+        with _view(as_json) as view, DaemonStream(socket, EVENTS, {}, wait=wait, notice=view.notice) as stream:
+            for status in _statuses(stream, view):
                 view.show(status)
-    except Ended:
+    except StreamEnded:
         raise CommandFailed("the daemon ended the stream of events") from None
     except KeyboardInterrupt:
         return
 
 
-def _statuses(following: Following, view: View) -> Iterator[JsonObject]:
-    """The status at first, and anew after events; never asked for otherwise."""
+def _statuses(stream: DaemonStream, view: View) -> Iterator[JsonObject]:
+    """The present status, and the new one after events; without an event it is not asked for."""
     while True:
-        event = following.next(view.tick)
+        event = stream.next(view.tick)
         if event is None:
             view.pass_time()
         elif event.get("event") == "status":
             yield member(event, "status")
         else:
             time.sleep(SETTLE)
-            if (status := following.ask("daemon/status")) is not None:
+            # An event says what changed; the status, which is what is shown, has it all.
+            if (status := stream.ask("daemon/status")) is not None:
                 yield status
 
 
@@ -86,7 +87,7 @@ def _view(as_json: bool) -> Iterator[View]:
 
 
 class _JsonLines:
-    """A whole status a line."""
+    """Writes each status as one line of JSON."""
 
     tick = math.inf
 
@@ -101,7 +102,7 @@ class _JsonLines:
 
 
 class _Lines:
-    """A line for each server at first, then for each that changed."""
+    """Writes a line for each server at first, then for each that changed."""
 
     tick = math.inf
 
@@ -131,7 +132,7 @@ class _Lines:
 
 
 def _offers(server: JsonObject) -> str:
-    """How much it offers, where it offers anything."""
+    """How much the server offers, "" for nothing."""
     kinds = {"tools": "tools", "resources": "resources", "resourceTemplates": "templates", "prompts": "prompts"}
     counts = [f"{count:g} {word}" for key, word in kinds.items() if (count := number(server, key))]
     stale = " (stale)" if server.get("stale") is True and counts else ""
@@ -139,7 +140,10 @@ def _offers(server: JsonObject) -> str:
 
 
 class _Screen:
-    """The alternate screen of a terminal, drawn over in place; what does not fit is counted."""
+    """Draws on the alternate screen of a terminal, over what it drew before; lines that do not fit are counted.
+
+    `_on_screen` makes it, and gives the terminal its own screen back.
+    """
 
     tick = TICK
 
@@ -164,13 +168,15 @@ class _Screen:
         columns, rows = _size()
         lines = self._lines(self.status, columns, is_in_order=True)
         if len(lines) > rows:
+            # What does not fit is what runs well.
             lines = self._lines(self.status, columns, is_in_order=False)
             lines[rows - 1 :] = [f"… {len(lines) - rows + 1} more lines do not fit"[:columns]]
+        # Over the last drawing, in one write, and never cleared before: clearing would make it flicker.
         sys.stdout.write(_HOME + "\r\n".join(line + _REST_OF_LINE for line in lines) + _REST_OF_SCREEN)
         sys.stdout.flush()
 
     def _lines(self, status: JsonObject, columns: int, *, is_in_order: bool) -> list[str]:
-        """What is drawn, line by line; out of order, servers that are in trouble come first."""
+        """The lines to draw. With `is_in_order` in the config's order, else servers in trouble first."""
         from rich.console import Console
         from rich.text import Text
 
@@ -188,6 +194,7 @@ class _Screen:
 
 
 def _live(cells: Sequence[T]) -> list[T]:
+    """A row without the column that is left out."""
     return [*cells[:_IN_FLIGHT], *cells[_IN_FLIGHT + 1 :]]
 
 
@@ -202,7 +209,7 @@ def _size() -> tuple[int, int]:
 
 @contextmanager
 def _on_screen() -> Iterator[_Screen]:
-    """A screen that is left as it was found, whatever ends or stops us; the last status stays to be read."""
+    """A screen to draw on. The terminal is left as it was, whatever ends or stops us, and the last status printed."""
     screen = _Screen()
     handlers = {signal.SIGTERM: _end, signal.SIGTSTP: _pause}
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
@@ -219,13 +226,14 @@ def _on_screen() -> Iterator[_Screen]:
 
 
 def _end(number: int, frame: object) -> NoReturn:
+    """SIGTERM: end by an exception, so that the screen is left; the code is the one that shells show for it."""
     sys.exit(128 + number)
 
 
 def _pause(number: int, frame: object) -> None:
-    """Ctrl-Z: the shell gets its screen, and we get ours back with `fg`; the next drawing fills it.
+    """Ctrl-Z: give the shell its screen and stop; with `fg` take ours back, which the next drawing fills.
 
-    Written past `sys.stdout`, in which we may have been interrupted.
+    Written past `sys.stdout`: the signal may have come while it was being written to, and it is not reentrant.
     """
     os.write(sys.stdout.fileno(), _LEAVE.encode())
     os.kill(os.getpid(), signal.SIGSTOP)

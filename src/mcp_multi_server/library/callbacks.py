@@ -1,4 +1,4 @@
-"""What a program may be asked by servers, and how it answers: the callbacks of the clients."""
+"""The callbacks by which a program answers servers and hears what they log."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ A = TypeVar("A")
 B = TypeVar("B")
 T = TypeVar("T")
 THREADS = 64
-"""Synchronous callbacks that run at a time."""
+"""Synchronous callbacks of one client that run at a time; further ones wait."""
 
 Sampled: TypeAlias = types.CreateMessageResult | types.CreateMessageResultWithTools | types.ErrorData
 Elicited: TypeAlias = types.ElicitResult | types.ErrorData
@@ -24,7 +24,7 @@ Roots: TypeAlias = types.ListRootsResult | types.ErrorData
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerRequestContext:
-    """Who asks: the first argument of the callbacks that answer a server."""
+    """Which server asks: the first argument of the callbacks that answer servers."""
 
     server_name: str
     """The server, by its name in the config."""
@@ -65,32 +65,32 @@ class SyncSamplingFnT(Protocol):
     """`SamplingFnT` without await."""
 
     def __call__(self, context: ServerRequestContext, params: types.CreateMessageRequestParams, /) -> Sampled:
-        """See SamplingFnT."""
+        """The message; `ErrorData` refuses."""
 
 
 class SyncElicitationFnT(Protocol):
     """`ElicitationFnT` without await."""
 
     def __call__(self, context: ServerRequestContext, params: types.ElicitRequestParams, /) -> Elicited:
-        """See ElicitationFnT."""
+        """What the user said, or that they would not."""
 
 
 class SyncListRootsFnT(Protocol):
     """`ListRootsFnT` without await."""
 
     def __call__(self, context: ServerRequestContext, /) -> Roots:
-        """See ListRootsFnT."""
+        """The roots."""
 
 
 class SyncLoggingFnT(Protocol):
     """`LoggingFnT` without await."""
 
     def __call__(self, params: types.LoggingMessageNotificationParams, /) -> None:
-        """See LoggingFnT."""
+        """`params.meta["serverName"]` says whose message it is."""
 
 
 class CallbackOptions(TypedDict, total=False):
-    """The keyword arguments by which callbacks are given."""
+    """The keyword arguments of `MultiServerClient` that take callbacks."""
 
     sampling_callback: SamplingFnT | None
     elicitation_callback: ElicitationFnT | None
@@ -99,7 +99,7 @@ class CallbackOptions(TypedDict, total=False):
 
 
 class SyncCallbackOptions(TypedDict, total=False):
-    """Likewise, for callbacks without await."""
+    """The keyword arguments of `SyncMultiServerClient` that take callbacks."""
 
     sampling_callback: SyncSamplingFnT | None
     elicitation_callback: SyncElicitationFnT | None
@@ -107,8 +107,8 @@ class SyncCallbackOptions(TypedDict, total=False):
     logging_callback: SyncLoggingFnT | None
 
 
-def only_callable(**callbacks: object) -> None:
-    """Raises TypeError for what is given as a callback, and is none."""
+def check_callable(**callbacks: object) -> None:
+    """Raises TypeError if one of these is neither None nor callable; the names are those of the arguments."""
     for name, callback in callbacks.items():
         if callback is not None and not callable(callback):
             raise TypeError(f"{name} must be callable, not {type(callback).__name__}")
@@ -116,7 +116,7 @@ def only_callable(**callbacks: object) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Callbacks:
-    """Those that a client has."""
+    """The callbacks that a client was made with. Raises TypeError for one that cannot be called."""
 
     sampling: SamplingFnT | None = None
     elicitation: ElicitationFnT | None = None
@@ -124,30 +124,36 @@ class Callbacks:
     logging: LoggingFnT | None = None
 
     def __post_init__(self) -> None:
-        only_callable(**{f"{name}_callback": getattr(self, name) for name in self.__slots__})
+        check_callable(**{f"{name}_callback": getattr(self, name) for name in self.__slots__})
 
     @property
     def abilities(self) -> frozenset[str]:
-        """What a server may ask, as `core.asking` names it."""
+        """The client capabilities for which there is a callback; servers are told of no other."""
         given = {"sampling": self.sampling, "elicitation": self.elicitation, "roots": self.list_roots}
         return frozenset(name for name, callback in given.items() if callback is not None)
 
 
-class OffLoop:
-    """Runs synchronous callbacks in threads of their own, so that they may block, and call the client as well."""
+class CallbackThreads:
+    """Runs the synchronous callbacks of one client in threads, so that they may block, and use the client as well.
+
+    `SyncMultiServerClient` makes one. There is nothing to end: threads that idle are left to the event loop.
+    """
 
     def __init__(self) -> None:
-        self._places: anyio.CapacityLimiter | None = None
+        # Of our own: callbacks that block could fill the 40 places that everything else in the loop shares.
+        self._places = anyio.CapacityLimiter(THREADS)
 
-    def options(self, given: SyncCallbackOptions) -> CallbackOptions:
-        """Callbacks without await as callbacks of a MultiServerClient."""
-        only_callable(**given)
+    def awaitable(self, given: SyncCallbackOptions) -> CallbackOptions:
+        """The callbacks as a `MultiServerClient` takes them. Raises TypeError for one that cannot be called."""
+        check_callable(**given)
         return {
             "sampling_callback": self._of_two(given.get("sampling_callback")),
             "elicitation_callback": self._of_two(given.get("elicitation_callback")),
             "list_roots_callback": self._of_one(given.get("list_roots_callback")),
             "logging_callback": self._of_one(given.get("logging_callback")),
         }
+
+    # One wrapper for each number of arguments: a single one for all would hide their types from the checker.
 
     def _of_one(self, callback: Callable[[A], T] | None) -> Callable[[A], Coroutine[Any, Any, T]] | None:
         if callback is None:
@@ -168,5 +174,5 @@ class OffLoop:
         return answer
 
     async def _run(self, work: Callable[[], T]) -> T:
-        self._places = self._places or anyio.CapacityLimiter(THREADS)
+        # Abandoned where the server takes its request back: a thread cannot be stopped, only not be waited for.
         return await anyio.to_thread.run_sync(work, abandon_on_cancel=True, limiter=self._places)

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import math
 import os
-import socket as sockets
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from copy import deepcopy
 from datetime import timedelta
 from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeAlias, Unpack
 
-import anyio
 import mcp_types as types
 import msgspec
 from pydantic import AnyUrl
@@ -25,8 +21,6 @@ from ..core.catalog import Kind
 from ..core.errors import INTERNAL_ERROR, METHOD_NOT_FOUND, RpcError
 from ..core.lifecycle import Lost
 from ..core.uri import namespaced
-from .answers import error_result, in_seconds, is_unknown, mcp_error, no_paging, of_reading, only_levels
-from .attachment import Attachment, attached
 from .callbacks import (
     CallbackOptions,
     Callbacks,
@@ -34,20 +28,17 @@ from .callbacks import (
     ListRootsFnT,
     LoggingFnT,
     SamplingFnT,
-    only_callable,
+    check_callable,
 )
 from .capabilities import ServerCapabilities
-from .hosting import Hosting, TimeLimits
-from .logs import follow
-from .offers import Offers
+from .config import as_json, is_strict, load
+from .connection import FleetConnection
+from .errors import check_level, check_single_page, error_result, in_seconds, is_unknown, mcp_error, read_error
+from .fleets import FleetAccess, daemon_fleet, own_fleet
+from .listing import Listing
+from .logs import set_own_level
 from .progress import ProgressFnT, delivery
-from .sources import Source, as_json, daemon, first, is_strict, load, own_fleet
-
-REATTACH_EVERY = 0.2
-REATTACH_WITHIN = 10.0
-"""Seconds between attempts to reach a daemon that is gone, and how long a call waits for it to come back."""
-IN_FLIGHT = 240
-"""Calls of one client at a time, further ones wait: a daemon refuses more than `limits.inFlight` (256) requests."""
+from .time_limits import TimeLimits
 
 OnChange: TypeAlias = Callable[[Mapping[str, Any]], None]
 """Told of changes: `{"event": "lists"}`, `{"event": "server", …}` and the other events of the daemon."""
@@ -59,8 +50,8 @@ class MultiServerClient:
     """Connects to several MCP servers, lists what they offer as one, and routes each request to its server.
 
     `async with` connects and disconnects. Listings come at once, from an index that is kept current; servers that die
-    are restarted. A client can be entered again after it was left. Servers may ask what there is a callback for, and
-    while they wait for it, `read_timeout_seconds` of a call stands still.
+    are restarted. A client can be entered again after it was left. Servers may make the input requests for which there
+    is a callback; while they wait for its answer, `read_timeout_seconds` of the calls concerned is paused.
     """
 
     def __init__(
@@ -73,17 +64,14 @@ class MultiServerClient:
         list_roots_callback: ListRootsFnT | None = None,
         logging_callback: LoggingFnT | None = None,
     ) -> None:
+        # Absolute, since the program may change its directory before it connects.
         self._config_path = os.path.abspath(config_path) if config_path else ""
         self._given: bytes | None = None
         self._socket: str | os.PathLike[str] | None = None
-        self._attaches = False
+        self._uses_daemon = False
         self._strict = is_strict(strict_connect)
-        self._life: asyncio.Task[None] | None = None
-        self._stop = asyncio.Event()
-        self._attached = asyncio.Event()
-        self._places = asyncio.Semaphore(IN_FLIGHT)
-        self._attachment: Attachment | None = None
-        self._offers = Offers.none()
+        self._connection: FleetConnection | None = None
+        self._listing = Listing.empty()
         self._watchers: list[OnChange] = []
         self._callbacks = Callbacks(sampling_callback, elicitation_callback, list_roots_callback, logging_callback)
         self._limits = TimeLimits()
@@ -110,14 +98,14 @@ class MultiServerClient:
     ) -> Self:
         """A client with servers of its own. Raises pydantic.ValidationError where the config is wrong."""
         client = cls("", strict_connect=strict_connect, **callbacks)
-        client._given = as_json(config_dict)
+        client._given = as_json(config_dict)  # now, for its errors, and since the program may change the dict
         return client
 
     @classmethod
     def connect(cls, socket: str | os.PathLike[str] | None = None, **callbacks: Unpack[CallbackOptions]) -> Self:
         """A client of the daemon, at this socket or where daemons usually listen."""
         client = cls("", **callbacks)
-        client._attaches, client._socket = True, socket
+        client._uses_daemon, client._socket = True, socket
         return client
 
     # -- connecting ------------------------------------------------------------------------------------------------
@@ -130,17 +118,14 @@ class MultiServerClient:
             ConnectionError: the daemon cannot be reached; with `strict_connect`, also where one server cannot.
 
         """
-        if self._life is not None and not self._life.done():
+        if self._connection is not None and self._connection.is_open:
             raise RuntimeError("this client is connected already")
-        self._stop, self._attached = asyncio.Event(), asyncio.Event()
-        self._places = asyncio.Semaphore(IN_FLIGHT)
-        fleet = daemon(self._socket) if self._attaches else self._own_fleet()
-        opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._life = asyncio.create_task(self._live(fleet, opened), name="mcp-multi-server client")
+        fleet = daemon_fleet(self._socket) if self._uses_daemon else self._own_fleet()
+        self._connection = FleetConnection(callbacks=self._callbacks, limits=self._limits, changed=self._changed)
+        self._connection.log_level = self._log_level  # it outlives the connection in which it was set
         try:
-            await opened
+            await self._connection.open(fleet)
         except BaseException:
-            self._life.cancel()
             await self.aclose()
             raise
         return self
@@ -153,67 +138,21 @@ class MultiServerClient:
 
     async def aclose(self) -> None:
         """Disconnect, ending the servers of its own; does nothing where it is not connected."""
-        if (life := self._life) is None:
+        if (connection := self._connection) is None:
             return
-        self._stop.set()
-        with anyio.CancelScope(shield=True):  # whoever is cancelled still waits until the servers have ended
-            await asyncio.wait([life])
-        if self._life is life:
-            self._life = None
-            if not life.cancelled() and (failure := life.exception()) is not None:
+        failure = await connection.close()
+        if self._connection is connection:  # else it was closed by another task meanwhile, which has said so
+            self._connection = None
+            if failure is not None:
                 _log.error("the client had ended before it was closed", exc_info=failure)
 
     async def connect_all(self, stack: AsyncExitStack) -> None:
         """Connect, for as long as `stack` is open."""
         await stack.enter_async_context(self)
 
-    def _own_fleet(self) -> AbstractAsyncContextManager[Source]:
+    def _own_fleet(self) -> AbstractAsyncContextManager[FleetAccess]:
         config, abilities = load(self._config_path, self._given), self._callbacks.abilities
         return own_fleet(config, self._config_path, is_strict=self._strict, abilities=abilities)
-
-    async def _live(self, fleet: AbstractAsyncContextManager[Source], opened: asyncio.Future[None]) -> None:
-        """Be connected until told to stop. What keeps it from beginning is raised from `opened`."""
-        try:
-            async with fleet as source:
-                refusal = await self._stay_attached(source, opened)
-            if refusal:
-                raise ConnectionError(refusal)
-        except BaseException as failure:
-            if opened.done():
-                raise
-            opened.set_exception(_only(failure))
-        finally:
-            self._attachment = None
-            self._stop.set()
-
-    async def _stay_attached(self, source: Source, opened: asyncio.Future[None]) -> str:
-        """Attach, and attach again to a daemon that comes back; why it must not even begin, or ""."""
-        while not self._stop.is_set():
-            try:
-                async with self._attach(await source.dial()) as attachment:
-                    if not opened.done():
-                        refusal = await source.settled(attachment)
-                        self._changed({"event": "lists"})
-                        if refusal:
-                            return refusal
-                        opened.set_result(None)
-                    await first(self._stop.wait(), attachment.ended())
-            except (OSError, Lost, RpcError, TimeoutError):
-                if not opened.done():
-                    raise ConnectionError("the daemon does not answer") from None
-            self._attached.clear()
-            await first(self._stop.wait(), asyncio.sleep(REATTACH_EVERY))
-        return ""
-
-    @asynccontextmanager
-    async def _attach(self, connected: sockets.socket) -> AsyncIterator[Attachment]:
-        async with attached(connected, self._changed, Hosting(self._callbacks, self._limits)) as attachment:
-            if self._log_level is not None:
-                await attachment.ask("logging/setLevel", {"level": self._log_level})
-            self._attachment = attachment
-            self._changed({"event": "lists"})
-            self._attached.set()
-            yield attachment
 
     # -- what there is ---------------------------------------------------------------------------------------------
 
@@ -221,15 +160,15 @@ class MultiServerClient:
         self, cursor: str | None = None, *, params: types.PaginatedRequestParams | None = None
     ) -> types.ListToolsResult:
         """All tools, each with its server's name in `meta["serverName"]`. One page: a cursor raises ValueError."""
-        no_paging(cursor, params)
-        return types.ListToolsResult(tools=self._offers.tools())
+        check_single_page(cursor, params)
+        return types.ListToolsResult(tools=self._listing.tools())
 
     def list_prompts(
         self, cursor: str | None = None, *, params: types.PaginatedRequestParams | None = None
     ) -> types.ListPromptsResult:
-        """All prompts, likewise."""
-        no_paging(cursor, params)
-        return types.ListPromptsResult(prompts=self._offers.prompts())
+        """All prompts, each with its server's name in `meta["serverName"]`. One page: a cursor raises ValueError."""
+        check_single_page(cursor, params)
+        return types.ListPromptsResult(prompts=self._listing.prompts())
 
     def list_resources(
         self,
@@ -239,8 +178,8 @@ class MultiServerClient:
         params: types.PaginatedRequestParams | None = None,
     ) -> types.ListResourcesResult:
         """All resources, with `server:uri` as their URIs, or the servers' own where `use_namespace` is False."""
-        no_paging(cursor, params)
-        return types.ListResourcesResult(resources=self._offers.resources(use_namespace))
+        check_single_page(cursor, params)
+        return types.ListResourcesResult(resources=self._listing.resources(use_namespace))
 
     def list_resource_templates(
         self,
@@ -249,36 +188,36 @@ class MultiServerClient:
         *,
         params: types.PaginatedRequestParams | None = None,
     ) -> types.ListResourceTemplatesResult:
-        """All resource templates, likewise."""
-        no_paging(cursor, params)
-        return types.ListResourceTemplatesResult(resource_templates=self._offers.templates(use_namespace))
+        """All resource templates, with `server:uri` or, where `use_namespace` is False, the servers' own URIs."""
+        check_single_page(cursor, params)
+        return types.ListResourceTemplatesResult(resource_templates=self._listing.templates(use_namespace))
 
     @property
     def capabilities(self) -> dict[str, ServerCapabilities]:
         """What each server offers, under its own names."""
-        return self._offers.capabilities()
+        return self._listing.capabilities()
 
     @property
     def tool_to_server(self) -> dict[str, str]:
         """The server of each listed tool."""
-        return self._offers.servers_of(Kind.TOOL)
+        return self._listing.servers_of(Kind.TOOL)
 
     @property
     def prompt_to_server(self) -> dict[str, str]:
         """The server of each listed prompt."""
-        return self._offers.servers_of(Kind.PROMPT)
+        return self._listing.servers_of(Kind.PROMPT)
 
     def status(self) -> dict[str, Any]:
         """The state of every server and more, as `daemon/status` has it."""
-        return deepcopy(dict(self._offers.status))
+        return deepcopy(dict(self._listing.status))  # the program may change what it gets
 
     def collisions(self) -> list[dict[str, Any]]:
         """The names that several servers claim: `kind`, `name`, `owner`, `shadowed`."""
-        return deepcopy(list(self._offers.status.get("collisions", [])))
+        return deepcopy(list(self._listing.status.get("collisions", [])))
 
     def on_change(self, callback: OnChange) -> None:
         """Have `callback` told, in this client's event loop, when lists or servers' states change."""
-        only_callable(callback=callback)
+        check_callable(callback=callback)
         self._watchers.append(callback)
 
     # -- what can be done ------------------------------------------------------------------------------------------
@@ -300,9 +239,9 @@ class MultiServerClient:
         `error.data`.
         """
         if server_name is not None:
-            if refusal := self._offers.refusal(Kind.TOOL, server_name, name):
+            if refusal := self._listing.refusal(Kind.TOOL, server_name, name):
                 return error_result(refusal)
-            name = self._offers.qualified(server_name, name)
+            name = self._listing.qualified(server_name, name)
         params: dict[str, Any] = {"name": name, "arguments": to_jsonable_python(arguments or {})}
         if meta:
             params["_meta"] = to_jsonable_python(meta)
@@ -321,15 +260,15 @@ class MultiServerClient:
         """
         target = str(uri)
         if server_name is not None:
-            if not self._offers.knows(server_name):
+            if not self._listing.knows(server_name):
                 raise mcp_error(RpcError(METHOD_NOT_FOUND, f"Unknown server: {server_name}"))
             target = namespaced(server_name, target)
         try:
             raw = await self._ask("resources/read", {"uri": target})
         except RpcError as refused:
-            raise mcp_error(of_reading(refused, target)) from None
+            raise mcp_error(read_error(refused, target)) from None
         result = types.ReadResourceResult.model_validate_json(bytes(raw))
-        if server_name is not None:
+        if server_name is not None:  # a URI comes back in the form in which it was asked for
             for content in result.contents:
                 content.uri = content.uri.removeprefix(f"{server_name}:")
         return result
@@ -342,9 +281,9 @@ class MultiServerClient:
         Raises mcp.MCPError, with code -32601 where no such server or prompt is known.
         """
         if server_name is not None:
-            if refusal := self._offers.refusal(Kind.PROMPT, server_name, name):
+            if refusal := self._listing.refusal(Kind.PROMPT, server_name, name):
                 raise mcp_error(RpcError(METHOD_NOT_FOUND, refusal))
-            name = self._offers.qualified(server_name, name)
+            name = self._listing.qualified(server_name, name)
         try:
             raw = await self._ask_by_name(Kind.PROMPT, "prompts/get", {"name": name, "arguments": arguments or {}})
         except RpcError as refused:
@@ -374,13 +313,15 @@ class MultiServerClient:
 
         Raises ValueError where it is no level.
         """
-        only_levels(level)
+        check_level(level)
         try:
             await self._ask("logging/setLevel", {"level": level})
         except RpcError as refused:
             raise mcp_error(refused) from None
         self._log_level = level
-        follow(level)
+        if self._connection is not None:
+            self._connection.log_level = level
+        set_own_level(level)
         return types.EmptyResult()
 
     async def _ask_by_name(
@@ -391,11 +332,15 @@ class MultiServerClient:
         timeout: float | timedelta | None = None,
         progress: ProgressFnT | None = None,
     ) -> msgspec.Raw:
-        """Ask for a tool or prompt; where it is unknown because its server is away, wait for that one or hear why."""
+        """The result of a request for a tool or prompt. Raises RpcError.
+
+        A name may be withdrawn from the lists while its server is away. Then the request is made once more by the
+        qualified name, which leads to that server: the fleet waits for it, or says why it is away.
+        """
         try:
             return await self._ask(method, params, timeout, progress)
         except RpcError as refused:
-            qualified = self._offers.withdrawn(kind, params["name"])
+            qualified = self._listing.withdrawn(kind, params["name"])
             if qualified is None or not is_unknown(refused, f"Unknown {kind.value}"):
                 raise
         return await self._ask(method, {**params, "name": qualified}, timeout, progress)
@@ -407,50 +352,33 @@ class MultiServerClient:
         timeout: float | timedelta | None = None,
         progress: ProgressFnT | None = None,
     ) -> msgspec.Raw:
-        """A request's result; raises RpcError."""
+        """A request's result. Raises RpcError, also for a time limit that is over and a session that was lost."""
         seconds = in_seconds(timeout, "read_timeout_seconds")
+        if self._connection is None:
+            raise RuntimeError("this client is not connected: use `async with`")
         try:
             async with delivery(progress) as report:
+                # Waiting for a place, and for a daemon that is being restarted, is within the limit too.
                 with self._limits.within(seconds, partial(self._may_be_at, params.get("name"))):
-                    async with self._places:
-                        attachment = await self._present()
-                        return await attachment.ask(method, params, timeout=math.inf, progress=report)
+                    return await self._connection.ask(method, params, report)
         except TimeoutError:
             raise RpcError(types.REQUEST_TIMEOUT, f"{method} was not answered within {seconds:g} s") from None
         except Lost as lost:
+            # Never made once more: it may be a call that must not be carried out twice.
             message = f"{lost.failure.message}; the request may or may not have been carried out"
             raise RpcError(INTERNAL_ERROR, message) from None
 
     def _may_be_at(self, tool: str | None, server: str) -> bool:
-        """Whether a call of this tool may be with that server."""
-        return tool is None or self._offers.may_be_at(Kind.TOOL, tool, server)
-
-    async def _present(self) -> Attachment:
-        """The connection, waited for while a daemon is being restarted."""
-        if self._life is None:
-            raise RuntimeError("this client is not connected: use `async with`")
-        if self._attachment is None or self._attachment.loss is not None:
-            self._attached.clear()
-            with anyio.move_on_after(REATTACH_WITHIN):
-                await first(self._attached.wait(), self._stop.wait())
-        if self._stop.is_set():
-            raise RpcError(INTERNAL_ERROR, "the client is closed")
-        if self._attachment is None or self._attachment.loss is not None:
-            raise RpcError(INTERNAL_ERROR, "the daemon cannot be reached")
-        return self._attachment
+        """Whether a request may be carried out by that server; `tool` is what it calls, if it calls one."""
+        return tool is None or self._listing.may_be_at(Kind.TOOL, tool, server)
 
     def _changed(self, event: Mapping[str, Any]) -> None:
-        if self._attachment is not None:
-            self._offers = Offers(self._attachment.catalog, self._attachment.status, self._offers)
+        """Take the new lists and status, if there are any, and tell whoever wants to be told."""
+        session = None if self._connection is None else self._connection.session
+        if session is not None:
+            self._listing = Listing(session.catalog, session.status, self._listing)
         for callback in self._watchers:
             try:
                 callback(event)
-            except Exception:
+            except Exception:  # or one callback's fault would keep the others, and the session, from going on
                 _log.exception("a callback of on_change failed")
-
-
-def _only(failure: BaseException) -> BaseException:
-    """The failure inside a group of one."""
-    while isinstance(failure, BaseExceptionGroup) and len(failure.exceptions) == 1:
-        failure = failure.exceptions[0]
-    return failure

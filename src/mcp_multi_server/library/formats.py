@@ -40,8 +40,8 @@ _SCHEMAS = (
 )
 
 
-class Offering(Protocol):
-    """Whatever has `capabilities`: the clients of this package, or a stand-in."""
+class HasCapabilities(Protocol):
+    """What can be summarized: the two clients of this package, or anything else with their `capabilities`."""
 
     @property
     def capabilities(self) -> Mapping[str, ServerCapabilities]:
@@ -95,7 +95,7 @@ def mcp_tools_to_gemini_format(tools: Iterable[AnyTool]) -> list[dict[str, Any]]
     ]
 
 
-def print_capabilities_summary(client: Offering, file: TextIO | None = None) -> None:
+def print_capabilities_summary(client: HasCapabilities, file: TextIO | None = None) -> None:
     """Writes what each server of a client offers, a line each of at most 80 characters, to stdout or `file`."""
     lines = ["", "=" * WIDTH, "CAPABILITIES SUMMARY", "=" * WIDTH]
     for server, offered in client.capabilities.items():
@@ -104,7 +104,7 @@ def print_capabilities_summary(client: Offering, file: TextIO | None = None) -> 
 
 
 class _Function(NamedTuple):
-    """A tool as every format needs it. The schema is a copy: the caller may change it."""
+    """What every format needs of a tool. The schema is a copy of its own."""
 
     name: str
     description: str | None
@@ -147,15 +147,17 @@ def _rooted_in_an_object(schema: Mapping[str, Any]) -> Schema:
     root = deepcopy(dict(schema))
     certain, possible = _taken_from(root)
     own = _object(root.get("properties"))
+    # What stands at the top already says most about a property, so it is kept where there is any.
     for name, alternatives in _alternatives([*certain, *possible]).items():
         own.setdefault(name, alternatives[0] if len(alternatives) == 1 else {"anyOf": alternatives})
+    # Of the alternatives nothing is required: an argument of one may be forbidden by another.
     required = dict.fromkeys(name for part in (root, *certain) for name in part.get("required") or ())
     return {**root, "type": "object", "properties": own, **({"required": list(required)} if required else {})}
 
 
 def _taken_from(root: Schema) -> tuple[list[Schema], list[Schema]]:
     """Takes from the top what may not stand there: the schemas that hold for all arguments, and those for some."""
-    document = dict(root)
+    document = dict(root)  # references lead into the document as it was
     for keyword in ("not", "enum"):
         root.pop(keyword, None)
     reference = {"$ref": root.pop("$ref", None)}
@@ -187,6 +189,7 @@ def _target(document: Schema, reference: object) -> Schema:
         return {}
     found: Schema = document
     for step in reference[2:].split("/"):
+        # JSON Pointer (RFC 6901, section 4): in this order, or "~01" would become "/".
         found = _object(found.get(step.replace("~1", "/").replace("~0", "~")))
     return deepcopy(found)
 
@@ -198,7 +201,7 @@ def _object(value: object) -> Schema:
 def _for_gemini(schema: Any) -> Any:
     """A schema in what Gemini takes of JSON Schema: no dialect, `$defs` only, nothing beside a `$ref`.
 
-    See `responseJsonSchema` in Gemini's API reference, whose rules these parameters share.
+    The rules are those that Gemini's API reference has for `responseJsonSchema`.
     """
     if not isinstance(schema, dict):
         return schema

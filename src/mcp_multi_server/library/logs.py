@@ -15,7 +15,7 @@ LEVELS = {
     "warning": logging.WARNING,
     "error": logging.ERROR,
 }
-"""Python's level for each of the protocol's; those that are missing are beyond its own."""
+"""Python's level for each of the protocol's; those above "error" mean its highest, CRITICAL."""
 
 
 def configure_logging(
@@ -35,6 +35,6 @@ def configure_logging(
     logging.getLogger(name).setLevel(number)
 
 
-def follow(level: str) -> None:
-    """Have the library log from the protocol's level on."""
+def set_own_level(level: str) -> None:
+    """Have the library's own logger log from this level of the protocol's on."""
     logging.getLogger(LOGGER).setLevel(LEVELS.get(level, logging.CRITICAL))

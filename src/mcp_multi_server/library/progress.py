@@ -1,4 +1,4 @@
-"""Progress of a call, from the reports that come in to the callback that is awaited."""
+"""Reports of progress of a call, on their way to a program's callback."""
 
 from __future__ import annotations
 
@@ -23,11 +23,15 @@ class ProgressFnT(Protocol):
 
 @asynccontextmanager
 async def delivery(progress: ProgressFnT | None) -> AsyncIterator[Callable[[Members], None] | None]:
-    """Takes reports as they come and awaits `progress` for each, in order; all of them before it is left."""
+    """Gives a function that takes reports as they come; `progress` is awaited for each, in order.
+
+    Left after the last report was delivered, so that a program has heard all of them when it gets the result; left
+    with an error, it drops those that wait. None without a callback: then servers are asked for no progress at all.
+    """
     if progress is None:
         yield None
         return
-    reports: asyncio.Queue[Members | None] = asyncio.Queue()
+    reports: asyncio.Queue[Members | None] = asyncio.Queue()  # None ends it
     delivery = asyncio.create_task(_deliver(reports, progress))
     try:
         yield reports.put_nowait
@@ -38,6 +42,7 @@ async def delivery(progress: ProgressFnT | None) -> AsyncIterator[Callable[[Memb
 
 
 async def _deliver(reports: asyncio.Queue[Members | None], progress: ProgressFnT) -> None:
+    """Call the callback for each report. One without a number is dropped; what the callback raises is logged."""
     while (report := await reports.get()) is not None:
         value, total = (jsonrpc.value(report[key]) if key in report else None for key in ("progress", "total"))
         if not isinstance(value, int | float):

@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-import atexit
-import logging
 import os
 import weakref
-from collections.abc import Awaitable, Callable, Mapping
-from concurrent.futures import CancelledError, Future
-from contextlib import suppress
+from collections.abc import Mapping
 from datetime import timedelta
-from threading import Thread, get_ident
 from types import TracebackType
-from typing import Any, Self, TypeVar, Unpack
-from warnings import warn
+from typing import Any, Self, Unpack
 
-import anyio
-from anyio.from_thread import BlockingPortal
 from mcp_types import (
     CallToolResult,
     CompleteResult,
@@ -35,9 +26,9 @@ from mcp_types import (
 )
 from pydantic import AnyUrl
 
-from .answers import in_seconds
+from .background import Background
 from .callbacks import (
-    OffLoop,
+    CallbackThreads,
     SyncCallbackOptions,
     SyncElicitationFnT,
     SyncListRootsFnT,
@@ -48,29 +39,16 @@ from .capabilities import ServerCapabilities
 from .client import MultiServerClient, OnChange
 from .progress import ProgressFnT
 
-T = TypeVar("T")
-STOP_WITHIN = 15.0
-"""How long anybody waits for servers to stop; those that need longer are killed when the program ends."""
-_SHUT_DOWN = "this SyncMultiServerClient is shut down; make a new one"
-_SHUT_DOWN_MEANWHILE = "this SyncMultiServerClient was shut down before the call ended"
-_FORKED = "this SyncMultiServerClient was made before the process forked, its event loop stayed behind; make a new one"
-_OWN_LOOP = (
-    "a callback of SyncMultiServerClient must not wait for the event loop that runs it: "
-    "hand the call to another thread, or use MultiServerClient"
-)
-_log = logging.getLogger(__name__)
-_living: set[_Background] = set()
-
 
 class SyncMultiServerClient:
     """`MultiServerClient` for programs without an event loop: the same methods, which return when they are done.
 
-    Made is connected; `with`, `shutdown()` or the end of the program disconnects. Every method may be called from any
-    thread, several at a time, also from one that runs an event loop (which then stands still for as long). What
-    `on_change` and progress call runs in this client's own thread, and what blocks raises RuntimeError there; so does
-    everything after `shutdown()` and in a forked child. The callbacks that answer servers, and the one for their log
-    messages, run in threads of their own: they may block, and use this client. Where `timeout`, seconds or a timedelta,
-    is given and over, the call is cancelled and raises TimeoutError.
+    It connects when it is made; `with`, `shutdown()` or the end of the program disconnects it. Every method may be
+    called from any thread, several at a time; in a thread that runs an event loop, it blocks that loop. The callbacks
+    of `on_change` and of progress run in this client's own thread, where a method that waits raises RuntimeError. Every
+    method raises RuntimeError after `shutdown()`, and in a forked child. The callbacks that answer servers, and the one
+    for their log messages, run in threads of their own: they may block, and use this client. A call that takes longer
+    than `timeout` (seconds or a timedelta) is cancelled and raises TimeoutError.
     """
 
     def __init__(
@@ -84,7 +62,7 @@ class SyncMultiServerClient:
         list_roots_callback: SyncListRootsFnT | None = None,
         logging_callback: SyncLoggingFnT | None = None,
     ) -> None:
-        callbacks = OffLoop().options(
+        callbacks = CallbackThreads().awaitable(
             {
                 "sampling_callback": sampling_callback,
                 "elicitation_callback": elicitation_callback,
@@ -107,7 +85,7 @@ class SyncMultiServerClient:
         strict_connect: bool | None = None,
         **callbacks: Unpack[SyncCallbackOptions],
     ) -> Self:
-        """See MultiServerClient; connects."""
+        """A connected client with servers of its own, as the file says; edits of the file are followed."""
         return cls(config_path, strict_connect=strict_connect, **callbacks)
 
     @classmethod
@@ -118,18 +96,19 @@ class SyncMultiServerClient:
         strict_connect: bool | None = None,
         **callbacks: Unpack[SyncCallbackOptions],
     ) -> Self:
-        """See MultiServerClient; connects."""
+        """A connected client with servers of its own. Raises pydantic.ValidationError where the config is wrong."""
         return cls(config_dict=config_dict, strict_connect=strict_connect, **callbacks)
 
     @classmethod
     def connect(cls, socket: str | os.PathLike[str] | None = None, **callbacks: Unpack[SyncCallbackOptions]) -> Self:
-        """See MultiServerClient; connects."""
+        """A connected client of the daemon, at this socket or where daemons usually listen."""
         self = cls.__new__(cls)
-        self._begin(MultiServerClient.connect(socket, **OffLoop().options(callbacks)))
+        self._begin(MultiServerClient.connect(socket, **CallbackThreads().awaitable(callbacks)))
         return self
 
     def _begin(self, client: MultiServerClient) -> None:
-        self._background = _Background(client)
+        self._background = Background(client)
+        # A client that is dropped ends its thread, which holds no reference to it. At exit `background` ends them all.
         weakref.finalize(self, self._background.forget).atexit = False
         self._background.start()
 
@@ -149,60 +128,61 @@ class SyncMultiServerClient:
         """
         self._background.stop()
 
-    # what is known: answered from the index, in the caller's thread
+    # what is known: answered from the last listing, in the caller's thread
 
     @property
     def _client(self) -> MultiServerClient:
+        """The client in the background. Raises RuntimeError after `shutdown`, and in a forked child."""
         self._background.check()
         return self._background.client
 
     @property
     def capabilities(self) -> dict[str, ServerCapabilities]:
-        """See MultiServerClient."""
+        """What each server offers, under its own names."""
         return self._client.capabilities
 
     @property
     def tool_to_server(self) -> dict[str, str]:
-        """See MultiServerClient."""
+        """The server of each listed tool."""
         return self._client.tool_to_server
 
     @property
     def prompt_to_server(self) -> dict[str, str]:
-        """See MultiServerClient."""
+        """The server of each listed prompt."""
         return self._client.prompt_to_server
 
     def status(self) -> dict[str, Any]:
-        """See MultiServerClient."""
+        """The state of every server and more, as `daemon/status` has it."""
         return self._client.status()
 
     def collisions(self) -> list[dict[str, Any]]:
-        """See MultiServerClient."""
+        """The names that several servers claim: `kind`, `name`, `owner`, `shadowed`."""
         return self._client.collisions()
 
     def on_change(self, callback: OnChange) -> None:
-        """See MultiServerClient; `callback` runs in this client's own thread."""
+        """Have `callback` told, in this client's own thread, when lists or servers' states change."""
         self._client.on_change(callback)
 
     def list_tools(self, cursor: str | None = None, *, params: PaginatedRequestParams | None = None) -> ListToolsResult:
-        """See MultiServerClient."""
+        """All tools, each with its server's name in `meta["serverName"]`. One page: a cursor raises ValueError."""
         return self._client.list_tools(cursor, params=params)
 
     def list_prompts(
         self, cursor: str | None = None, *, params: PaginatedRequestParams | None = None
     ) -> ListPromptsResult:
-        """See MultiServerClient."""
+        """All prompts, each with its server's name in `meta["serverName"]`. One page: a cursor raises ValueError."""
         return self._client.list_prompts(cursor, params=params)
 
     def list_resources(
         self, cursor: str | None = None, use_namespace: bool = True, *, params: PaginatedRequestParams | None = None
     ) -> ListResourcesResult:
-        """See MultiServerClient."""
+        """All resources, with `server:uri` as their URIs, or the servers' own where `use_namespace` is False."""
         return self._client.list_resources(cursor, use_namespace, params=params)
 
     def list_resource_templates(
         self, cursor: str | None = None, use_namespace: bool = True, *, params: PaginatedRequestParams | None = None
     ) -> ListResourceTemplatesResult:
-        """See MultiServerClient."""
+        """All resource templates, with `server:uri` or, where `use_namespace` is False, the servers' own URIs."""
         return self._client.list_resource_templates(cursor, use_namespace, params=params)
 
     # what is asked of a server: done by the background loop, while the caller waits
@@ -218,25 +198,30 @@ class SyncMultiServerClient:
         meta: dict[str, Any] | None = None,
         server_name: str | None = None,
     ) -> CallToolResult:
-        """See MultiServerClient. A progress callback runs in this client's own thread."""
-        client = self._client
+        """Call a tool by its listed or qualified name, or by its own name on `server_name`.
+
+        An unknown tool or server is a result with `is_error`. `progress_callback` runs in this client's own thread.
+        Raises TimeoutError after `timeout`, and mcp.MCPError as `MultiServerClient.call_tool` does.
+        """
         return self._background.call(
-            lambda: client.call_tool(
+            lambda client: client.call_tool(
                 name, arguments, read_timeout_seconds, progress_callback, meta=meta, server_name=server_name
             ),
             timeout=timeout,
-            what=lambda: _named("tool", name, server_name or client.tool_to_server.get(name)),
+            what=lambda client: _named("tool", name, server_name or client.tool_to_server.get(name)),
         )
 
     def read_resource(
         self, uri: str | AnyUrl, server_name: str | None = None, timeout: float | timedelta | None = None
     ) -> ReadResourceResult:
-        """See MultiServerClient."""
-        client = self._client
+        """Read a resource by `server:uri`, by a URI that leads to one server, or by its own URI on `server_name`.
+
+        Raises TimeoutError after `timeout`; mcp.MCPError, with code -32601 where no such server or resource is known.
+        """
         return self._background.call(
-            lambda: client.read_resource(uri, server_name),
+            lambda client: client.read_resource(uri, server_name),
             timeout=timeout,
-            what=lambda: _named("resource", str(uri), server_name),
+            what=lambda _: _named("resource", str(uri), server_name),
         )
 
     def get_prompt(
@@ -246,12 +231,14 @@ class SyncMultiServerClient:
         server_name: str | None = None,
         timeout: float | timedelta | None = None,
     ) -> GetPromptResult:
-        """See MultiServerClient."""
-        client = self._client
+        """Get a prompt by its listed or qualified name, or by its own name on `server_name`.
+
+        Raises TimeoutError after `timeout`; mcp.MCPError, with code -32601 where no such server or prompt is known.
+        """
         return self._background.call(
-            lambda: client.get_prompt(name, arguments, server_name),
+            lambda client: client.get_prompt(name, arguments, server_name),
             timeout=timeout,
-            what=lambda: _named("prompt", name, server_name or client.prompt_to_server.get(name)),
+            what=lambda client: _named("prompt", name, server_name or client.prompt_to_server.get(name)),
         )
 
     def complete(
@@ -261,126 +248,23 @@ class SyncMultiServerClient:
         context_arguments: dict[str, str] | None = None,
         timeout: float | timedelta | None = None,
     ) -> CompleteResult:
-        """See MultiServerClient."""
-        client = self._client
+        """Completions for an argument of a prompt or resource template. Raises TimeoutError, mcp.MCPError."""
         return self._background.call(
-            lambda: client.complete(ref, argument, context_arguments),
+            lambda client: client.complete(ref, argument, context_arguments),
             timeout=timeout,
-            what=lambda: _named("completion of", ref.name if isinstance(ref, PromptReference) else ref.uri, None),
+            what=lambda _: f"completion of {(ref.name if isinstance(ref, PromptReference) else ref.uri)!r}",
         )
 
     def set_logging_level(self, level: LoggingLevel, timeout: float | timedelta | None = None) -> EmptyResult:
-        """See MultiServerClient."""
-        client = self._client
+        """Have `logging_callback` told of what servers log from this level on, and the library's own logger too.
+
+        Raises ValueError where it is no level, TimeoutError after `timeout`.
+        """
         return self._background.call(
-            lambda: client.set_logging_level(level), timeout=timeout, what=lambda: _named("logging level", level, None)
+            lambda client: client.set_logging_level(level), timeout=timeout, what=lambda _: f"logging level {level!r}"
         )
 
 
-class _Background:
-    """The thread, its loop and the client that lives there. Holds nothing of whoever uses it."""
-
-    def __init__(self, client: MultiServerClient) -> None:
-        self.client = client
-        self._pid = os.getpid()
-        self._thread = Thread(target=self._run, name=SyncMultiServerClient.__name__, daemon=True)
-        self._connected: Future[BlockingPortal] = Future()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._over = False
-
-    def start(self) -> None:
-        """Connect. Raises what connecting raised."""
-        self._thread.start()
-        try:
-            self._portal = self._connected.result()
-        except BaseException:
-            self.stop()
-            raise
-
-    def _run(self) -> None:
-        _living.add(self)
-        try:
-            anyio.run(self._live)
-        except BaseException as failure:
-            if self._connected.done():
-                raise
-            self._connected.set_exception(failure)
-        finally:
-            self._over = True
-            _living.discard(self)
-            self._connected.cancel()
-
-    async def _live(self) -> None:
-        """Be connected until `end`, which cancels connecting or the calls, but never disconnecting."""
-        with anyio.CancelScope() as self._ending:
-            self._loop = asyncio.get_running_loop()
-            if self._over:
-                return
-            async with self.client:
-                with anyio.CancelScope() as self._ending:
-                    async with BlockingPortal() as portal:
-                        self._connected.set_result(portal)
-                        await anyio.sleep_forever()
-
-    def call(
-        self, operation: Callable[[], Awaitable[T]], *, timeout: float | timedelta | None, what: Callable[[], str]
-    ) -> T:
-        """What the operation returns or raises. Waits; what nobody waits for any longer is cancelled."""
-        if get_ident() == self._thread.ident:
-            raise RuntimeError(_OWN_LOOP)
-        seconds = in_seconds(timeout, "timeout")
-        try:
-            future = self._portal.start_task_soon(operation)
-        except RuntimeError:  # it was shut down at this very moment
-            raise RuntimeError(_SHUT_DOWN) from None
-        try:
-            return future.result(seconds)
-        except TimeoutError:
-            if not future.cancel():  # it ended after all, or the error is its own
-                return future.result()
-            raise TimeoutError(f"{what()} did not answer within {seconds:g} s, the call was cancelled") from None
-        except CancelledError:
-            raise RuntimeError(_SHUT_DOWN_MEANWHILE) from None
-        finally:
-            future.cancel()
-
-    def check(self) -> None:
-        """Raise RuntimeError where this client is of no use (any more)."""
-        if os.getpid() != self._pid:
-            raise RuntimeError(_FORKED)
-        if self._over:
-            raise RuntimeError(_SHUT_DOWN)
-
-    def end(self) -> None:
-        """Tell the loop to end; waits for nothing."""
-        self._over = True
-        if self._loop is not None and os.getpid() == self._pid:  # a forked child shares the parent's wake-up socket
-            with suppress(RuntimeError):  # the loop is closed
-                self._loop.call_soon_threadsafe(lambda: self._ending.cancel())
-
-    def stop(self) -> None:
-        """Tell the loop to end and wait until it has."""
-        self.end()
-        if get_ident() == self._thread.ident or os.getpid() != self._pid:
-            return
-        self._thread.join(STOP_WITHIN)
-        if self._thread.is_alive():
-            _log.warning("servers are still stopping after %g s, or a callback does not return", STOP_WITHIN)
-
-    def forget(self) -> None:
-        """End, as nobody can call any more. The garbage collector may be running: nothing may wait here."""
-        if not self._over:
-            self.end()
-            warn("a SyncMultiServerClient was dropped without shutdown()", ResourceWarning, stacklevel=3)
-
-
-@atexit.register
-def _stop_all() -> None:
-    for background in tuple(_living):
-        background.end()
-    for background in tuple(_living):
-        background.stop()
-
-
 def _named(kind: str, name: str, server: str | None) -> str:
+    """What did not answer in time, for the error."""
     return f"{kind} {name!r}" + (f" of server {server!r}" if server else "")

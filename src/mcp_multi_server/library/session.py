@@ -1,4 +1,4 @@
-"""A client's side of the daemon's socket: what a program sees of a fleet, its own or another process's."""
+"""A program's session with a fleet over a socket, whether the fleet is its own or a daemon's."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Protocol
+from typing import Any
 
 import anyio
 import anyio.abc
@@ -26,13 +26,16 @@ from ..servers.handshake import Handshake
 from ..servers.session import ServerSession
 from ..transport import Receiver
 from ..transport.link import Flusher, Link
+from .input_requests import InputRequestHandler
+from .log_delivery import LogDelivery
 
 EVENT_METHOD = "notifications/daemon/event"
 LINE_CAP = 256 * 1024 * 1024
 """Bytes of one line from the daemon, which has limits of its own; a list of all servers may be long."""
 OUT_CAP = 256 * 1024 * 1024
+"""Bytes that may wait to be sent; a daemon that takes no more is given up."""
 ANSWER_WITHIN = 30.0
-"""Seconds for what the daemon answers by itself."""
+"""Seconds for what the fleet answers by itself."""
 SOON = 0.02
 """Seconds in which several changes become one reading of the lists."""
 AGAIN_AFTER = 0.5
@@ -40,7 +43,7 @@ AGAIN_AFTER = 0.5
 
 
 class SocketTransport:
-    """A connected socket as a `Transport`."""
+    """A connected socket as a `Transport`. `open_session` makes it, and closes it at the end."""
 
     kind = "unix"
     pid: int | None = None
@@ -49,7 +52,7 @@ class SocketTransport:
     def __init__(self, connected: socket.socket, receiver: Receiver) -> None:
         self._receiver = receiver
         self._lines = Lines(LINE_CAP)
-        descriptor = connected.detach()
+        descriptor = connected.detach()  # the link closes it, and the socket object must not do so again
         self._link = Link(descriptor, descriptor, feed=self._feed, lost=self._lost, flusher=Flusher(), cap=OUT_CAP)
 
     def send(self, parts: Sequence[Buffer]) -> None:
@@ -68,36 +71,25 @@ class SocketTransport:
         self._receiver.lost(Failure(Reason.CLOSED, f"the connection to the daemon: {reason}"))
 
 
-class InputRequestHandler(Protocol):
-    """Answers what servers ask, and takes what they log."""
-
-    capabilities: Mapping[str, Any]
-    """What it can be asked."""
-
-    async def answer(self, message: Message) -> bytes:
-        """The result of a server's request. Raises RpcError."""
-
-    def log(self, message: Message) -> None:
-        """Take a log message."""
-
-    async def run(self) -> None:
-        """Work on them until cancelled."""
-
-
 class Incoming:
-    """What a fleet asks of this program and tells it: has requests answered, and events passed on.
+    """Takes what a fleet asks of this program and tells it: requests are answered, events and logs passed on.
 
-    `attached` makes it, with the task group in which it answers. `changed` is called with each event.
+    `open_session` makes it, with the task group in which it answers. `changed` is called with each event.
     """
 
     def __init__(
-        self, tasks: anyio.abc.TaskGroup, handler: InputRequestHandler, changed: Callable[[Mapping[str, Any]], None]
+        self,
+        tasks: anyio.abc.TaskGroup,
+        handler: InputRequestHandler,
+        logs: LogDelivery,
+        changed: Callable[[Mapping[str, Any]], None],
     ) -> None:
         self.news = asyncio.Event()
         """Set when status or lists may have changed."""
         self.changed = changed
         self._tasks = tasks
         self._handler = handler
+        self._logs = logs
         self._answering: dict[bytes, anyio.CancelScope] = {}
 
     def list_changed(self, kind: Kind) -> None:
@@ -112,11 +104,12 @@ class Incoming:
         """Take an event, a log message, or word that a request is not waited for any more."""
         if message.method == EVENT_METHOD:
             event = jsonrpc.value(message.params)
+            # Others, of clients and log levels, change nothing that a program sees.
             if event.get("event") in _OF_SERVERS:
                 self.news.set()
                 self.changed(event)
         elif message.method == "notifications/message":
-            self._handler.log(message)
+            self._logs.add(message)
         elif message.method == "notifications/cancelled":
             scope = self._answering.get(bytes(params_of(message.params).get("requestId", b"")))
             if scope is not None:
@@ -146,13 +139,13 @@ class Incoming:
         """Do nothing: who asked sees that its time is up."""
 
     def exchange_ended(self, failure: Failure) -> None:
-        """Do nothing: `Attachment.ended` tells."""
+        """Do nothing: who waits for the end of the session sees it."""
 
 
-class Attachment:
-    """A program's session with a fleet: asks it, and knows what it lists and how its servers are.
+class FleetSession:
+    """Asks a fleet, and knows what it lists and how its servers are.
 
-    `attached` makes it and ends it. The session is a legacy one: only such a client can be asked at any time, by
+    `open_session` makes it and ends it. The program is a legacy client: only such a one can be asked at any time, by
     servers of both eras, and says once what it wants to be told.
     """
 
@@ -193,6 +186,7 @@ class Attachment:
     async def refresh(self) -> None:
         """Read status and lists again."""
         status = jsonrpc.value(await self.ask("daemon/status", {}))
+        # Both are kept only when both are read: a listing is made of the two, and they must fit together.
         self.catalog = await read_catalog(self._session, timeout=ANSWER_WITHIN)
         self.status = status
         self._refreshed.set()
@@ -203,10 +197,10 @@ class Attachment:
         while True:
             await news.wait()
             await anyio.sleep(SOON)
-            news.clear()
+            news.clear()  # before reading: what changes while it is read is read once more
             try:
                 await self.refresh()
-            except (Lost, TimeoutError, RpcError):  # RpcError: busy with as many requests as it takes at a time
+            except (Lost, TimeoutError, RpcError):  # RpcError: the fleet has as many requests of ours as it takes
                 news.set()
                 await anyio.sleep(AGAIN_AFTER)
                 continue
@@ -221,27 +215,31 @@ class Attachment:
 
 
 @asynccontextmanager
-async def attached(
-    connected: socket.socket, changed: Callable[[Mapping[str, Any]], None], handler: InputRequestHandler
-) -> AsyncIterator[Attachment]:
-    """A session over this socket that knows status and lists from the start and keeps them current.
+async def open_session(
+    connected: socket.socket,
+    *,
+    handler: InputRequestHandler,
+    logs: LogDelivery,
+    changed: Callable[[Mapping[str, Any]], None],
+) -> AsyncIterator[FleetSession]:
+    """A session over this socket, until left. It knows status and lists from the start, and keeps them current.
 
     `changed` is called with each event, and when lists were read again. Raises Lost, RpcError, TimeoutError.
     """
     raised: Exception | None = None
     async with anyio.create_task_group() as tasks:
-        incoming = Incoming(tasks, handler, changed)
+        incoming = Incoming(tasks, handler, logs, changed)
         handshake = Handshake(incoming, handler.capabilities)
         transport = SocketTransport(connected, handshake.exchange.receiver)
         try:
-            tasks.start_soon(handler.run)
+            tasks.start_soon(logs.run)
             with anyio.fail_after(ANSWER_WITHIN):
-                attachment = Attachment(await handshake.agree(transport, Era.LEGACY), incoming)
-                await attachment.refresh()
-            tasks.start_soon(attachment.keep_current)
-            tasks.start_soon(attachment.follow)
+                session = FleetSession(await handshake.agree(transport, Era.LEGACY), incoming)
+                await session.refresh()
+            tasks.start_soon(session.keep_current)
+            tasks.start_soon(session.follow)
             incoming.news.set()  # for what changed between reading and following
-            yield attachment
+            yield session
         except Exception as error:  # raised again below, since the group would wrap it
             raised = error
         finally:
@@ -253,7 +251,7 @@ async def attached(
 
 
 def _is_starting(row: Mapping[str, Any]) -> bool:
-    """Whether a server, as the status has it, is connecting for the first time."""
+    """Whether a server, as the status has it, is connecting for the first time: it neither failed nor was ready."""
     return row["state"] == State.CONNECTING and not row["consecutiveFailures"] and row["refreshedAt"] is None
 
 

@@ -1,6 +1,7 @@
-"""Reading what came over the wire: a member has the type that is asked for, or it is not there.
+"""Reading JSON, and members of its objects, each with the type that is asked for, or as if it were not there.
 
-Only the daemon's own envelope is strict (`Garbled`); what servers put into it may be anything.
+Only `objects` is strict, for what the daemon itself must send: it raises `Garbled`. What servers put into a message
+may be anything, and must not keep the rest from being shown.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ def loads(text: str | bytes, **options: Any) -> Any:
 
 
 def objects(container: JsonObject, key: str) -> list[JsonObject]:
-    """The objects of a list that must be there."""
+    """The objects of a list that must be there. Raises Garbled."""
     found = container.get(key)
     if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
         raise Garbled(f"{key!r} is no list of objects")
@@ -42,8 +43,8 @@ def member(container: JsonObject, key: str) -> JsonObject:
     return found if isinstance(found, dict) else {}
 
 
-def words(container: JsonObject, key: str) -> list[str]:
-    """The strings of a list."""
+def strings(container: JsonObject, key: str) -> list[str]:
+    """The strings of a list; what is none is left out."""
     found = container.get(key)
     return [item for item in found if isinstance(item, str)] if isinstance(found, list) else []
 
@@ -57,7 +58,7 @@ def text(container: JsonObject, key: str) -> str:
 
 
 def number(container: JsonObject, key: str) -> float | None:
-    """A number."""
+    """A number; a boolean, which Python counts among them, is none."""
     found = container.get(key)
     return found if isinstance(found, int | float) and not isinstance(found, bool) else None
 

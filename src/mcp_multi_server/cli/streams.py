@@ -1,4 +1,7 @@
-"""Streams of the daemon's that outlive its restart: what `events`, `logs --follow` and `status --watch` read."""
+"""The daemon's streams of events and log lines, read on after it was restarted.
+
+`events`, `logs --follow` and `status --watch` read them.
+"""
 
 from __future__ import annotations
 
@@ -7,31 +10,32 @@ import time
 from types import TracebackType
 from typing import Protocol, Self
 
-from .answer import JsonObject
 from .connect import RETRY_EVERY, connect
 from .failures import HungUp, Unreachable
+from .members import JsonObject
 from .render import check_reader
 from .session import DAEMON_TIMEOUT, DaemonSession
 
 LOOK_UP_EVERY = 0.5
-"""Seconds after which a read is begun anew: a Ctrl-C in the moment before one is only noticed after it, and so is
-that the reader of stdout left."""
+"""Seconds after which a read is begun anew: between reads we notice that the reader of stdout left, and a Ctrl-C that
+came in the moment before a read."""
 EVENTS = ("daemon/events", "notifications/daemon/event")
 LOG = ("daemon/logs", "notifications/daemon/log")
-"""A method and the notifications that it makes the daemon send."""
+"""The method that begins a stream, and the method of its notifications."""
 
 
 class Notice(Protocol):
-    """Who is told that the daemon is away, or back."""
+    """A function that says to a person that the daemon is away, or back."""
 
     def __call__(self, said: str, *, is_away: bool) -> None:
         """`said` is a sentence for people."""
 
 
-class Following:
-    """One stream. When the daemon closes the connection it is asked for again, for at most `wait` seconds.
+class DaemonStream:
+    """One stream of notifications, and the session that it comes over.
 
-    What is asked for again is asked with the `params` of that moment.
+    A command makes it and leaves it (`with`). When the daemon closes the connection, as it does when it is restarted,
+    the stream is begun again over a new one, with the `params` of that moment, until `wait` seconds have passed.
     """
 
     def __init__(
@@ -51,8 +55,9 @@ class Following:
         self._session: DaemonSession | None = None
         self._id = 0
         self._due = 0.0
-        """When the daemon must have said something; infinite while it is there."""
+        """When the daemon must have said something; infinite once it has, until the connection is lost."""
         self._is_new = True
+        """Whether nothing has come yet. Until then a daemon that is away is an error, as it is for other commands."""
 
     def __enter__(self) -> Self:
         self._open()
@@ -63,12 +68,12 @@ class Following:
         self._close()
 
     def next(self, within: float = math.inf) -> JsonObject | None:
-        """The params of the next notification, None where none came in time.
+        """The params of the next notification, or None after `within` seconds.
 
         Raises:
             Unreachable: the daemon stayed away.
-            Ended: it ended the stream, and not the connection.
-            BrokenPipeError: nobody reads what would be said of it.
+            StreamEnded: it ended the stream, and not the connection.
+            BrokenPipeError: the reader of stdout has left.
 
         """
         until = time.monotonic() + within
@@ -79,7 +84,7 @@ class Following:
             except (HungUp, Unreachable) as loss:
                 self._lost(loss)
                 if time.monotonic() + RETRY_EVERY >= until:
-                    return None
+                    return None  # the caller's time is over first; the next call goes on with the attempts
                 time.sleep(RETRY_EVERY)
                 continue
             if message is not None:
@@ -91,9 +96,9 @@ class Following:
                 return None
 
     def ask(self, method: str) -> JsonObject | None:
-        """The result of another request on the same connection; None where the daemon went away.
+        """The result of another request on the same connection, or None if the daemon went away.
 
-        Notifications that come before it are left out: whoever asks learns more from the answer.
+        Notifications that come before it are lost, so this is for results that say more than they would.
         """
         if self._session is None:
             return None
@@ -104,13 +109,13 @@ class Following:
             return None
 
     def _receive(self, until: float) -> JsonObject | None:
-        opened = self._session or self._open()
+        session = self._session or self._open()
         deadline = min(until, self._due, time.monotonic() + LOOK_UP_EVERY)
-        return opened.next(self._id, self._notification, deadline)
+        return session.next_notification(self._id, self._notification, deadline)
 
     def _open(self) -> DaemonSession:
         self._session = DaemonSession(connect(self._socket))
-        self._id = self._session.begin(self._method, self.params)
+        self._id = self._session.begin_stream(self._method, self.params)
         return self._session
 
     def _close(self) -> None:
@@ -119,14 +124,16 @@ class Following:
             self._session = None
 
     def _heard(self) -> None:
+        """Say that the daemon is back, if it was away: only what it sends shows that it serves the stream again."""
         if not self._is_new and self._due != math.inf:
             self._notice("the daemon is back", is_away=False)
         self._is_new, self._due = False, math.inf
 
     def _lost(self, loss: HungUp | Unreachable) -> None:
+        """Begin the wait for the daemon, or go on with it. Raises `loss` or Unreachable where there is none left."""
         self._close()
         if self._is_new:
-            raise loss
+            raise loss  # at first a daemon that is away is an error at once, as for every other command
         if self._due == math.inf:
             self._due = time.monotonic() + self._wait
             if self._wait:

@@ -1,4 +1,4 @@
-"""What the methods of a client return and raise for what cannot be done."""
+"""Arguments that the methods of a client refuse, and the daemon's errors as the errors that programs catch."""
 
 from __future__ import annotations
 
@@ -11,49 +11,53 @@ from ..core.errors import INVALID_PARAMS, METHOD_NOT_FOUND, RESOURCE_NOT_FOUND_L
 from ..core.levels import LEVELS
 
 
-def no_paging(cursor: str | None, params: types.PaginatedRequestParams | None) -> None:
-    """Raises ValueError where a page is asked for: each list has one."""
+def check_single_page(cursor: str | None, params: types.PaginatedRequestParams | None) -> None:
+    """Raises ValueError if another page of a list is asked for: every list is one page."""
     if cursor is not None or params is not None:
         raise ValueError("lists are a single page: cursor and params are not supported")
 
 
-def only_levels(level: str) -> None:
-    """Raises ValueError where it is none of the protocol's levels."""
+def check_level(level: str) -> None:
+    """Raises ValueError if the protocol has no such log level."""
     if level not in LEVELS:
         raise ValueError(f"level must be one of {', '.join(LEVELS)}, not {level!r}")
 
 
 def in_seconds(limit: float | timedelta | None, name: str) -> float | None:
-    """A time limit in seconds. Raises TypeError or ValueError where it is none."""
+    """A time limit in seconds; `name` is the argument's, for the error. Raises TypeError or ValueError."""
     if isinstance(limit, timedelta):
         return limit.total_seconds()
     if limit is not None and not isinstance(limit, int | float):
         raise TypeError(f"{name} must be a number of seconds or a timedelta, not {type(limit).__name__}")
-    if limit is not None and isnan(limit):
+    if limit is not None and isnan(limit):  # compares false with everything: such a limit would never pass
         raise ValueError(f"{name} must be a number of seconds, not NaN")
     return limit
 
 
 def error_result(message: str) -> types.CallToolResult:
-    """What a call of something unknown returns."""
+    """The result of calling a tool or server that does not exist: as in version 1, a result and no exception."""
     return types.CallToolResult(content=[types.TextContent(type="text", text=message)], is_error=True)
 
 
 def is_unknown(refused: RpcError, opening: str) -> bool:
-    """Whether the fleet knows no such tool or prompt; `opening` is how it says so."""
+    """Whether the fleet knows no such tool or prompt; `opening` is how its message then begins.
+
+    The code alone does not tell: servers refuse arguments with it, too.
+    """
     return refused.code == INVALID_PARAMS and refused.data is None and refused.message.startswith(opening)
 
 
-def of_reading(refused: RpcError, uri: str) -> RpcError:
-    """The error of a read: one code for what does not exist, another for what its server does not have."""
+def read_error(refused: RpcError, uri: str) -> RpcError:
+    """The error of reading `uri`: -32601, as in version 1, if it leads to no server; -32602 if its server lacks it."""
     if refused.code not in (INVALID_PARAMS, RESOURCE_NOT_FOUND_LEGACY):
         return refused
+    # The URI as it was asked for, and nothing else, is what the fleet gives as data if it finds no server for it.
     code = METHOD_NOT_FOUND if refused.data == {"uri": uri} else INVALID_PARAMS
     return RpcError(code, refused.message, refused.data)
 
 
 def mcp_error(failure: RpcError) -> Exception:
-    """An error as programs know it."""
-    from mcp import MCPError  # 0.8 s to import, which only who meets an error pays
+    """The `mcp.MCPError` that programs catch."""
+    from mcp import MCPError  # takes 0.8 s to import: only programs that meet an error pay for it
 
     return MCPError(code=failure.code, message=failure.message, data=failure.data)

@@ -1,11 +1,11 @@
-"""What the servers offer, as listed: for a person to read, and to find what a name on the command line means."""
+"""Lists of what the servers offer: shown, and searched for what a name on the command line means."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 
-from .answer import JsonObject, member, objects, text
+from .members import JsonObject, member, objects, text
 from .render import clean, echo_json, first_line
 from .session import DaemonSession
 from .table import Cell, Column, echo_table
@@ -17,15 +17,15 @@ STATE_KEY = "mcp-multi-server/state"
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_-]")
 
 
-def show_offers(session: DaemonSession, *, method: str, member_name: str, key: str, as_json: bool) -> None:
-    """A list as the daemon gives it, or as a table. `key`: the member of an item that says what it is called by."""
+def show_list(session: DaemonSession, *, method: str, member_name: str, key: str, as_json: bool) -> None:
+    """Print a list, as the daemon gives it or as a table. `key` is the member by which an item is called."""
     listed = session.ask_all(method, member_name)
     if as_json:
         echo_json(listed)
         return
     columns = [Column(key.upper()), Column("SERVER"), Column("DESCRIPTION", wraps=True)]
     if key != "name":
-        columns.insert(1, Column("NAME", give_up=1))
+        columns.insert(1, Column("NAME", give_up=1))  # resources are called by their URI, and have a name as well
     echo_table(columns, [_row(item, key) for item in objects(listed, member_name)])
 
 
@@ -41,7 +41,7 @@ def qualified(name: str, server: str, items: Sequence[JsonObject]) -> str:
 
 
 def find(name: str, items: Sequence[JsonObject]) -> JsonObject:
-    """The item that `name` means; empty where the listing does not tell, though the daemon may know it.
+    """The item that `name` means; empty if the list does not tell, though the daemon may know it.
 
     Every item can be called by its qualified name, but one that owns its bare name is listed under that alone.
     """
@@ -52,12 +52,12 @@ def find(name: str, items: Sequence[JsonObject]) -> JsonObject:
 
 
 def server_of(item: JsonObject) -> str:
-    """Whose it is; "" where the listing does not say."""
+    """The name of the item's server; "" if the list does not say."""
     return text(member(item, "_meta"), SERVER_KEY)
 
 
 def _usual(server: str, name: str) -> str:
-    """The qualified name, where the config sets neither prefix nor separator."""
+    """The qualified name, unless the config sets a prefix or separator of its own."""
     return f"{_NOT_IN_NAMES.sub('_', server)}{SEPARATOR}{name}"
 
 

@@ -1,0 +1,132 @@
+"""The fleets that a client can connect to: one of its own, run in this process from a config, or a daemon's."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket as sockets
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import anyio
+
+from ..core.config import Config
+from ..core.events import Event, RequestDone
+from ..core.paths import socket_candidates, temporary_directory
+from ..daemon.fleet import Fleet
+from ..daemon.watcher import identity, watch
+from ..telemetry.describe import describe
+from ..telemetry.events import Events
+from .session import FleetSession
+
+Dial: TypeAlias = Callable[[], Awaitable[sockets.socket]]
+
+START_WITHIN = 30.0
+"""Seconds that connecting waits for servers that a daemon is just starting."""
+_log = logging.getLogger("mcp_multi_server")
+
+
+@dataclass(frozen=True, slots=True)
+class FleetAccess:
+    """How a client gets at a fleet, its own or a daemon's: over a socket. `own_fleet` or `daemon_fleet` makes it."""
+
+    dial: Dial
+    """Gives a connected socket. Raises OSError if nobody listens."""
+    settle: Callable[[FleetSession], Coroutine[Any, Any, str]]
+    """Waits until each server is ready or has failed once. Returns why the client must not go on, or ""."""
+
+
+@asynccontextmanager
+async def own_fleet(
+    config: Config, path: str, *, is_strict: bool, abilities: frozenset[str]
+) -> AsyncIterator[FleetAccess]:
+    """Run the servers of a config in this process, until left; edits of the file `path` ("" for none) are applied.
+
+    `is_strict`: the client must not go on if one server cannot be reached. `abilities`: the input requests that
+    servers are told they may make.
+    """
+    known = identity(path) if path else None
+    fleet = Fleet(config, events=Events(_log_event), path=path, abilities=abilities)
+
+    async def dial() -> sockets.socket:
+        # The client talks to its own fleet as to a daemon's: one way through the code for both.
+        ours, theirs = sockets.socketpair()
+        fleet.gateway.adopt(theirs)
+        return ours
+
+    async def settle(session: FleetSession) -> str:
+        failures = await _first_attempts(fleet)
+        await session.refresh()  # so that what the servers offer is listed when connecting returns
+        return "; ".join(failures) if is_strict else ""
+
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(fleet.run)
+        if path:
+            tasks.start_soon(watch, path, known, fleet.reloads.config_may_have_changed)
+        yield FleetAccess(dial, settle)
+        fleet.gateway.close("the client is closed")
+        tasks.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def daemon_fleet(path: str | os.PathLike[str] | None) -> AsyncIterator[FleetAccess]:
+    """Use the servers of the daemon at this socket, or at the usual ones. Raises ConnectionError if none listens."""
+    candidates = (os.fspath(path),) if path else _usual_sockets()
+
+    async def dial() -> sockets.socket:
+        failures = []
+        for candidate in candidates:
+            connected = sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM | sockets.SOCK_NONBLOCK)
+            try:
+                await asyncio.get_running_loop().sock_connect(connected, candidate)
+            except OSError as failure:
+                connected.close()
+                failures.append(f"{candidate} ({failure.strerror or failure})")
+            else:
+                return connected
+        raise ConnectionError(f"the daemon cannot be reached at {' or '.join(failures)}")
+
+    # Dialled once before anything else, for the error that says where no daemon listens.
+    first: sockets.socket | None = await dial()
+
+    async def dial_again() -> sockets.socket:
+        nonlocal first
+        connected, first = first, None
+        return connected or await dial()
+
+    yield FleetAccess(dial_again, _settle)
+
+
+async def _settle(session: FleetSession) -> str:
+    """Wait for the daemon's servers, not for ever; one that does not start never keeps a client from going on."""
+    with anyio.move_on_after(START_WITHIN):
+        await session.settled()
+    return ""
+
+
+async def _first_attempts(fleet: Fleet) -> list[str]:
+    """Wait until each server is ready or has failed once; what went wrong with which."""
+    failures = []
+    for server in fleet.snapshot.servers.values():
+        with anyio.move_on_after(server.config.start_timeout + server.config.stop_timeout):
+            await server.attempted.wait()
+        if server.live is None:
+            reason = server.status.failure.message if server.status.failure else "not ready in time"
+            failures.append(f"server {server.name!r}: {reason}")
+    return failures
+
+
+def _log_event(event: Event) -> None:
+    """Log an event of the client's own fleet, as the daemon would."""
+    # Most events are of this type, and wanted by nobody: their text is not even made.
+    if type(event) is RequestDone and not _log.isEnabledFor(logging.DEBUG):
+        return
+    entry = describe(event)
+    _log.log(entry.level, "%s", entry)
+
+
+def _usual_sockets() -> tuple[str, ...]:
+    return socket_candidates(os.environ, os.geteuid(), temporary_directory(os.environ))

@@ -1,0 +1,47 @@
+"""Time limits of calls, paused while a server waits for an answer of the program."""
+
+from __future__ import annotations
+
+import logging
+
+import anyio
+import pytest
+
+from mcp_multi_server.library.time_limits import TimeLimits
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+async def test_a_limit_that_is_paused_does_not_pass_and_goes_on_afterwards() -> None:
+    limits = TimeLimits()
+    with pytest.raises(TimeoutError), limits.within(0.05, lambda server: server == "one"):
+        with limits.paused("one"), limits.paused("one"), anyio.move_on_after(0.1):
+            await anyio.sleep_forever()
+        await anyio.sleep_forever()
+
+
+async def test_only_limits_that_concern_the_server_are_paused() -> None:
+    limits = TimeLimits()
+    with pytest.raises(TimeoutError), limits.within(0.05, lambda server: server == "one"), limits.paused("two"):
+        await anyio.sleep_forever()
+
+
+async def test_without_a_limit_nothing_is_paused() -> None:
+    limits = TimeLimits()
+    with limits.within(None, lambda server: True), limits.paused("one"):
+        await anyio.sleep(0)
+
+
+async def test_a_limit_whose_call_ended_meanwhile_is_no_trouble(caplog: pytest.LogCaptureFixture) -> None:
+    limits = TimeLimits()
+    paused = limits.paused("one")
+    with limits.within(5, lambda server: True):
+        paused.__enter__()
+    paused.__exit__(None, None, None)
+    await anyio.sleep(0)
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
