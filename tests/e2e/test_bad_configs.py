@@ -285,7 +285,7 @@ def test_serve_prints_nothing_on_its_standard_output() -> None:
     started = subprocess.Popen(daemon.command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=daemon.environment)
     try:
         daemon.process = started
-        eventually(daemon.socket.exists, what="the socket")
+        eventually(daemon.answers, what="a daemon that answers")
         daemon.await_up()
         started.terminate()
         out, error = started.communicate(timeout=20)
