@@ -8,7 +8,8 @@ import click
 import pytest
 
 from mcp_multi_server.cli import failures
-from mcp_multi_server.cli.commands import CALL_TIMEOUT, CHANGE_TIMEOUT, cli
+from mcp_multi_server.cli.commands import CHANGE_TIMEOUT, cli
+from mcp_multi_server.cli.options import REQUEST_TIMEOUT
 from mcp_multi_server.daemon import main
 
 from .pages import ROOT, codes, page, rows, section
@@ -61,5 +62,5 @@ def test_the_exit_codes_are_those_of_the_code() -> None:
 
 def test_the_default_timeouts_are_those_of_the_code() -> None:
     options = section(PAGE, "Common options")
-    assert f"({CALL_TIMEOUT:g} s without a sign of life)" in options
+    assert f"({REQUEST_TIMEOUT:g} s without a sign of life)" in options
     assert f"({CHANGE_TIMEOUT:g} s)" in options
