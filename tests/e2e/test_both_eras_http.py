@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 import pytest
 
-from .entries import MARK, RUN, TESTS, Entry
+from .entries import MARK, RUN, TESTS, Entry, fixture
 from .harness import Daemon, eventually
 from .sdk import Mode, connected, direct_client, sdk_client
 from .views import Namespace, Questions, view
@@ -123,6 +123,32 @@ def test_progress_over_http_reaches_the_client_before_the_result(daemon: Daemon)
             seen = wire.drain(quiet=0.05)
             assert [one["params"]["progress"] for one in seen] == [0, 1, 2], name
             assert {one["params"]["progressToken"] for one in seen} == {name}
+
+
+def imported(daemon: Daemon) -> set[str]:
+    """The packages that a daemon's process has imported, as `python -X importtime` tells."""
+    lines = [line for line in daemon.log.splitlines() if line.startswith("import time:")]
+    return {line.rpartition("|")[2].strip().partition(".")[0] for line in lines}
+
+
+def test_a_daemon_with_servers_by_url_never_imports_the_sdk(urls: dict[str, str]) -> None:
+    entries = {name: {"url": urls[name]} | more for name, (_, more, _) in SERVERS.items()}
+    with Daemon(entries, settings={"naming": "qualified"}, environment={"PYTHONPROFILEIMPORTTIME": "1"}) as daemon:
+        daemon.await_up(within=40)
+        with daemon.legacy() as wire:
+            for name in SERVERS:
+                assert wire.call(f"{name}__echo", {"n": 1})["structuredContent"] == {"n": 1}
+        packages = imported(daemon)
+    assert {"mcp_multi_server", "httpx2"} <= packages
+    assert not packages & {"mcp", "mcp_types"}
+
+
+def test_a_daemon_without_servers_by_url_imports_no_http_client() -> None:
+    with Daemon({"one": fixture()}, environment={"PYTHONPROFILEIMPORTTIME": "1"}) as daemon:
+        daemon.await_up()
+        packages = imported(daemon)
+    assert "mcp_multi_server" in packages
+    assert not packages & {"mcp", "mcp_types", "httpx2", "httpcore2"}
 
 
 def test_a_server_that_goes_and_comes_back_is_found_again() -> None:

@@ -10,19 +10,23 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+import tracemalloc
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import anyio
+import httpx2
 import pytest
 
 from mcp_multi_server.core import jsonrpc
 from mcp_multi_server.core.jsonrpc import Oversize
 from mcp_multi_server.core.lifecycle import Failure, Lost, Reason
-from mcp_multi_server.transport import Receiver, outbox, wire
-from mcp_multi_server.transport.http import HttpSpec, ServerSentEvents, StreamableHttp, open_http, open_sse
+from mcp_multi_server.transport import Receiver, http, postings
+from mcp_multi_server.transport.http import StreamableHttp, open_http
+from mcp_multi_server.transport.http_client import HttpSpec
+from mcp_multi_server.transport.sse import ServerSentEvents, open_sse
 from tests.fixtures.bad_http import EXACT, BadHttp
 
 pytestmark = pytest.mark.anyio
@@ -128,10 +132,15 @@ class Client:
 
 @contextlib.asynccontextmanager
 async def connected(
-    url: str, *, sse: bool = False, headers: dict[str, str] | None = None, line_cap: int = LINE_CAP, start: float = 10
+    url: str,
+    *,
+    sse: bool = False,
+    headers: dict[str, str] | None = None,
+    line_cap: int = LINE_CAP,
+    auth: httpx2.Auth | None = None,
 ) -> AsyncIterator[Client]:
     heard = Heard()
-    spec = HttpSpec(url, headers or {}, timeout=20, start_timeout=start)
+    spec = HttpSpec(url, headers or {}, timeout=20, start_timeout=10, auth=auth)
     opened = open_sse if sse else open_http
     async with opened(spec, heard.receiver, line_cap=line_cap) as transport:
         yield Client(transport, heard)
@@ -318,7 +327,7 @@ async def test_a_request_reaches_the_server_byte_for_byte(bad: BadHttp) -> None:
     assert bad.asked[0].body == b"".join(jsonrpc.request(7, "ping", params))
 
 
-@pytest.mark.parametrize("path", ["exact", "exact-sse", "moved"])
+@pytest.mark.parametrize("path", ["exact", "exact-sse", "moved", "whole-stream", "gzip", "pretty"])
 async def test_unknown_members_and_big_numbers_of_an_answer_survive(bad: BadHttp, path: str) -> None:
     async with connected(bad.url(path)) as client:
         assert await client.ask("ping") == json.loads(EXACT % 1)
@@ -353,14 +362,22 @@ async def test_an_error_of_the_servers_own_comes_through(bad: BadHttp, path: str
         ("accepted", Reason.PROTOCOL, "HTTP 202 in answer to a request"),
         ("page", Reason.PROTOCOL, "an answer that is neither JSON nor an event stream"),
         ("garbage", Reason.PROTOCOL, "an answer that is no JSON-RPC message"),
+        ("empty", Reason.PROTOCOL, "an answer that is no JSON-RPC message"),
         ("garbage-sse", Reason.PROTOCOL, "an answer that is no JSON-RPC message"),
         ("breaks", Reason.UNREACHABLE, "the connection broke"),
         ("breaks-sse", Reason.UNREACHABLE, "the connection broke before the answer"),
         ("silence", Reason.UNREACHABLE, "the connection broke"),
         ("nonsense", Reason.UNREACHABLE, "the connection broke"),
         ("huge", Reason.PROTOCOL, "an answer over 50000 bytes"),
-        ("huge-sse", Reason.PROTOCOL, "an answer over the size limit, or no event stream"),
+        ("huge-sse", Reason.PROTOCOL, "an answer over 50000 bytes"),
+        ("bomb", Reason.PROTOCOL, "an answer over 50000 bytes"),
+        ("bomb-sse", Reason.PROTOCOL, "an answer over 50000 bytes"),
         ("elsewhere", Reason.UNREACHABLE, "HTTP 307: redirects elsewhere"),
+        ("redirect/301?/exact", Reason.UNREACHABLE, "HTTP 301: redirects elsewhere"),
+        ("redirect/303?/exact", Reason.UNREACHABLE, "HTTP 303: redirects elsewhere"),
+        ("redirect/308?https://127.0.0.1/exact", Reason.UNREACHABLE, "HTTP 308: redirects elsewhere"),
+        ("redirect/308?http://user@127.0.0.1/exact", Reason.UNREACHABLE, "HTTP 308: redirects elsewhere"),
+        ("circle", Reason.UNREACHABLE, "HTTP 307: redirects without end"),
     ],
 )
 async def test_an_answer_that_is_none_fails_its_request_alone(
@@ -398,9 +415,20 @@ async def test_a_refusal_ends_the_connection_once(bad: BadHttp, path: str, reaso
         assert (failure.reason, failure.permanent) == (reason, permanent)
     assert len(client.heard.losses) == 1
     refused = list(client.heard.failures.values())
-    assert refused == ([Failure(reason, failure.message, undone=True)] if reason is Reason.SESSION else [])
+    assert refused == ([Failure(reason, failure.message, undone=True)] * 2 if reason is Reason.SESSION else [])
     assert not failure.undone, "of a request that is open besides nobody knows"
     assert len(client.heard.lines) == answered
+
+
+async def test_of_a_request_that_is_not_refused_with_the_session_nobody_knows(bad: BadHttp) -> None:
+    async with connected(bad.url("half-forgets")) as client:
+        await client.ask("initialize", HANDSHAKE)
+        refused, unanswered = client.send("ping"), client.send("ping")
+        assert await client.heard.failure(refused) == Failure(
+            Reason.SESSION, "the server forgot the session", undone=True
+        )
+        assert await client.heard.loss() == Failure(Reason.SESSION, "the server forgot the session")
+    assert unanswered not in client.heard.failures
 
 
 async def test_a_missing_credential_is_told_as_such(server: Server) -> None:
@@ -528,7 +556,7 @@ async def test_what_the_host_raises_comes_out_as_it_is(bad: BadHttp) -> None:
         ("hang", Failure(Reason.UNREACHABLE, "no endpoint event within 0.3 s")),
         ("401", Failure(Reason.UNAUTHORIZED, "HTTP 401", permanent=True)),
         ("404", Failure(Reason.UNREACHABLE, "HTTP 404", permanent=True)),
-        ("page", Failure(Reason.PROTOCOL, "no event stream, or an event over 16777216 bytes")),
+        ("page", Failure(Reason.PROTOCOL, "no event stream")),
         ("foreign", Failure(Reason.PROTOCOL, "the event stream names an endpoint that is not its own")),
     ],
 )
@@ -573,6 +601,28 @@ async def test_what_was_sent_and_cannot_be_asked_for_again_does_not_pass_for_uns
     assert failure == Failure(Reason.UNREACHABLE, "connection refused", undone=False)
 
 
+async def test_an_answer_that_breaks_off_again_is_asked_for_again(bad: BadHttp) -> None:
+    async with connected(bad.url("breaks-and-resumes")) as client:
+        assert await client.ask("ping") == json.loads(EXACT % 1)
+        assert [message.get("method") for message in client.heard.messages] == [
+            *["notifications/tools/list_changed"] * 2,
+            None,
+        ]
+    assert [asked.headers.get("last-event-id") for asked in bad.asked] == [None, "1", "2"]
+
+
+async def test_an_answer_that_cannot_be_had_any_more_fails(bad: BadHttp) -> None:
+    async with connected(bad.url("resume/500")) as client:
+        assert await client.fail() == Failure(Reason.UNREACHABLE, "HTTP 500")
+    assert bad.count("GET") == http.RESUMES
+
+
+async def test_in_the_modern_era_what_broke_off_is_not_asked_for_again(bad: BadHttp) -> None:
+    async with connected(bad.url("resumes")) as client:
+        assert (await client.fail(modern=True)).message == "the connection broke before the answer"
+    assert bad.count("GET") == 0
+
+
 async def test_a_cancelled_request_is_not_asked_for_again(bad: BadHttp) -> None:
     async with connected(bad.url("never-resumes")) as client:
         id = client.send("ping")
@@ -608,18 +658,186 @@ async def test_a_cancelled_request_keeps_no_connection_to_an_sse_server(bad: Bad
 async def test_a_standalone_stream_that_never_lasts_is_asked_for_less_and_less(
     bad: BadHttp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(wire, "LISTEN_PAUSE", 0.5)
+    monkeypatch.setattr(http, "LISTEN_PAUSE", 0.5)
     async with connected(bad.url("polls")) as client:
         await client.handshake()
-        await bad.until(lambda: bad.count("GET") == 1 + wire.LISTEN_FREE)
+        await bad.until(lambda: bad.count("GET") == 1 + http.LISTEN_FREE)
         began = time.monotonic()
-        await bad.until(lambda: bad.count("GET") == 3 + wire.LISTEN_FREE)
-        assert time.monotonic() - began >= 2 * wire.LISTEN_PAUSE - 0.1
+        await bad.until(lambda: bad.count("GET") == 3 + http.LISTEN_FREE)
+        assert time.monotonic() - began >= 2 * http.LISTEN_PAUSE - 0.1
         assert (await client.ask("ping"))["result"]
 
 
+async def test_a_standalone_stream_goes_on_where_it_broke_off_and_tells_that_the_session_is_gone(bad: BadHttp) -> None:
+    async with connected(bad.url("listens")) as client:
+        await client.handshake()
+        assert await client.heard.loss() == Failure(Reason.SESSION, "the server forgot the session")
+    assert client.heard.messages[1]["method"] == "notifications/tools/list_changed"
+    asked = [asked.headers for asked in bad.asked if asked.method == "GET"]
+    assert [headers.get("last-event-id") for headers in asked] == [None, "5"]
+    assert {headers["mcp-session-id"] for headers in asked} == {"s-1"}
+    assert bad.count("DELETE") == 0, "there is no session to end"
+
+
+async def test_a_server_without_a_standalone_stream_is_asked_for_it_once(bad: BadHttp) -> None:
+    async with connected(bad.url("session/500")) as client:
+        await client.handshake()
+        await bad.until(lambda: bad.count("GET") == 1)
+        for _ in range(3):
+            await client.fail()
+    assert bad.count("GET") == 1
+
+
+async def test_what_follows_the_end_of_the_handshake_waits_for_it(bad: BadHttp) -> None:
+    async with connected(bad.url("late")) as client:
+        await client.handshake()
+        id = client.send("ping")
+        client.notify("notifications/roots/list_changed")
+        await bad.until(lambda: bad.count("POST") == 2)
+        with pytest.raises(TimeoutError):
+            await bad.until(lambda: bad.count("POST") > 2, seconds=0.2)
+        bad.let_on.set()
+        await client.heard.answer(id)
+
+
+async def test_everything_on_the_stream_of_a_request_comes_through(bad: BadHttp) -> None:
+    async with connected(bad.url("noisy")) as client:
+        first, second = client.send("ping"), client.send("ping")
+        for id in (first, second):
+            assert await client.heard.answer(id) == json.loads(EXACT % id)
+    methods = [message.get("method") for message in client.heard.messages]
+    assert methods.count("notifications/tools/list_changed") == methods.count("ping") == 2
+    assert len(client.heard.lines) == 6
+
+
+async def test_an_answer_with_an_id_that_is_none_of_ours_is_that_of_its_request(bad: BadHttp) -> None:
+    async with connected(bad.url("string-id")) as client:
+        assert await client.ask("ping") == {"jsonrpc": "2.0", "id": 1, "result": {"big": BIG_INTEGER}}
+
+
+async def test_a_response_that_holds_no_answer_fails_its_request(bad: BadHttp) -> None:
+    async with connected(bad.url("only-a-notification")) as client:
+        assert (await client.fail()).message == "an answer that is no JSON-RPC message"
+        assert client.heard.messages[0]["method"] == "notifications/tools/list_changed"
+
+
+@pytest.mark.parametrize("path", ["exact", "whole-stream", "gzip", "moved"])
+async def test_one_connection_serves_one_request_after_another(bad: BadHttp, path: str) -> None:
+    async with connected(bad.url(path)) as client:
+        for _ in range(5):
+            await client.ask("ping")
+            await anyio.sleep(0.01)  # the end of a stream comes after the answer
+        assert bad.connections == 1
+
+
+async def test_a_stream_that_stays_open_after_the_answer_is_closed(
+    bad: BadHttp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http, "GRACE", 0.05)
+    async with connected(bad.url("lingers")) as client:
+        await client.ask("ping")
+        await bad.until(lambda: bad.gone == 1)
+
+
+async def test_an_answer_that_inflates_without_end_is_not_inflated(bad: BadHttp) -> None:
+    async with connected(bad.url("bomb"), line_cap=1 << 20) as client:
+        await client.fail()  # the server makes its answer once
+        tracemalloc.start()
+        assert (await client.fail()).reason is Reason.PROTOCOL
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert peak < 8 << 20
+
+
+async def test_credentials_go_to_no_other_origin(bad: BadHttp) -> None:
+    async with (
+        BadHttp() as other,
+        connected(bad.url(f"redirect/308?{other.url('exact')}"), headers={"authorization": "Bearer t"}) as client,
+    ):
+        assert (await client.fail()).message == "HTTP 308: redirects elsewhere"
+        assert bad.asked[0].headers["authorization"] == "Bearer t"
+        assert not other.asked
+
+
+async def test_a_redirect_within_the_origin_is_followed_with_headers_and_body(bad: BadHttp) -> None:
+    async with connected(bad.url(f"redirect/308?{bad.url('exact')}"), headers={"authorization": "Bearer t"}) as client:
+        await client.ask("ping", modern=True)
+    first, second = bad.asked
+    assert (first.body, first.headers["authorization"]) == (second.body, second.headers["authorization"])
+    assert second.headers["mcp-method"] == "ping"
+
+
+class Bearer(httpx2.Auth):
+    """Takes the token that a server names when it refuses."""
+
+    def __init__(self, token: str = "none yet") -> None:
+        self.token = token
+
+    def auth_flow(self, request: httpx2.Request) -> Generator[httpx2.Request, httpx2.Response, None]:
+        request.headers["authorization"] = f"Bearer {self.token}"
+        response = yield request
+        if response.status_code == 401 and self.token == "none yet":
+            self.token = response.headers["www-authenticate"].removeprefix("Bearer ")
+            request.headers["authorization"] = f"Bearer {self.token}"
+            yield request
+
+
+class NoAuth(httpx2.Auth):
+    """Cannot say who asks."""
+
+    def auth_flow(self, request: httpx2.Request) -> Generator[httpx2.Request, httpx2.Response, None]:
+        if "authorization" not in request.headers:
+            raise LookupError("no token of yours")
+        yield request
+
+
+async def test_an_authentication_may_answer_a_refusal(bad: BadHttp) -> None:
+    async with connected(bad.url("token"), auth=Bearer()) as client:
+        for id in (1, 2):
+            assert await client.ask("ping") == json.loads(EXACT % id)
+    assert [asked.headers["authorization"] for asked in bad.asked] == ["Bearer none yet", *["Bearer good"] * 2]
+    assert bad.asked[0].body == bad.asked[1].body
+
+
+async def test_an_authentication_that_is_refused_ends_the_connection(bad: BadHttp) -> None:
+    async with connected(bad.url("token"), auth=Bearer("stale")) as client:
+        client.send("ping")
+        assert await client.heard.loss() == Failure(Reason.UNAUTHORIZED, "HTTP 401", permanent=True)
+
+
+async def test_an_authentication_that_fails_costs_its_request_and_tells_nothing(bad: BadHttp) -> None:
+    async with connected(bad.url("token"), auth=NoAuth()) as client:
+        assert await client.fail() == Failure(Reason.INTERNAL, "the HTTP client failed: LookupError")
+        assert not client.heard.losses
+
+
+async def test_a_request_to_a_server_that_drips_can_be_given_up(bad: BadHttp) -> None:
+    async with connected(bad.url("loris")) as client:
+        id = client.send("ping", modern=True)
+        await bad.until(lambda: bad.count("POST") == 1)
+        client.notify("notifications/cancelled", {"requestId": id})
+        await bad.until(lambda: not bad.tasks)
+        assert bad.count("POST") == 1
+        assert not client.heard.failures
+
+
+async def test_a_server_that_takes_no_messages_costs_few_connections_and_not_for_long(
+    bad: BadHttp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postings, "TURN_TIMEOUT", 0.2)
+    monkeypatch.setattr(postings, "NOTICE_TIMEOUT", 1.0)
+    async with connected(bad.url("hang")) as client:
+        for _ in range(2 * postings.MAX_NOTICES):
+            client.notify("notifications/roots/list_changed")
+        await bad.until(lambda: bad.gone == postings.NOTICES_AT_ONCE)
+        assert bad.count("POST") == postings.NOTICES_AT_ONCE
+        client.notify("notifications/roots/list_changed")
+        await bad.until(lambda: bad.count("POST") == postings.NOTICES_AT_ONCE + 1)
+        assert not client.heard.losses
+
+
 async def test_requests_over_the_cap_fail_at_once(bad: BadHttp, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outbox, "MAX_OPEN", 4)
+    monkeypatch.setattr(postings, "MAX_OPEN", 4)
     async with connected(bad.url("hang")) as client:
         ids = [client.send("ping") for _ in range(6)]
         assert (await client.heard.failure(ids[5])).message == "not sent: too many messages wait for the server"
