@@ -18,10 +18,11 @@ import anyio
 
 from mcp_multi_server.clients.access import Peer
 from mcp_multi_server.clients.gateway import CHANGES_TOGETHER
+from mcp_multi_server.core import jsonrpc
 from mcp_multi_server.core.config import Config, ServerConfig, parse
 from mcp_multi_server.core.events import Event, InternalError
-from mcp_multi_server.core.jsonrpc import ABSENT, Buffer, InvalidMessage, decode
-from mcp_multi_server.core.lifecycle import Failure, Lost, Reason, State
+from mcp_multi_server.core.jsonrpc import InvalidMessage, decode
+from mcp_multi_server.core.lifecycle import Failure, Lost, State
 from mcp_multi_server.daemon import config_file
 from mcp_multi_server.daemon import fleet as fleets
 from mcp_multi_server.servers.server import Server
@@ -31,21 +32,17 @@ from mcp_multi_server.transport import Receiver
 from tests.fixtures.fixture import MODERN, member
 
 from .client import PATIENCE, Client, Message
+from .scripted import ScriptedTransport
 
 E = TypeVar("E", bound=Event)
 T = TypeVar("T")
 
 FOREIGNER = Peer(1, 54321, 54321)
-GONE = Failure(Reason.EXIT, "exited with code 3")
 ECHOED = '{"content":[{"type":"text","text":"hi"}],"x-top":123456789012345678901234567890}'
 
 
-class Script:
+class Script(ScriptedTransport):
     """A server without a process. `era`: what it speaks; the other names are what it lists."""
-
-    kind = "stdio"
-    pid: int | None = None
-    last_status: int | None = None
 
     def __init__(
         self,
@@ -59,6 +56,7 @@ class Script:
         logs: bool = False,
         entry: Message | None = None,
     ) -> None:
+        super().__init__()
         self.name = name
         self.era = era
         self.logs = logs
@@ -71,7 +69,6 @@ class Script:
         self.entry = {"command": name, "protocol": era, **(entry or {})}
         self.replies: dict[str, str | None] = {"tools/call": ECHOED}
         """The result to each method as JSON; None: never answered."""
-        self.lines: list[str] = []
         self.refusal: Failure | None = None
         """Why it cannot be reached, while that is so."""
         self.opened = 0
@@ -80,13 +77,11 @@ class Script:
         self.leaving: asyncio.Event | None = None
         """Once set, what stopping it waits for."""
         self._arrived = asyncio.Event()
-        self._receiver: Receiver | None = None
-        self._stirred = asyncio.Event()
 
     @asynccontextmanager
     async def open(self, receiver: Receiver) -> AsyncIterator[Self]:
         self.opened += 1
-        self._stir()
+        self.wake()
         if self.away:
             await self._arrived.wait()
         if self.refusal is not None:
@@ -106,25 +101,13 @@ class Script:
         self.away = False
         self._arrived.set()
 
-    def die(self, failure: Failure = GONE) -> None:
-        """The process ends."""
-        assert self._receiver is not None
-        self._receiver.lost(failure)
-
     def lose(self, id: str, failure: Failure) -> None:
         """The request with this id is lost on its way."""
-        assert self._receiver is not None
-        self._receiver.failed(int(id), failure)
-
-    def say(self, line: str) -> None:
-        """Send a line, whatever it is."""
-        assert self._receiver is not None
-        self._receiver.line(line.encode())
+        self.receiver.failed(int(id), failure)
 
     def write(self, line: str) -> None:
         """A line on its stderr."""
-        assert self._receiver is not None
-        self._receiver.stderr(line)
+        self.receiver.stderr(line)
 
     def answer(self, id: str, *, result: str | None = None, error: str | None = None) -> None:
         """Answer the request with this id."""
@@ -142,9 +125,8 @@ class Script:
 
     async def response(self, id: str = "1") -> str:
         """The line that answers what it asked with this id."""
-        with anyio.fail_after(PATIENCE):
-            while not (found := self._responses(id)):
-                await self._stirred.wait()
+        await self.until(lambda: self._responses(id), within=PATIENCE)
+        found = self._responses(id)
         assert len(found) == 1, f"answered more than once: {found}"
         return found[0]
 
@@ -156,41 +138,19 @@ class Script:
         params = f'{{"progressToken":{token},"progress":{progress},"x-vendor":1.0}}'
         self.say(f'{{"jsonrpc":"2.0","method":"notifications/progress","params":{params}}}')
 
-    def send(self, parts: Sequence[Buffer]) -> None:
-        """See Transport."""
-        line = b"".join(map(bytes, parts)).decode()
-        self.lines.append(line)
-        self._stir()
-        asyncio.get_running_loop().call_soon(self._reply, line)
-
     async def got(self, method: str, *, number: int = 1) -> str:
         """The line of the nth message of that method."""
-        with anyio.fail_after(PATIENCE):
-            while len(found := self.of(method)) < number:
-                await self._stirred.wait()
-        return found[number - 1]
+        await self.until(lambda: len(self.of(method)) >= number, within=PATIENCE)
+        return self.of(method)[number - 1]
 
     async def tried(self, times: int) -> None:
         """Wait until so many connections were asked for."""
-        with anyio.fail_after(PATIENCE):
-            while self.opened < times:
-                await self._stirred.wait()
+        await self.until(lambda: self.opened >= times, within=PATIENCE)
 
-    def of(self, method: str) -> list[str]:
-        """The lines of that method so far."""
-        return [line for line in self.lines if json.loads(line).get("method") == method]
-
-    def _stir(self) -> None:
-        self._stirred.set()
-        self._stirred = asyncio.Event()
-
-    def _reply(self, line: str) -> None:
-        """Answer a request; decoded as the daemon does it, since a transport may be given what is nested deeply."""
-        message = decode(line.encode())
-        if self._receiver is None or not message.method or message.id is ABSENT:
-            return
-        if (result := self._result(message.method)) is not None:
-            self.answer(bytes(message.id).decode(), result=result)
+    def reply(self, request: jsonrpc.Message, line: str) -> None:
+        """Answer as `replies` and the lists have it."""
+        if (result := self._result(request.method)) is not None:
+            self.answer(bytes(request.id).decode(), result=result)
 
     def _result(self, method: str) -> str | None:
         if method in self.replies:

@@ -19,7 +19,7 @@ import anyio
 from mcp_multi_server.core import protocol
 from mcp_multi_server.core.config import ServerConfig
 from mcp_multi_server.core.errors import METHOD_NOT_FOUND
-from mcp_multi_server.core.jsonrpc import ABSENT, Buffer, Members, Message
+from mcp_multi_server.core.jsonrpc import ABSENT, Buffer, Members, Message, decode
 from mcp_multi_server.core.lifecycle import Failure, exit_failure
 from mcp_multi_server.transport import Receiver, Transport
 
@@ -94,46 +94,91 @@ def modern(**answers: Answer) -> dict[str, Answer]:
 # --- transports ------------------------------------------------------------------------------------------------------
 
 
-class Script:
-    """A transport and the server behind it. `answers` by method; what is not in it is an unknown method."""
+class ScriptedTransport:
+    """Keeps what it is sent, and says what it is told to. What answers the requests is its subclass's `reply`."""
 
+    kind = "stdio"
     pid: int | None = None
     last_status: int | None = None
 
-    def __init__(self, answers: dict[str, Answer], receiver: Receiver, *, kind: str = "stdio") -> None:
-        self.kind = kind
-        self.answers = answers
-        self.receiver = receiver
-        self.sent: list[Json] = []
-        """All that it was sent."""
+    def __init__(self, receiver: Receiver | None = None) -> None:
+        self.lines: list[str] = []
+        """All that it was sent, as it was written."""
+        self._receiver = receiver
         self._news = asyncio.Event()
+
+    @property
+    def receiver(self) -> Receiver:
+        """Who is told what it says."""
+        assert self._receiver is not None, "the transport is not open"
+        return self._receiver
 
     def send(self, parts: Sequence[Buffer]) -> None:
         line = b"".join(map(bytes, parts))
         assert line.endswith(b"\n")
         assert line.count(b"\n") == 1
-        message = json.loads(line)
-        self.sent.append(message)
+        self.lines.append(line.decode())
+        self.wake()
+        # Later: who sends may stand so deep in the stack that the line cannot be looked into from there.
+        asyncio.get_running_loop().call_soon(self._look, self.lines[-1])
+
+    def reply(self, request: Message, line: str) -> None:
+        """Answer this request, which came in this line, or do not."""
+        raise NotImplementedError
+
+    def _look(self, line: str) -> None:
+        """Have a request answered; decoded as the daemon does it, as it may be given what is nested deeply."""
+        message = decode(line.encode())
+        if self._receiver is not None and message.method and message.id is not ABSENT:
+            self.reply(message, line)
+
+    def wake(self) -> None:
+        """Have those who wait for something look again."""
         self._news.set()
-        if "id" in message and "method" in message:
-            asyncio.get_running_loop().call_soon(self._reply, message)
+        self._news = asyncio.Event()
 
-    def _reply(self, message: Json) -> None:
-        answer = self.answers.get(message["method"], unknown)(message)
-        if answer is not None:
-            self.say({"jsonrpc": "2.0", "id": message["id"], **answer})
+    async def until(self, check: Callable[[], object], *, within: float = SOON) -> None:
+        """Wait until what it was sent makes `check` true."""
+        with anyio.fail_after(within):
+            while not check():
+                await self._news.wait()
 
-    def say(self, line: Json | bytes) -> None:
+    def say(self, line: Json | str | bytes) -> None:
         """Send a line, whatever it is."""
-        self.receiver.line(line if isinstance(line, bytes) else json.dumps(line).encode())
-
-    def answer(self, request: Json, **members: Any) -> None:
-        """Answer a request of ours with `result` or `error`."""
-        self.say({"jsonrpc": "2.0", "id": request["id"], **members})
+        text = json.dumps(line) if isinstance(line, dict) else line
+        self.receiver.line(text.encode() if isinstance(text, str) else text)
 
     def die(self, failure: Failure = GONE) -> None:
         """End the transport."""
         self.receiver.lost(failure)
+
+    def of(self, method: str) -> list[str]:
+        """The lines of that method so far."""
+        return [line for line in self.lines if json.loads(line).get("method") == method]
+
+
+class Script(ScriptedTransport):
+    """A transport and the server behind it. `answers` by method; what is not in it is an unknown method."""
+
+    def __init__(self, answers: dict[str, Answer], receiver: Receiver, *, kind: str = "stdio") -> None:
+        super().__init__(receiver)
+        self.kind = kind
+        self.answers = answers
+
+    @property
+    def sent(self) -> list[Json]:
+        """All that it was sent."""
+        return [json.loads(line) for line in self.lines]
+
+    def reply(self, request: Message, line: str) -> None:
+        asked = json.loads(line)
+        answer = self.answers.get(request.method, unknown)(asked)
+        if answer is not None:
+            self.answer(asked, **answer)
+
+    def answer(self, request: Json, **members: Any) -> None:
+        """Answer a request of ours with `result` or `error`."""
+        self.say({"jsonrpc": "2.0", "id": request["id"], **members})
 
     def methods(self) -> list[str]:
         """The methods of all that was sent; an answer of ours counts as `answer`."""
@@ -141,11 +186,9 @@ class Script:
 
     async def request(self, method: str, *, nth: int = 1) -> Json:
         """The nth message of that method, waited for."""
-        with anyio.fail_after(SOON):
-            while len(found := [message for message in self.sent if message.get("method") == method]) < nth:
-                self._news.clear()
-                await self._news.wait()
-        return found[nth - 1]
+        await self.until(lambda: len(self.of(method)) >= nth)
+        found: Json = json.loads(self.of(method)[nth - 1])
+        return found
 
 
 class Scripted:

@@ -25,7 +25,8 @@ from mcp_multi_server.telemetry.limit import BURST, Limit
 from tests.events import EVERYTHING
 
 from ..client import Client, Message
-from ..fleet import GONE, Fleet, Script, fleet
+from ..fleet import Fleet, Script, fleet
+from ..scripted import GONE
 
 pytestmark = pytest.mark.anyio
 

@@ -165,16 +165,16 @@ def test_a_broken_entry_is_not_tried_again_by_itself() -> None:
     parked = run((0, Failed(BROKEN)))
     assert parked.state is State.PARKED
     assert parked.next_attempt is None
-    assert lifecycle.kick_due(parked, 1e9) is None
+    assert lifecycle.call_retry_due(parked, 1e9) is None
 
 
 def test_calls_cause_an_attempt_every_two_seconds_in_backoff_and_every_thirty_when_parked() -> None:
     waiting = run((10, Attempt()), (10.5, Failed(BLIP)))
-    assert lifecycle.kick_due(waiting, 11) == 12
-    assert lifecycle.kick_due(waiting, 13) == 13
+    assert lifecycle.call_retry_due(waiting, 11) == 12
+    assert lifecycle.call_retry_due(waiting, 13) == 13
     parked = run((10, Attempt()), (10.5, Failed(GONE)))
-    assert lifecycle.kick_due(parked, 11) == 40
-    assert lifecycle.kick_due(run((0, Connected())), 11) is None
+    assert lifecycle.call_retry_due(parked, 11) == 40
+    assert lifecycle.call_retry_due(run((0, Connected())), 11) is None
 
 
 @pytest.mark.parametrize(

@@ -23,25 +23,25 @@ PERIOD = 0.1
 NO_SERVERS = parse(b'{"mcpServers":{}}', lookup_in("/"))
 
 
-async def test_a_heart_that_beats_is_felt_again_and_again() -> None:
+async def test_a_task_that_has_its_turns_shows_it_again_and_again() -> None:
     heartbeat = Heartbeat()
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(heartbeat.beat)
         with anyio.fail_after(10):
             for _ in range(100):
-                await heartbeat.feel()
+                await heartbeat.next_beat()
         tasks.cancel_scope.cancel()
 
 
-async def test_who_gave_up_feeling_does_not_keep_the_next_from_it() -> None:
+async def test_who_gave_up_waiting_for_a_beat_does_not_keep_the_next_from_it() -> None:
     heartbeat = Heartbeat()
     with anyio.move_on_after(0.01):
-        await heartbeat.feel()
+        await heartbeat.next_beat()
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(heartbeat.beat)
         with anyio.fail_after(10):
-            await heartbeat.feel()
-            await heartbeat.feel()
+            await heartbeat.next_beat()
+            await heartbeat.next_beat()
         tasks.cancel_scope.cancel()
 
 

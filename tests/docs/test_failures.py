@@ -29,7 +29,10 @@ def test_the_times_are_those_of_the_code() -> None:
     base, cap = lifecycle.BACKOFF_BASE, lifecycle.BACKOFF_CAP
     assert f"after {lifecycle.BACKOFF_FLOOR:g}–{base:g} s, then at growing intervals of up to {cap:g} s" in states
     assert f"every {lifecycle.PARKED_RETRY / 60:g} minutes" in states
-    assert f"at most every {lifecycle.KICK_BACKOFF:g} s, or every {lifecycle.KICK_PARKED:g} s if parked" in calls
+    assert (
+        f"at most every {lifecycle.CALL_RETRY_BACKOFF:g} s, or every {lifecycle.CALL_RETRY_PARKED:g} s if parked"
+        in calls
+    )
     daemon, server = DaemonConfig(), ServerConfig(command="x")
     assert f"up to `hold` seconds ({daemon.hold:g} by default)" in calls
     assert f"for `grace` seconds ({daemon.grace:g} by default)" in calls

@@ -61,7 +61,7 @@ class Supervised:
         opener: Opener,
         config: Config,
         jitter: Callable[[], float] = lambda: 0.0,
-        recall: Callable[[Server], None] | None = None,
+        prepare: Callable[[Server], None] | None = None,
     ) -> None:
         self.log = Observed()
         if isinstance(opener, Machine):
@@ -71,7 +71,7 @@ class Supervised:
         snapshots.listeners.append(self._changed)
         self.listeners = snapshots.listeners
         self.supervisor = Supervisor(
-            snapshots, open_transport=opener, tell=self.log, jitter=jitter, host=nobody(self.log), recall=recall
+            snapshots, open_transport=opener, tell=self.log, jitter=jitter, clients=nobody(self.log), prepare=prepare
         )
         self.changes: list[Change] = []
 

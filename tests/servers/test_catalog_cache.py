@@ -54,7 +54,7 @@ async def remembering(
     path: Path, machine: Machine, config: Config, *, trouble: bool = False
 ) -> AsyncIterator[tuple[Supervised, CatalogCache]]:
     """A fleet with a memory, read before it starts and written at its end, as the daemon has it."""
-    fleet = Supervised(machine, config, recall=lambda server: catalog_cache.recall(server))
+    fleet = Supervised(machine, config, prepare=lambda server: catalog_cache.offer_to(server))
     catalog_cache = CatalogCache(str(path), lambda: fleet.snapshot, tell=fleet.log)
     catalog_cache.read()
     fleet.listeners.append(catalog_cache.published)
@@ -192,7 +192,10 @@ async def test_a_clock_that_was_set_back_makes_no_list_younger_than_now(path: Pa
 # --- what is written -------------------------------------------------------------------------------------------------
 
 
-async def test_a_change_is_written_soon_and_without_those_that_are_not_there_yet_being_lost(path: Path) -> None:
+async def test_a_change_is_written_soon_and_without_those_that_are_not_there_yet_being_lost(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "DEBOUNCE", 0.02)
     config = remembered_two(path)
     machine = two()
     machine["a"].openings[0] = None

@@ -8,11 +8,11 @@ import pytest
 
 from mcp_multi_server.core.events import CatalogProblems, CatalogRead
 from mcp_multi_server.core.lifecycle import State
-from mcp_multi_server.servers.samples import fleet_sample
+from mcp_multi_server.daemon.samples import fleet_sample
 
 from ..fleet import Fleet, Script, fleet
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("real_time")]  # clients are on real sockets
 
 NAMELESS = json.dumps({"tools": [{"name": "echo"}, {"description": "whose?"}]})
 TWICE = json.dumps({"tools": [{"name": "echo"}, {"name": "echo"}]})

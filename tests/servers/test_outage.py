@@ -146,11 +146,11 @@ def test_calls_to_a_server_that_is_away_hurry_it_and_never_make_it_spin() -> Non
             await fleet.until(a="ready")
             machine["a"].server.die()
             for _ in range(6000):
-                fleet["a"].kick()
+                fleet["a"].retry_for_call()
                 await anyio.sleep(0.1)
             distances = [after - before for before, after in pairwise(machine["a"].at[1:])]
             assert min(distances) >= lifecycle.BACKOFF_FLOOR - 1e-6
-            assert len(machine["a"].at) <= 600 / lifecycle.KICK_BACKOFF + 2
+            assert len(machine["a"].at) <= 600 / lifecycle.CALL_RETRY_BACKOFF + 2
 
     run(scenario())
 
@@ -232,7 +232,7 @@ def test_a_slow_call_of_a_server_that_answers_others_is_no_reason_to_probe() -> 
 
 # --- whatever happens, in whatever order -----------------------------------------------------------------------------
 
-HAPPENINGS = ("falls", "refuses", "mute", "well", "restart", "kick", "new entry", "stop first", "remove", "add", "time")
+HAPPENINGS = ("falls", "refuses", "mute", "well", "restart", "call", "new entry", "stop first", "remove", "add", "time")
 
 
 class Story:
@@ -262,8 +262,8 @@ class Story:
                     scripted.openings = deque([answers[what]])
             case "restart" if "a" in self.fleet.snapshot.servers:
                 self.waits.append(self.fleet.supervisor.restart("a"))
-            case "kick" if "a" in self.fleet.snapshot.servers:
-                self.fleet["a"].kick()
+            case "call" if "a" in self.fleet.snapshot.servers:
+                self.fleet["a"].retry_for_call()
             case "new entry" | "stop first" | "add":
                 self.version += what != "add"
                 fields = {"replace": "stop-first"} if what == "stop first" else {}

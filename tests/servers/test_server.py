@@ -231,18 +231,18 @@ async def test_invalid_lines_are_observed_without_their_content() -> None:
         assert one.log.of(InvalidLine) == [InvalidLine("one", "not valid JSON")]
 
 
-# --- kick -------------------------------------------------------------------------------------------------------------
+# --- attempts for the sake of calls -----------------------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("long_backoff")
 async def test_a_call_brings_the_next_attempt_forward_but_not_below_the_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lifecycle, "KICK_BACKOFF", 0.3)
+    monkeypatch.setattr(lifecycle, "CALL_RETRY_BACKOFF", 0.3)
     opener = Scripted(Lost(GONE))
     async with running(opener) as one:
         for attempts in range(1, 4):
             await one.ended(attempts)
             for _ in range(50):
-                one.server.kick()
+                one.server.retry_for_call()
         assert len(opener.at) >= 3
         assert all(late - early >= 0.3 for early, late in pairwise(opener.at))
 
@@ -258,31 +258,31 @@ async def test_nobody_calls_nobody_starts() -> None:
 
 
 async def test_a_call_wakes_a_parked_server_unless_its_config_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lifecycle, "KICK_PARKED", 0.1)
+    monkeypatch.setattr(lifecycle, "CALL_RETRY_PARKED", 0.1)
     unreachable = Lost(Failure(Reason.SPAWN, "not found", permanent=True))
     opener = Scripted(unreachable, Lost(Failure(Reason.CONFIG, "wrong", permanent=True)))
     async with running(opener) as one:
         await one.until(State.PARKED)
-        one.server.kick()
+        one.server.retry_for_call()
         await one.ended(2)
         assert one.failure.reason is Reason.CONFIG
-        one.server.kick()
+        one.server.retry_for_call()
         assert one.server._retry_at == math.inf
         assert one.server.status.next_attempt is None
 
 
 @pytest.mark.usefixtures("long_backoff")
-async def test_a_kick_is_spent_on_the_attempt_that_it_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_a_call_asks_for_is_spent_on_the_attempt_that_it_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """One that comes while the attempt waits for its turn must not cut the backoff after it."""
-    monkeypatch.setattr(lifecycle, "KICK_BACKOFF", 0.0)
+    monkeypatch.setattr(lifecycle, "CALL_RETRY_BACKOFF", 0.0)
     opener = Scripted(Lost(GONE))
     async with running(opener) as one:
         await one.ended()
         one.admitted = anyio.Event()
-        one.server.kick()
+        one.server.retry_for_call()
         for _ in range(5):
             await asyncio.sleep(0)
-        one.server.kick()
+        one.server.retry_for_call()
         one.admitted.set()
         await one.ended(2)
         with anyio.move_on_after(0.2):
@@ -290,16 +290,16 @@ async def test_a_kick_is_spent_on_the_attempt_that_it_asked_for(monkeypatch: pyt
         assert len(opener.at) == 2
 
 
-async def test_a_kick_means_nothing_to_a_server_that_is_ready_or_on_its_way() -> None:
+async def test_a_call_brings_nothing_forward_for_a_server_that_is_ready_or_on_its_way() -> None:
     opener = Scripted(legacy(initialize=silence))
     async with running(opener) as one:
-        one.server.kick()
+        one.server.retry_for_call()
         await one.log.until(lambda: opener.scripts)
         request = await opener.server.request("initialize")
-        one.server.kick()
+        one.server.retry_for_call()
         opener.server.answer(request, result=LEGACY | TOOLS)
         await one.until(State.READY)
-        one.server.kick()
+        one.server.retry_for_call()
         assert len(opener.at) == 1
 
 

@@ -132,7 +132,7 @@ class Router:
             if server.live is not None or server.status.state in (State.PARKED, State.DISABLED):
                 self._release(call, may_hold=False)
             else:
-                server.kick()
+                server.retry_for_call()
 
     def gone(self, caller: Caller) -> None:
         """A client is gone, and its calls with it."""
@@ -183,7 +183,7 @@ class Router:
             if (session := server.live) is not None:
                 SentCall(self._context, caller, request, started, server, session, route, hold=self._hold_again)
                 return
-        server.kick()
+        server.retry_for_call()
         if not may_hold or server.status.state is State.PARKED:
             raise self._away(server)
         self._hold(HeldCall(self, caller, request, started, server.name), self._held_until(started, server))

@@ -20,8 +20,8 @@ STABLE_AFTER = 60.0
 """Seconds of being up after which earlier failures are forgotten."""
 FLAP_LIMIT = 10
 FLAP_WINDOW = 600.0
-KICK_BACKOFF = 2.0
-KICK_PARKED = 30.0
+CALL_RETRY_BACKOFF = 2.0
+CALL_RETRY_PARKED = 30.0
 """Seconds between two attempts that calls may cause, in backoff and when parked."""
 RISE = 2
 FALL = 3
@@ -200,12 +200,12 @@ def is_stable(status: Status, now: float) -> bool:
     return status.state in ROUTED and now - status.since >= STABLE_AFTER
 
 
-def kick_due(status: Status, now: float) -> float | None:
+def call_retry_due(status: Status, now: float) -> float | None:
     """When a call may cause the next attempt; None where calls cause none in this state."""
     if status.state is State.BACKOFF:
-        return max(now, status.last_attempt + KICK_BACKOFF)
+        return max(now, status.last_attempt + CALL_RETRY_BACKOFF)
     if status.state is State.PARKED and not _is_config(status):
-        return max(now, status.last_attempt + KICK_PARKED)
+        return max(now, status.last_attempt + CALL_RETRY_PARKED)
     return None
 
 

@@ -21,10 +21,10 @@ from ..core.errors import INTERNAL_ERROR, INVALID_PARAMS, INVALID_REQUEST, METHO
 from ..core.events import InternalError, LogLevelChanged, Observer
 from ..core.jsonrpc import Buffer
 from ..servers.server import Server
-from ..servers.status import fleet_status, problem_record
 from ..servers.supervisor import Supervisor
 from ..telemetry.log_settings import LEVELS, LogSettings
 from .reload import Reloads
+from .status import fleet_status, problem_record
 
 LOG_LINES = 50
 LONGEST_SHOWN = 100

@@ -78,8 +78,8 @@ class Fleet:
             open_transport=opener or TransportOpener(self._limits, flusher, dict(os.environ), reaper),
             tell=events.tell,
             jitter=jitter,
-            host=self.router,
-            recall=cache.recall if cache else None,
+            clients=self.router,
+            prepare=cache.offer_to if cache else None,
         )
         self.reloads = Reloads(path, self.supervisor, tell=events.tell, applied=applied, shown=reloading)
         self.event_followers = EventFollowers(snapshots.present)

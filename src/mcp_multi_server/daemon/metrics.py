@@ -9,10 +9,10 @@ from anyio.abc import TaskGroup
 
 from ..core.events import DaemonWarning, Observer
 from ..processes.procfs import read_usage
-from ..servers.samples import fleet_sample
 from ..telemetry import metrics_http
 from ..telemetry.metrics import FleetSample, LoopLag, Metrics
 from .fleet import Fleet
+from .samples import fleet_sample
 
 
 class FleetMetrics:

@@ -7,6 +7,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
 from functools import partial
 
 import anyio
@@ -18,9 +19,19 @@ from ..core.errors import ConfigError, Problem
 from ..core.events import ConfigReloaded, DaemonWarning, InternalError, Observer
 from ..core.plan import Plan
 from ..servers.replacement import SUPERSEDED, Replacement
-from ..servers.status import Reload
 from ..servers.supervisor import Supervisor
 from . import config_file
+
+
+@dataclass(frozen=True, slots=True)
+class Reload:
+    """How a reading of the config went: `applied`, `partial`, `rejected` or `unchanged`. Times: seconds since 1970."""
+
+    outcome: str
+    at: float
+    loaded_at: float
+    """When the config that is in force was read."""
+    problems: tuple[Problem, ...] = ()
 
 
 class Reloads:

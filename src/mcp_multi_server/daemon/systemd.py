@@ -98,7 +98,7 @@ class Service:
         """Give signs of life: only while the supervisor's own task answers, as a loop that runs says nothing of it."""
         while True:
             with anyio.move_on_after(period) as patience:
-                await fleet.supervisor.heartbeat.feel()
+                await fleet.supervisor.heartbeat.next_beat()
             if not patience.cancelled_caught:
                 self._notifier.send("WATCHDOG=1")
                 await anyio.sleep(period)

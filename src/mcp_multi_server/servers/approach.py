@@ -33,7 +33,7 @@ class Approach:
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class TransportEnd:
     """How the use of one transport ended, from its opening on."""
 
     kind: str

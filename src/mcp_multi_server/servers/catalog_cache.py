@@ -51,7 +51,7 @@ class CatalogCache:
         except (UnusableFile, Unusable) as failure:
             self._tell(DaemonWarning("state", f"{self._path} is not used: {failure}"))
 
-    def recall(self, server: Server) -> None:
+    def offer_to(self, server: Server) -> None:
         """Let a server that has nothing to offer yet offer what it did when it was last read under this very entry."""
         known = self._known.get(server.name)
         if known is not None and server.catalog is None and known.fingerprint == fingerprint(server.config):

@@ -29,7 +29,7 @@ async def _read_list(session: ServerSession, kind: Kind, timeout: float) -> list
     cursors: set[str] = set()
     params: dict[str, Any] = {}
     while len(pages) < MAX_PAGES:
-        page = await _read_page(session, kind, params, timeout)
+        page = await _read_page(session, kind, params, timeout)  # one after another: a cursor is in the page before
         if page is None and not pages:
             return []  # "resources" announces two lists, and a server may know only one of them
         if page is None:

@@ -154,14 +154,14 @@ class Exchange:
         # The owner first: who is told that a call failed may look at the server's state.
         self._owner.exchange_ended(failure)
         self.pending.fail_all(failure)
-        for request in list(self.input_requests.values()):
+        for request in list(self.input_requests.values()):  # a copy: each takes itself out
             request.withdraw("the server is gone")
 
     # -- what comes in -------------------------------------------------------------------------------------------
 
     def _line(self, line: bytes | Oversize) -> None:
         if self.loss is not None:
-            return
+            return  # who waited has been told; a flood that goes on must cost nothing more
         if isinstance(line, Oversize):
             self.end(Failure(Reason.PROTOCOL, f"sent a line of {line.size} bytes, over the limit"))
             return
@@ -178,7 +178,7 @@ class Exchange:
             self.take(message)
 
     def _answered(self, message: Message) -> None:
-        id = _number(bytes(message.id))
+        id = _number(bytes(message.id))  # ours are numbers; whatever else stands there answers nothing of ours
         waiter = None if id is None else self.pending.take(id)
         if waiter is None:
             if id is None or not self.pending.was_issued(id):  # else late: cancelled, or answered twice
@@ -210,7 +210,7 @@ class Exchange:
 
     def _is_late(self, id: int) -> None:
         """The deadline of a request has passed; the server may be slow with it alone, or silent altogether."""
-        if id > self._last_answered:
+        if id > self._last_answered:  # not heard since it was sent: ids grow, so they tell before and after
             self._owner.request_unanswered()
 
     def _unreadable(self, line: bytes, problem: str) -> None:
@@ -238,6 +238,7 @@ class Exchange:
         meta = dict(self.envelope)
         if token is not None:
             meta[protocol.PROGRESS_TOKEN] = token
+        # Ours last: what a caller puts there must not change what was agreed on.
         return {**params, "_meta": {**params.get("_meta", {}), **meta}} if meta else params
 
 

@@ -41,7 +41,7 @@ class Handshake:
 
         Raises Lost where the server speaks no revision of ours or the transport ended.
         """
-        self.exchange.transport = transport
+        self.exchange.transport = transport  # before anything is awaited: the pid is to be seen from now on
         if era is Era.LEGACY:
             negotiated = await self._initialize()
         elif era is Era.MODERN:
@@ -69,7 +69,7 @@ class Handshake:
 
     async def _probe(self) -> Negotiated:
         """Ask a modern question; whatever is not a modern answer means legacy (stdio, "Backward Compatibility")."""
-        discover = asyncio.create_task(self._discover())
+        discover = asyncio.create_task(self._discover())  # a task, as it may go on beside `initialize`
         self.is_probing = True
         try:
             await asyncio.wait([discover], timeout=PROBE_PATIENCE)
@@ -89,6 +89,7 @@ class Handshake:
             if discover.done() and (found := self._modern_answer(discover)) is not None:
                 return found
             if initialize.done() and initialize.exception() is not None and not discover.done():
+                # A modern server that is slow to start may refuse `initialize` first and answer the probe after it.
                 await asyncio.wait([discover])
                 if (found := self._modern_answer(discover)) is not None:
                     return found
@@ -105,8 +106,10 @@ class Handshake:
         match discover.exception():
             case None:
                 return protocol.from_discover(discover.result())
+            # An error as only a modern server makes it, and no legacy revision among those that it speaks.
             case RpcError(code=code, data=data) if code == UNSUPPORTED_PROTOCOL_VERSION and not _names_legacy(data):
                 raise Lost(Failure(Reason.PROTOCOL, "speaks none of our protocol versions", permanent=True))
+            # Lost with the transport; a probe that was lost alone is no answer, and `initialize` may get one.
             case Lost() as lost if self.exchange.loss is not None:
                 raise lost
             case _:

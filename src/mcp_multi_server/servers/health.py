@@ -63,11 +63,12 @@ class Health:
         if self._owner.status.state not in ROUTED:
             return
         if exchange.last_answer > self._request_failed_at:
-            self._owner.step(lifecycle.Answered())  # what failed before was not in a row with this
+            # What failed before was not in a row with this. Answers are not told one by one: it would cost every call.
+            self._owner.step(lifecycle.Answered())
         self._request_failed_at = self._loop.time()
         self._owner.step(lifecycle.TransportFailed())
         if self._owner.status.state is State.DEGRADED:
-            self.probe_now()
+            self.probe_now()  # calls go on and fail: what is true must come out soon
 
     def request_unanswered(self) -> None:
         """A request was not answered by its deadline, nor was anything else since it was sent: as good as a probe."""
@@ -96,13 +97,14 @@ class Health:
             await anyio.sleep(PROBE_WHEN_DEGRADED)
             return
         while not await self._is_wanted_within(self._owner.spread(PROBE_EVERY, PROBE_SPREAD)):
+            # A call under way has a deadline of its own, and passing it counts as a bad probe.
             if self._loop.time() - session.exchange.last_answer >= PROBE_EVERY and not session.pending.due:
                 return
 
     async def _is_wanted_within(self, seconds: float) -> bool:
         with anyio.move_on_after(seconds):
             await self._probe_wanted.wait()
-        is_wanted = self._probe_wanted.is_set()
+        is_wanted = self._probe_wanted.is_set()  # it may be set just as the time is up
         self._probe_wanted.clear()
         return is_wanted
 
@@ -113,7 +115,7 @@ async def _probe(session: ServerSession) -> Failure | None:
     try:
         await session.ask("server/discover" if is_modern else "ping", {}, timeout=PROBE_DEADLINE)
     except RpcError:
-        return None
+        return None  # whoever refuses is alive
     except TimeoutError:
         return HUNG
     except Lost as lost:

@@ -116,8 +116,9 @@ class PendingRequests:
 
     def add(self, waiter: Waiter) -> int:
         """Enter a request that is about to be sent. Returns its id, which was never used before on this exchange."""
-        self._last += 1
+        self._last += 1  # never reused: an answer that comes late must meet nobody else's request
         self._rows[self._last] = waiter
+        # Mostly false: calls that come later end later, so the timer is set once for many of them.
         if self._timer is None or waiter.deadline < self._timer.when():
             self._arm(waiter.deadline)
         return self._last
@@ -164,6 +165,7 @@ class PendingRequests:
     def _expire(self) -> None:
         self._timer = None
         now = self._loop.time()
+        # Looked for here and not kept in order: deadlines move with each progress, and few requests wait at a time.
         overdue = [id for id, waiter in self._rows.items() if waiter.deadline <= now]
         if overdue:
             self._late(max(overdue))  # before the waiters are told: their errors name the server's state

@@ -36,7 +36,7 @@ class Publisher:
         """Publish the new state or catalog of a server, unless it is none of those that readers see."""
         snapshot = self._snapshots.present()
         if snapshot.servers.get(server.name) is not server:
-            return
+            return  # one that drains, or that is to replace another and is not ready
         self._plan_withdrawal(server, snapshot.config)
         self.publish(snapshot.config, snapshot.servers, server)
 
@@ -47,6 +47,7 @@ class Publisher:
 
     def tell_collisions(self, old: tuple[Collision, ...], new: tuple[Collision, ...]) -> None:
         """Tell each collision that appeared, changed its claimants or went."""
+        # By key, as there may be tens of thousands: comparing each with each would hold the loop for a minute.
         before, after = ({(each.kind, each.name): each for each in some} for some in (old, new))
         for key, each in before.items():
             if key not in after:
@@ -66,7 +67,7 @@ class Publisher:
 
     def _withdraw(self, server: Server) -> None:
         self._withdrawals.pop(server.name, None)
-        if server.status.state not in ROUTED:
+        if server.status.state not in ROUTED:  # it may be back since the timer was set
             server.withdraw_catalog()
             self.changed(server)
             self._tell(CatalogWithdrawn(server.name))

@@ -72,7 +72,7 @@ class Refresher:
         while True:
             with anyio.move_on_after(self._next_in()):
                 await self._wanted.wait()
-                await anyio.sleep(DEBOUNCE)
+                await anyio.sleep(DEBOUNCE)  # some servers tell of each tool that they add
             try:
                 await self.read(session)
             except TimeoutError:
@@ -83,7 +83,7 @@ class Refresher:
     def _next_in(self) -> float:
         """Seconds until the lists are read unasked."""
         ttl = self._owner.catalog.ttl if self._owner.catalog else None
-        if ttl:
+        if ttl:  # 0 says that the answer is stale at once, which would have us ask for ever
             return min(max(ttl, TTL_FLOOR), TTL_CEILING)
         return self._owner.spread(self._owner.config.refresh_interval, REFRESH_SPREAD)
 
@@ -100,10 +100,10 @@ class Refresher:
                 await session.ask("subscriptions/listen", {"notifications": wanted}, timeout=math.inf)
             except RpcError as refused:
                 if refused.code == METHOD_NOT_FOUND:
-                    return
+                    return  # then its lists are read now and then, as a legacy server's
             except Lost:
                 if session.loss is not None:
-                    return
+                    return  # else the stream of this one request broke, as over HTTP it may
             lasted = self._loop.time() - began > RELISTEN_CEILING
             pause = RELISTEN if lasted else min(max(2 * pause, RELISTEN), RELISTEN_CEILING)
             await anyio.sleep(pause)

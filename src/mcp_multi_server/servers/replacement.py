@@ -48,6 +48,6 @@ class Replacement:
 
     def give_up(self, failure: Failure) -> None:
         """End the new one; the old one goes on."""
-        self.failure = failure
+        self.failure = failure  # before `decided`, which has others read it
         self.task.scope.cancel()
         self.decided.set()

@@ -31,7 +31,7 @@ from ..core.jsonrpc import Message
 from ..core.lifecycle import ROUTED, Failure, Happening, Lost, Reason, State, Status
 from ..core.protocol import Era, Negotiated
 from ..transport import Receiver, Transport
-from .approach import Approach, Ended
+from .approach import Approach, TransportEnd
 from .exchange import Exchange
 from .handshake import Handshake
 from .health import Health
@@ -158,7 +158,7 @@ class Server:
         """Offer what `old` offers until our own lists are read, so that its names outlive its replacement."""
         self.catalog, self.negotiated = old.catalog, old.negotiated
         self.refreshed_at, self.restarts = old.refreshed_at, old.restarts
-        if old.config == self.config:
+        if old.config == self.config:  # another program may have to be reached in another way
             self._approach = Approach(old._approach.kind, old._approach.era)
 
     def offer_remembered(self, negotiated: Negotiated, catalog: Catalog, *, age: float) -> None:
@@ -179,12 +179,12 @@ class Server:
     def finish(self) -> None:
         """Make no further attempt, and tell nothing more: another is the current one, or there is none any more."""
         self.is_current = False
-        self._wake.set()
+        self._wake.set()  # `run` must not sit out a backoff only to end after it
 
-    def kick(self) -> None:
+    def retry_for_call(self) -> None:
         """A call needs this server: have the next attempt as soon as calls may cause one."""
-        due = lifecycle.kick_due(self.status, self._loop.time())
-        if due is not None and due < self._retry_at:
+        due = lifecycle.call_retry_due(self.status, self._loop.time())
+        if due is not None and due < self._retry_at:  # thousands of calls may ask, and one attempt is due
             self._retry(due)
 
     def check_now(self) -> None:
@@ -195,7 +195,7 @@ class Server:
 
     def restart(self) -> None:
         """End what there is and connect anew, at once and whatever the state."""
-        self.attempted.clear()
+        self.attempted.clear()  # who waits for the outcome waits for that of the new attempt
         self._restarting = True
         self._wake.set()
         if self._scope is not None:
@@ -218,6 +218,7 @@ class Server:
         """Change the state as this asks for; it changes nowhere else."""
         old, now = self.status, self._loop.time()
         self.status = new = lifecycle.step(old, happening, now=now, jitter=self._context.jitter())
+        # Of two servers with one name only the current one speaks: clients know of no other.
         if new.state is old.state or not self.is_current:
             return
         if old.state in ROUTED and new.state not in ROUTED:
@@ -247,6 +248,7 @@ class Server:
                 self._restarting, self._retry_at = False, math.inf
                 self.step(lifecycle.Attempt())
                 failure = await self._contained_attempt()
+                # A session that was ready has said in the state how it ended, before its calls were told.
                 if self.status.state in (State.CONNECTING, *ROUTED):
                     self.step(lifecycle.Stop() if failure is None else lifecycle.Failed(failure))
                 if not self._restarting:
@@ -285,19 +287,20 @@ class Server:
         """
         for kind in self._approach.kinds(self.config):
             ended = await self._use_transport(kind, self._approach.era_for(self.config))
-            if ended.means_legacy:
+            if ended.means_legacy:  # a second try at once: to a user this is one start that takes a little longer
                 self._approach.era = Era.LEGACY
                 ended = await self._use_transport(kind, Era.LEGACY)
             if not ended.means_sse:
                 break
         return ended.failure
 
-    async def _use_transport(self, kind: str, era: Era | None) -> Ended:
-        """Opener one transport and use it until it ends."""
+    async def _use_transport(self, kind: str, era: Era | None) -> TransportEnd:
+        """Open one transport and use it until it ends."""
         handshake = Handshake(self, self._context.clients.capabilities(self.config))
         exchange = self._exchange = handshake.exchange
         failure: Failure | None = None
         try:
+            # One limit for opening, handshake and first lists; `_serve` lifts it when the server is ready.
             with anyio.move_on_after(self.config.start_timeout) as self._scope:
                 async with self._context.open(kind, self.config, exchange.receiver) as transport:
                     await self._serve(handshake, transport, era, self._scope)
@@ -313,11 +316,12 @@ class Server:
             raise
         finally:
             was_agreed = self.session is not None
+            # Whatever ended it, nobody is left waiting for an answer; a loss that is known already stays the reason.
             exchange.end(failure or Failure(Reason.CLOSED, "the session was ended"))
             self.session = self._exchange = self._scope = None
         if self._restarting:
-            failure = None
-        return Ended(kind, failure, was_agreed, handshake.is_probing, exchange.transport.last_status)
+            failure = None  # it was asked for, so it counts neither as a failure nor towards backoff
+        return TransportEnd(kind, failure, was_agreed, handshake.is_probing, exchange.transport.last_status)
 
     async def _serve(
         self, handshake: Handshake, transport: Transport, era: Era | None, starting: anyio.CancelScope
@@ -356,7 +360,7 @@ class Server:
             tasks.start_soon(self._refresher.subscribe, session)
             tasks.start_soon(self._health.watch, session)
             await session.exchange.ended.wait()
-            tasks.cancel_scope.cancel()
+            tasks.cancel_scope.cancel()  # what still runs of the three has nothing left to do
 
     # -- what its exchange and its session tell (SessionOwner) -----------------------------------------------------
 
@@ -379,7 +383,7 @@ class Server:
 
     def exchange_ended(self, failure: Failure) -> None:
         """Say so in the state before calls are told and the transport is left."""
-        if self.status.state in ROUTED:
+        if self.status.state in ROUTED:  # a start that fails is told by the attempt, which knows whether to try again
             self.step(lifecycle.Failed(failure))
 
     def list_changed(self, kind: Kind) -> None:

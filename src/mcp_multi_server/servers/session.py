@@ -53,7 +53,7 @@ class ServerSession:
         """What we declared that the server may ask."""
         self._owner = owner
         self._log_level: str | None = None
-        exchange.take = self._take
+        exchange.take = self._take  # from here on the handshake hears nothing more
         if negotiated.era is Era.MODERN:
             exchange.envelope = protocol.own_envelope(capabilities)
 
@@ -94,7 +94,7 @@ class ServerSession:
         is_told = self.negotiated.era is Era.LEGACY and self.negotiated.has("logging")
         if level == self._log_level or not is_told:
             return
-        self._log_level = level
+        self._log_level = level  # not after the answer: a server that refuses the level is not asked again and again
         id = self.pending.add(IgnoredAnswer(asyncio.get_running_loop().time() + LOG_LEVEL_WITHIN))
         self.send(id, "logging/setLevel", jsonrpc.encode({"level": level}))
 

@@ -33,13 +33,14 @@ class StartLimit:
 
     async def admit(self) -> None:
         """Wait while as many starting servers burn CPU as there are cores, at most a second."""
-        async with self._turn:
+        async with self._turn:  # one at a time, so that those who wait are admitted in the order they came
             with anyio.move_on_after(LONGEST_WAIT):
                 async for _ in _looks():
                     if not self._is_full():
                         return
 
     def _is_full(self) -> bool:
+        # Lazily, as each look reads a file of /proc: as many as there are cores are enough to know.
         burning = filter(self._is_burning, self._starting())
         return sum(1 for _ in islice(burning, self._cores)) == self._cores
 

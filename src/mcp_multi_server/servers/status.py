@@ -1,64 +1,17 @@
-"""The state of the fleet as the records of `daemon/status`."""
+"""The records that `daemon/status` has of servers."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-from dataclasses import dataclass
 from typing import Any
 
 from ..core import lifecycle
 from ..core.catalog import Kind
 from ..core.config import Config
-from ..core.errors import Problem
 from ..core.lifecycle import ROUTED, State
 from .clock import iso, wall
 from .server import Server
 from .snapshot import Snapshot
-
-
-@dataclass(frozen=True, slots=True)
-class Reload:
-    """How a reading of the config went: `applied`, `partial`, `rejected` or `unchanged`. Times: seconds since 1970."""
-
-    outcome: str
-    at: float
-    loaded_at: float
-    """When the config that is in force was read."""
-    problems: tuple[Problem, ...] = ()
-
-
-def fleet_status(snapshot: Snapshot, last_reload: Reload, *, path: str, started_at: float) -> dict[str, Any]:
-    """All of `daemon/status` that does not concern clients."""
-    config = snapshot.config
-    return {
-        "pid": os.getpid(),
-        "startedAt": iso(started_at),
-        "generation": snapshot.generation,
-        "config": {
-            "path": path,
-            "sha256": config.sha256,
-            "loadedAt": iso(last_reload.loaded_at),
-            "lastReload": {
-                "outcome": last_reload.outcome,
-                "at": iso(last_reload.at),
-                "problems": [problem_record(problem) for problem in last_reload.problems],
-            },
-        },
-        "servers": [server_status(snapshot, name) for name in config.order],
-        "collisions": [
-            {"kind": c.kind, "name": c.name, "owner": c.owner, "shadowed": list(c.shadowed)}
-            for c in snapshot.index.collisions
-        ],
-        "refusedNames": [
-            {"kind": r.kind, "server": r.server, "name": r.name, "problem": r.problem} for r in snapshot.index.refused
-        ],
-    }
-
-
-def problem_record(problem: Problem) -> dict[str, Any]:
-    """A problem as status, plan and reload show it."""
-    return {"server": problem.server, "field": problem.field, "message": problem.message}
 
 
 def server_status(snapshot: Snapshot, name: str) -> dict[str, Any]:
@@ -72,7 +25,7 @@ def supervised_status(server: Server) -> dict[str, Any]:
     """The record of a server that runs."""
     status, now = server.status, asyncio.get_running_loop().time()
     catalog, negotiated = server.catalog, server.negotiated
-    failure = None if status.state in ROUTED else status.failure
+    failure = None if status.state in ROUTED else status.failure  # kept in the state after it is over
     return {
         "name": server.name,
         "state": status.state.value,

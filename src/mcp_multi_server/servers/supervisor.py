@@ -17,7 +17,7 @@ from .heartbeat import Heartbeat
 from .publishing import Publisher
 from .replacement import SUPERSEDED, Replacement, ServerTask
 from .server import ClientSide, Opener, Server, ServerContext
-from .snapshot import Snapshot, SnapshotListener, Snapshots
+from .snapshot import Snapshot, Snapshots
 from .start_limit import StartLimit
 
 DRAIN_LOOK_EVERY = 0.02
@@ -37,13 +37,13 @@ class Supervisor:
         open_transport: Opener,
         tell: Observer,
         jitter: Callable[[], float],
-        host: ClientSide,
-        recall: Callable[[Server], None] | None = None,
+        clients: ClientSide,
+        prepare: Callable[[Server], None] | None = None,
     ) -> None:
-        """`recall` is given each new server before it is published, to have it offer what is remembered of it."""
+        """`prepare` is given each new server before it is published: the catalog cache has it offer what it keeps."""
         self._snapshots = snapshots
         self._tell = tell
-        self._recall = recall
+        self._prepare = prepare
         self._publisher = Publisher(snapshots, tell)
         self._start_limit = StartLimit(starting=self._starting_pids, is_burning=_is_burning)
         self._context = ServerContext(
@@ -52,7 +52,7 @@ class Supervisor:
             jitter=jitter,
             admit=self._admit,
             changed=self._publisher.changed,
-            clients=host,
+            clients=clients,
         )
         self._running: dict[str, ServerTask] = {}
         """The servers that readers see."""
@@ -67,11 +67,6 @@ class Supervisor:
     def snapshot(self) -> Snapshot:
         """What readers see now."""
         return self._snapshots.present()
-
-    @property
-    def listeners(self) -> list[SnapshotListener]:
-        """Who is told of each new snapshot."""
-        return self._snapshots.listeners
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Run every server of the config until cancelled; then stop all of them at once."""
@@ -89,6 +84,7 @@ class Supervisor:
         """
         before = self.snapshot.config
         plan = Plan.between(before, config)
+        # First of all: one under way that is wanted no more must not count as the server that will overlap.
         self._adapt_replacements(config)
         overlapping = [name for name in plan.replace if self._may_overlap(name, config.servers[name])]
         applied = config.having({name: before.servers[name] for name in overlapping})
@@ -105,7 +101,7 @@ class Supervisor:
         server = self.snapshot.servers[name]
         if self._may_overlap(name, server.config):
             return self._replace_when_ready(name, server.config)
-        if server.live is None:
+        if server.live is None:  # nothing serves, so nothing is lost by ending what there is
             server.restart()
         else:
             self._carry_out(Plan(replace=(name,)), self.snapshot.config, overlapping=())
@@ -135,8 +131,8 @@ class Supervisor:
         server = Server(name, entry, self._context)
         if (old := self.snapshot.servers.get(name)) is not None:
             server.offer_catalog_of(old)
-        if self._recall is not None:
-            self._recall(server)
+        if self._prepare is not None:
+            self._prepare(server)
         return server
 
     def _start(self, server: Server, *, after: ServerTask | None = None) -> ServerTask:
@@ -161,7 +157,7 @@ class Supervisor:
             for tasks in (self._running, self._draining):
                 if tasks.get(name) is task:
                     del tasks[name]
-            if name not in self._running:
+            if name not in self._running:  # else the timer belongs to the one that runs now
                 self._publisher.keep_names(name)
 
     def _end(self, name: str) -> None:
@@ -170,7 +166,7 @@ class Supervisor:
         if (task := self._running.pop(name, None)) is None:  # a bug ended it
             return
         self._draining[name] = task
-        task.server.finish()
+        task.server.finish()  # at once, as it may be lost while it drains, and must not be tried again then
         if task.server.in_flight:
             assert self._tasks is not None
             self._tasks.start_soon(self._drain, task)
@@ -191,6 +187,7 @@ class Supervisor:
 
     def _starting_pids(self) -> list[int]:
         starting = [each for each in self.snapshot.servers.values() if each.status.state is State.CONNECTING]
+        # The youngest first: they burn the most, so the limit is found to be reached after few looks.
         starting.sort(key=lambda server: server.status.since, reverse=True)
         return [server.pid for server in starting if server.pid is not None]
 
@@ -218,7 +215,7 @@ class Supervisor:
             return under_way
         assert self._tasks is not None
         server = Server(name, entry, self._context, is_current=False)
-        server.offer_catalog_of(self.snapshot.servers[name])
+        server.offer_catalog_of(self.snapshot.servers[name])  # for its era; nobody sees its catalog yet
         replacement = self._replacements[name] = Replacement(self._start(server))
         self._tasks.start_soon(self._decide, replacement)
         return replacement
@@ -240,7 +237,7 @@ class Supervisor:
         """Lead everybody to the new server, then let the old one finish what it was asked."""
         server, name = replacement.server, replacement.server.name
         server.replace(self.snapshot.servers[name])
-        self._end(name)
+        self._end(name)  # before it is published: what the old one tells from now on is nobody's business
         self._running[name] = replacement.task
         config = self.snapshot.config.having({name: server.config})
         self._publisher.publish(config, {**self.snapshot.servers, name: server}, server)

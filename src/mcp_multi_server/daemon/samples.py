@@ -6,10 +6,11 @@ from collections import Counter
 
 from .. import __version__
 from ..core.catalog import Kind
+from ..servers.clock import wall
+from ..servers.snapshot import Snapshot
+from ..servers.status import idle_status
 from ..telemetry.metrics import FleetSample, ServerSample
-from .clock import wall
-from .snapshot import Snapshot
-from .status import Reload, idle_status
+from .reload import Reload
 
 
 def fleet_sample(snapshot: Snapshot, last_reload: Reload, *, clients: int, loop_lag: float) -> FleetSample:

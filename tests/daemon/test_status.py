@@ -13,13 +13,14 @@ import pytest
 from mcp_multi_server import __version__
 from mcp_multi_server.core.events import ServerRemoved
 from mcp_multi_server.core.lifecycle import Failure, Reason, State
-from mcp_multi_server.servers.samples import fleet_sample
-from mcp_multi_server.servers.status import Reload, fleet_status
+from mcp_multi_server.daemon.reload import Reload
+from mcp_multi_server.daemon.samples import fleet_sample
+from mcp_multi_server.daemon.status import fleet_status
 
 from ..client import Message
 from ..fleet import Fleet, Script, fleet
 
-pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("real_time")]  # clients are on real sockets
+pytestmark = pytest.mark.anyio
 
 TEXT, MAYBE, COUNT = (str,), (str, type(None)), (int,)
 SERVER_KEYS: dict[str, tuple[type, ...]] = {
