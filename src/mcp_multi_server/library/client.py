@@ -56,7 +56,7 @@ class MultiServerClient:
 
     Args:
         config_path: the file that names the servers. Edits of it are applied while the client is connected.
-        strict_connect: whether a server that cannot be connected makes entering fail. Default: whether
+        strict_connect: whether one server that fails makes entering fail. Default: whether the variable
             `MCP_MULTI_SERVER_STRICT_CONNECT` is `1`.
         sampling_callback: has a language model write a message for a server.
         elicitation_callback: asks the user something for a server.
