@@ -53,6 +53,7 @@ COMMANDS = (
     ("logs", "tickets", "--lines", "2"),
 )
 SVG = """\
+<!-- Drawn from real output by: python -m docs.tools.draw_terminal -->
 <svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img"
   aria-label="A terminal: four servers are ready, one is in backoff and one is parked; two tools are called">
 <style>
