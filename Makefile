@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: run install dev install-system install-user test coverage lint check bench dist release lock schema clean
+.PHONY: run install dev install-system install-user test coverage lint check bench docs dist release lock schema clean
 
 run: $(VENV)/.run  ## start the daemon on $(CONFIG)
 	$(BIN)/mcp-multi-server serve --config $(CONFIG)
@@ -16,7 +16,7 @@ install: $(VENV)/.run  ## what `make run` needs, without starting it
 
 dev: $(VENV)/.dev tests/node_modules/.installed tests/wheels/.downloaded  ## what tests and linters need
 
-install-system:  ## as root: install or upgrade the daemon as a system service, see docs/operations.md
+install-system:  ## as root: install or upgrade the daemon as a system service, see docs/systemd.md
 	systemd/install.sh system
 
 install-user:  ## install or upgrade it as a service of your own
@@ -50,6 +50,9 @@ bench: $(VENV)/.dev  ## a short run of every benchmark
 	$(BIN)/python -m benchmarks
 	$(BIN)/python -m benchmarks.faults --repeat 2 --fault kill-9 garbage-flood http-session-lost client-vanishes 100-reloads
 
+docs: $(VENV)/.dev  ## the documentation as a site in site/, with the API reference
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+
 dist: $(VENV)/.dev  ## the source archive and the wheel: built, checked, and tried in an empty environment
 	rm -rf dist
 	$(BIN)/uv build -q --no-build-isolation --python $(BIN)/python --out-dir dist
@@ -69,7 +72,7 @@ lock: $(VENV)/.dev  ## pin the newest versions that pyproject.toml allows
 		pyproject.toml --group dev -c requirements.lock -o requirements-dev.lock
 
 clean:
-	rm -rf $(VENV) dist tests/node_modules tests/wheels
+	rm -rf $(VENV) dist site tests/node_modules tests/wheels
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'Python 3.11 or newer is needed: make PYTHON=python3.11 ...' >&2; exit 1; }
