@@ -12,12 +12,22 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.harness import eventually
+from tests.polling import eventually
 
 from .conftest import MakeDaemon
+from .samples import EVENTS, fleet, server
 from .terminal import on_terminal
-from .test_status import EVENTS, FORBIDDEN_AT_START, fleet, server
-from .wire import COMMAND, DEADLINE, Answer, Json, Line, environment, run, running, scripted_daemon
+from .wire import (
+    DEADLINE,
+    LEFT_TO_THE_DAEMON,
+    Answer,
+    Json,
+    Line,
+    imports_of,
+    run,
+    running,
+    scripted_daemon,
+)
 
 STATUS: Json = {"event": "status", "status": fleet()}
 
@@ -392,13 +402,6 @@ def test_following_starts_without_the_daemons_libraries(daemon_with: MakeDaemon,
         "daemon/logs": log({"lines": []}, then_leave=True),
         "daemon/events": events(STATUS, then_leave=True),
     }
-    done = subprocess.run(
-        [COMMAND[0], "-X", "importtime", *COMMAND[1:], *words, "--wait", "0"],
-        env=environment(MCP_MULTI_SERVER_SOCKET=daemon_with(script).path),
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE,
-    )
-    imported = {line.rsplit("|", 1)[-1].strip().split(".")[0] for line in done.stderr.splitlines() if "|" in line}
+    _, imported = imports_of(*words, "--wait", "0", daemon=daemon_with(script))
     assert "mcp_multi_server" in imported
-    assert not imported & (FORBIDDEN_AT_START | {"rich"})
+    assert not imported & (LEFT_TO_THE_DAEMON | {"rich"})

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import sys
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -14,56 +11,17 @@ import pytest
 from mcp_multi_server.cli.render import clean, duration, until
 
 from .conftest import MakeDaemon
-from .wire import COMMAND, DEADLINE, Json, Line, environment, run, run_on_terminal, running
-
-FORBIDDEN_AT_START = {"msgspec", "pydantic", "anyio", "mcp", "mcp_types", "structlog", "asyncio", "prometheus_client"}
-
-
-def at(**ago: float) -> str:
-    return (datetime.now(UTC) - timedelta(**ago)).isoformat(timespec="milliseconds")
-
-
-def server(name: str, state: str, **members: object) -> Json:
-    counts = dict.fromkeys(("tools", "resources", "resourceTemplates", "prompts", "inFlight", "restarts"), 0)
-    gone = dict.fromkeys(("reason", "pid", "protocolVersion", "nextAttemptAt"))
-    return {"name": name, "state": state, "since": at(hours=2), "transport": "stdio", **gone, **counts, **members}
-
-
-def fleet() -> Json:
-    return {
-        "version": "9.9",
-        "pid": 4711,
-        "startedAt": at(hours=3),
-        "generation": 7,
-        "config": {
-            "path": "/etc/mcp_servers.json",
-            "sha256": "00",
-            "lastReload": {
-                "outcome": "partial",
-                "at": at(hours=5),
-                "problems": [{"server": "bad", "field": "mcpServers.bad.command", "message": "must be a string"}],
-            },
-        },
-        "servers": [
-            server("git", "ready", tools=12, resources=3, resourceTemplates=1, pid=4712, protocolVersion="2026-07-28"),
-            server(
-                "old",
-                "degraded",
-                inFlight=2,
-                restarts=4,
-                protocolVersion="2025-11-25",
-                stale=True,
-                problems=["tools: 1 left out, without a usable name"],
-            ),
-            server("hub", "backoff", reason="exit: exited with code 3", nextAttemptAt=at(hours=-3, seconds=-50)),
-            server("off", "disabled", since=None),
-        ],
-        "collisions": [{"kind": "tool", "name": "status", "owner": "git", "shadowed": ["hub", "old"]}],
-        "refusedNames": [
-            {"kind": "tool", "server": "git", "name": "a.b", "problem": "has characters that APIs refuse"}
-        ],
-        "clients": [{"id": 1, "pid": 1, "uid": 0, "name": "editor", "era": "legacy"}],
-    }
+from .samples import EVENTS, fleet, server
+from .wire import (
+    DEADLINE,
+    LEFT_TO_THE_DAEMON,
+    Json,
+    Line,
+    imports_of,
+    run,
+    run_on_terminal,
+    running,
+)
 
 
 def test_status_as_json_is_the_daemons_answer(daemon_with: MakeDaemon) -> None:
@@ -147,18 +105,10 @@ def test_a_status_with_members_missing_is_shown_all_the_same(daemon_with: MakeDa
 def test_the_command_line_starts_without_the_daemons_libraries(daemon_with: MakeDaemon, words: tuple[str, ...]) -> None:
     result: Json = {"servers": [], "tools": [], "content": []}
     daemon = daemon_with({"daemon/status": result, "tools/list": result, "tools/call": result})
-    done = subprocess.run(
-        [sys.executable, "-X", "importtime", *COMMAND[1:], *words],
-        env=environment(MCP_MULTI_SERVER_SOCKET=daemon.path),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE,
-    )
-    imported = {line.rsplit("|", 1)[-1].strip().split(".")[0] for line in done.stderr.splitlines() if "|" in line}
-    assert done.returncode == 0
+    code, imported = imports_of(*words, daemon=daemon)
+    assert code == 0
     assert "mcp_multi_server" in imported
-    assert not imported & (FORBIDDEN_AT_START | {"rich"})
+    assert not imported & (LEFT_TO_THE_DAEMON | {"rich"})
 
 
 LISTS: dict[str, tuple[str, str, str]] = {
@@ -304,40 +254,6 @@ def stream(*events: Json) -> dict[str, object]:
     return {"daemon/events": tell}
 
 
-EVENTS: tuple[Json, ...] = (
-    {"event": "status", "status": {"servers": [server("git", "ready"), server("off", "disabled")]}},
-    {
-        "event": "server",
-        "at": "2026-11-22T10:00:00.000+00:00",
-        "server": server("git", "backoff"),
-        "old": "ready",
-        "new": "backoff",
-        "failure": {"reason": "exit", "message": "exited with code 3", "permanent": False},
-        "retry_in": 2.0,
-    },
-    {"event": "collision", "kind": "tool", "name": "t", "owner": "git", "shadowed": []},
-    {"event": "config", "outcome": "applied", "generation": 3, "problems": [], "changed": {"start": ["a"], "stop": []}},
-    {"event": "client_gone", "client": 3, "reason": "closed"},
-    {"event": "catalog", "server": "git", "tools": 3, "prompts": 0, "resources": 1, "templates": 0, "seconds": 0.1},
-    {"event": "refresh_failed", "server": "git", "message": "late"},
-    {"event": "withdrawn", "server": "git"},
-    {"event": "server_removed", "server": "git"},
-    {"event": "client_connected", "client": 4, "pid": 42, "uid": 1000},
-    {"event": "log_level", "level": "debug", "was": "info", "client": 4, "uid": 0},
-    {"event": "warning", "subject": "config", "message": "\x1b[2Jodd"},
-    {"event": "catalog_problems", "server": "git", "problems": ["tools: 1 left out", "prompts: \x1b[2J2 left out"]},
-    {"event": "catalog_problems", "server": "git", "problems": []},
-    {"event": "rejected", "reason": "access", "client": None, "detail": "user 9 may not use this daemon"},
-    {"event": "rejected", "reason": "no_descriptor", "client": None, "detail": "", "left_out": 7},
-    {"event": "processes_ended", "why": "their servers have ended", "pids": [4, 9]},
-    {"event": "woke", "seconds": 3660.5},
-    {"event": "internal_error", "where": "router"},
-    {"event": "listening", "socket": "/run/s", "config": "/etc/c.json", "metrics": "off"},
-    {"event": "stopping", "why": "SIGTERM"},
-    {"event": "from a newer daemon", "n": [1, "x"]},
-    {"event": "warning", "subject": "its message is missing"},
-    {"event": "server", "server": "git", "old": "ready", "new": "stopping", "failure": None, "retry_in": None},
-)
 EVENT_LINES = [
     "git: ready",
     "off: disabled",

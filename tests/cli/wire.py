@@ -150,6 +150,23 @@ def run(
     return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
 
 
+LEFT_TO_THE_DAEMON = {"msgspec", "pydantic", "anyio", "mcp", "mcp_types", "structlog", "asyncio", "prometheus_client"}
+
+
+def imports_of(*words: str, daemon: ScriptedDaemon) -> tuple[int, set[str]]:
+    """Run the command line to its end: the exit code, and the packages that it imported."""
+    done = subprocess.run(
+        [COMMAND[0], "-X", "importtime", *COMMAND[1:], *words],
+        env=environment(MCP_MULTI_SERVER_SOCKET=daemon.path),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+    )
+    lines = [line for line in done.stderr.splitlines() if "|" in line]
+    return done.returncode, {line.rsplit("|", 1)[-1].strip().split(".")[0] for line in lines}
+
+
 @contextmanager
 def running(*words: str, **variables: str) -> Iterator[subprocess.Popen[bytes]]:
     """Run the command line in pipes, to be talked to."""

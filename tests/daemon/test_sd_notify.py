@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 
 from mcp_multi_server.daemon.sd_notify import MOST_WAITING, Notifier
+from tests.polling import until
 from tests.systemd.manager import Manager
 
 
@@ -26,9 +25,7 @@ async def test_what_a_busy_systemd_does_not_read_is_said_later_and_in_order() ->
         wanted = [(f"STATUS={number}",) for number in range(MOST_WAITING)]
         for (line,) in wanted:
             notifier.send(line)
-        async with asyncio.timeout(10):
-            while len(manager.hear_all()) < len(wanted):
-                await asyncio.sleep(0.01)
+        await until(lambda: len(manager.hear_all()) >= len(wanted))
         assert manager.hear_all() == wanted
 
 
@@ -37,9 +34,7 @@ async def test_of_too_much_the_last_is_said() -> None:
         notifier = Notifier(manager.address, nobody)
         for number in range(2000):
             notifier.send(f"STATUS={number}")
-        async with asyncio.timeout(10):
-            while manager.hear_all()[-1] != ("STATUS=1999",):
-                await asyncio.sleep(0.01)
+        await until(lambda: manager.hear_all()[-1] == ("STATUS=1999",))
         assert len(manager.hear_all()) < 2000
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
 
 import anyio
 import pytest
@@ -18,6 +17,7 @@ from mcp_multi_server.daemon.config_file import lookup_in
 from mcp_multi_server.daemon.fleet import Fleet
 from mcp_multi_server.telemetry.events import Events
 from tests.e2e.entries import fixture
+from tests.polling import until
 
 pytestmark = pytest.mark.anyio
 
@@ -41,9 +41,7 @@ class Machine:
 
     async def until_looked_at(self, times: int) -> None:
         times += self.looks
-        with anyio.fail_after(10):
-            while self.looks < times:
-                await anyio.sleep(0.01)
+        await until(lambda: self.looks >= times)
 
 
 def test_the_two_clocks_are_those_of_the_machine() -> None:
@@ -72,11 +70,6 @@ async def test_after_a_sleep_all_servers_of_a_fleet_are_probed_or_tried_again() 
     machine, events = Machine(), list[Event]()
     config = parse(json.dumps({"mcpServers": entries}).encode(), lookup_in(""))
     fleet = Fleet(config, events=Events(events.append), clocks=machine.clocks)
-
-    async def until(check: Callable[[], bool]) -> None:
-        with anyio.fail_after(10):
-            while not check():
-                await anyio.sleep(0.01)
 
     def parked() -> int:
         return sum(isinstance(each, StateChanged) and each.new is State.PARKED for each in events)

@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 
 from tests.e2e.entries import faulty, fixture
-from tests.e2e.harness import Daemon, eventually
+from tests.e2e.harness import Daemon
 from tests.e2e.wire import Closed
+from tests.polling import eventually
 
 from .lint import Json, panels
 from .tools import DASHBOARDS, Prometheus, program, prometheus

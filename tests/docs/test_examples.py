@@ -20,8 +20,9 @@ import pytest
 
 import mcp_multi_server
 from tests.e2e.entries import MARK, RUN, Entry
-from tests.e2e.harness import Daemon, eventually
+from tests.e2e.harness import Daemon
 from tests.e2e.processes import marked
+from tests.polling import eventually
 
 ROOT = Path(__file__).parents[2]
 INVENTORY = ROOT / "examples" / "inventory" / "mcp_servers.json"

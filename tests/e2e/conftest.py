@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.polling import eventually
+
 from .entries import RUN
-from .harness import ROOT, eventually
+from .harness import ROOT
 from .processes import marked
 
 

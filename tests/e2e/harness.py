@@ -10,17 +10,16 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Self
+
+from tests.polling import eventually
 
 from .entries import MARK, RUN, Entry
 from .processes import Process, descendants, is_alive, living_group
 from .wire import Closed, Message, Wire
 
-T = TypeVar("T")
 UP = ("ready", "degraded")
 ROOT = tempfile.gettempdir() if len(tempfile.gettempdir()) < 40 else "/tmp"
 """Where the daemons of the tests live: short, because a socket's path may have 107 bytes."""
@@ -28,19 +27,6 @@ STOP_WITHIN = 20.0
 KEPT = ("PATH", "LANG", "TMPDIR", "COVERAGE_PROCESS_CONFIG")
 """What a daemon of the tests has from their own environment; the last one says that it is to be measured, and how."""
 TROUBLE = ("internal.error", "Traceback (most recent call last)", "InternalError")
-
-
-def eventually(check: Callable[[], T], *, within: float = 20.0, what: str = "") -> T:
-    """The first true value of `check`, asked again and again; AssertionError when the time is over."""
-    until, pause = time.monotonic() + within, 0.005
-    while True:
-        found = check()
-        if found:
-            return found
-        if time.monotonic() > until:
-            raise AssertionError(f"{what or check.__name__} did not come true within {within} s; last: {found!r}")
-        time.sleep(pause)
-        pause = min(pause * 1.5, 0.1)
 
 
 class Daemon:
@@ -215,6 +201,15 @@ class Daemon:
     def log(self) -> str:
         return self.log_file.read_text(errors="replace") if self.log_file.exists() else ""
 
+    def logged(self, event: str) -> list[Message]:
+        """The lines of its log about one kind of event, so far."""
+        return lines_about(event, self.log)
+
+    def await_logged(self, event: str, *, times: int = 1) -> list[Message]:
+        """Wait until that many such lines were written."""
+        eventually(lambda: len(self.logged(event)) >= times, what=f"{times} lines {event} in the log")
+        return self.logged(event)
+
     def wire(self, *, modern: bool = False, capabilities: Message | None = None) -> Wire:
         """A connection on which nothing was said yet."""
         return Wire(self.socket, modern=modern, capabilities=capabilities)
@@ -243,6 +238,11 @@ class Daemon:
         assert len(found) == 1, f"{len(found)} servers named {name} in the status"
         return found[0]
 
+    def last_reload(self) -> Message:
+        """What came of the last reading of the config that changed something or was refused."""
+        found: Message = self.status()["config"]["lastReload"]
+        return found
+
     def await_states(self, *, within: float = 20.0, **wanted: str) -> None:
         """Wait until each named server is in its wanted state; `up` means ready or degraded."""
 
@@ -265,6 +265,12 @@ class Daemon:
 
     def reload(self) -> Message:
         return self.control("reload")
+
+
+def lines_about(event: str, log: str) -> list[Message]:
+    """The lines of a daemon's log, written as JSON, about one kind of event."""
+    lines = [json.loads(line[line.index("{") :]) for line in log.splitlines() if "{" in line]
+    return [line for line in lines if line.get("event") == event]
 
 
 def _assert_unlocked(path: Path) -> None:

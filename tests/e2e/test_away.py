@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.polling import eventually
+
 from .entries import fixture
-from .harness import Daemon, eventually
+from .harness import UP, Daemon
 from .wire import Message, Wire
 
 AWAY = 1.2
@@ -30,11 +32,11 @@ def call(name: str, tag: str) -> Message:
 @pytest.mark.parametrize("how", ["exit", "crash_mid_call"])
 def test_a_call_that_loses_its_server_is_never_sent_again(how: str, era: str, tmp_path: Path) -> None:
     journal = tmp_path / "journal"
-    with Daemon({"one": fixture("one", "--era", era, "--journal", journal)}) as daemon:
+    with Daemon({"one": fixture("one", "--era", era, "--journal", journal, hold=60)}) as daemon:
         with daemon.await_up().legacy() as wire:
             begun = time.monotonic()
             error = wire.error("tools/call", call(how, "lost"))
-            assert time.monotonic() - begun < 2
+            assert time.monotonic() - begun < 10, "it was held"
             assert error["code"] == -32603
             assert error["data"]["server"] == "one"
             assert error["data"]["reason"] in ("exit", "signal", "closed")
@@ -110,7 +112,8 @@ def test_a_held_call_that_is_given_up_never_reaches_the_server(tmp_path: Path) -
         eventually(lambda: daemon.server("one")["state"] != "ready", what="a server that is away")
         begun = time.monotonic()
         error = wire.error("tools/call", call("echo", "given up"))
-        assert 0.2 < time.monotonic() - begun < AWAY
+        assert time.monotonic() - begun > 0.2
+        assert daemon.server("one")["state"] not in UP
         assert error["code"] == -32603
         assert set(error["data"]) == {"server", "state", "reason", "retryAt"}
         wire.post("tools/call", call("echo", "cancelled"), id="C")
@@ -128,7 +131,7 @@ def test_hold_never_outlasts_the_timeout_of_the_call() -> None:
         begun = time.monotonic()
         error = wire.error("tools/call", {"name": "one__echo", "arguments": {}})
         assert error["data"]["server"] == "one"
-        assert time.monotonic() - begun < 2
+        assert time.monotonic() - begun < 5, "it outlasted the start of the server"
 
 
 def test_a_server_that_falls_is_started_again_by_itself() -> None:
@@ -162,11 +165,11 @@ def test_names_outlive_a_blip_and_go_with_one_notice_after_the_grace() -> None:
 
 def test_a_call_to_a_parked_server_fails_fast_with_the_reason() -> None:
     missing = fixture("one") | {"command": "/no/such/program"}
-    with Daemon({"one": missing}) as daemon, daemon.legacy() as wire:
+    with Daemon({"one": missing}, settings={"hold": 60}) as daemon, daemon.legacy() as wire:
         daemon.await_states(one="parked")
         begun = time.monotonic()
         error = wire.error("tools/call", {"name": "one__echo", "arguments": {}})
-        assert time.monotonic() - begun < 1
+        assert time.monotonic() - begun < 10, "it was held"
         assert (error["data"]["server"], error["data"]["reason"]) == ("one", "spawn")
         assert error["data"]["retryAt"]
 

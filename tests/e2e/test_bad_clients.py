@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from tests.fixtures.fixture import META
+from tests.polling import eventually
 
 from .entries import fixture
-from .harness import Daemon, eventually
+from .harness import Daemon
 from .processes import memory_kib
 from .wire import Closed, Wire
 

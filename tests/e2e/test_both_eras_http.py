@@ -10,8 +10,10 @@ from typing import Any
 import anyio
 import pytest
 
+from tests.polling import eventually
+
 from .entries import MARK, RUN, TESTS, Entry, fixture
-from .harness import Daemon, eventually
+from .harness import UP, Daemon
 from .sdk import Mode, connected, direct_client, sdk_client
 from .views import Namespace, Questions, view
 
@@ -41,10 +43,15 @@ DAMAGED = "misdeclared"
 class HttpServer:
     """`tests.fixtures.http_server` as a process."""
 
-    def __init__(self, *options: str, port: int = 0) -> None:
-        command = [sys.executable, "-m", "tests.fixtures.http_server", *options, "--port", str(port)]
+    def __init__(self, *options: str) -> None:
+        command = [sys.executable, "-m", "tests.fixtures.http_server", *options]
         self.process = subprocess.Popen(
-            command, cwd=TESTS.parent, stdout=subprocess.PIPE, text=True, env={MARK: RUN, "PATH": "/usr/bin:/bin"}
+            command,
+            cwd=TESTS.parent,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={MARK: RUN, "PATH": "/usr/bin:/bin"},
         )
 
     @property
@@ -56,9 +63,36 @@ class HttpServer:
 
     def stop(self) -> None:
         self.process.kill()
-        self.process.wait()
-        assert self.process.stdout is not None
-        self.process.stdout.close()
+        self.process.communicate()
+
+
+class Restarted:
+    """An HTTP server that stops, and another in its place; a context manager.
+
+    The second is made with the first and listens when it is told to, as its imports take longer than all else here.
+    """
+
+    def __init__(self, era: str) -> None:
+        self.before = HttpServer("--era", era)
+        self.url = self.before.url
+        port = self.url.split(":")[2].split("/")[0]
+        self.after = HttpServer("--era", era, "--port", port, "--on-demand")
+
+    def __enter__(self) -> Restarted:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.before.stop()
+        self.after.stop()
+
+    def stop(self) -> None:
+        self.before.stop()
+
+    def start(self) -> None:
+        assert self.after.process.stdin is not None
+        self.after.process.stdin.write("\n")
+        self.after.process.stdin.flush()
+        assert self.after.url == self.url
 
 
 @pytest.fixture(scope="module")
@@ -152,11 +186,8 @@ def test_a_daemon_without_servers_by_url_imports_no_http_client() -> None:
 
 
 def test_a_server_that_goes_and_comes_back_is_found_again() -> None:
-    server = HttpServer("--era", "both")
-    url = server.url
-    again = None
-    try:
-        entry: Entry = {"url": url, "timeout": 3, "hold": 0.3}
+    with Restarted("both") as server:
+        entry: Entry = {"url": server.url, "timeout": 3, "hold": 0.3}
         with Daemon({"one": entry, "silent": {"url": "http://127.0.0.1:9/mcp"}}) as daemon:
             with daemon.await_up("one").legacy() as wire:
                 assert wire.call("echo", {"n": 1})
@@ -164,36 +195,26 @@ def test_a_server_that_goes_and_comes_back_is_found_again() -> None:
                 error = wire.error("tools/call", {"name": "one__echo", "arguments": {}})
                 assert error["data"]["server"] == "one"
                 assert "one" in error["message"]
-                again = HttpServer("--era", "both", port=int(url.split(":")[2].split("/")[0]))
-                assert again.url == url
+                server.start()
                 back = {"name": "one__echo", "arguments": {}}
                 eventually(lambda: "result" in wire.request("tools/call", back), within=30, what="the server back")
             row = daemon.server("silent")
             assert row["reason"].partition(":")[0] == "unreachable"
-    finally:
-        server.stop()
-        if again is not None:
-            again.stop()
 
 
 @pytest.mark.parametrize("era", ["modern", "legacy"])
 def test_a_call_waits_for_a_server_elsewhere_that_is_being_restarted(era: str) -> None:
     """It takes no connection meanwhile, and then no session of before; so nothing can have happened twice."""
-    server = HttpServer("--era", era)
-    url = server.url
-    again = None
-    try:
-        with Daemon({"one": {"url": url, "type": "http", "hold": 20}}) as daemon, daemon.legacy() as wire:
+    with Restarted(era) as server:
+        entry: Entry = {"url": server.url, "type": "http", "hold": 20}
+        with Daemon({"one": entry}) as daemon, daemon.legacy() as wire:
             daemon.await_up("one")
             server.stop()
             id = wire.post("tools/call", {"name": "echo", "arguments": {"n": 1}})
-            assert not [one for one in wire.drain(quiet=0.5) if "id" in one], "no answer yet"
-            again = HttpServer("--era", era, port=int(url.split(":")[2].split("/")[0]))
+            eventually(lambda: daemon.server("one")["state"] not in UP, what="a server that is away")
+            assert not [one for one in wire.drain(quiet=0.1) if "id" in one], "no answer yet"
+            server.start()
             assert wire.answer(id)["result"]["structuredContent"] == {"n": 1}
-    finally:
-        server.stop()
-        if again is not None:
-            again.stop()
 
 
 def test_an_address_that_refuses_us_is_parked_with_the_reason() -> None:

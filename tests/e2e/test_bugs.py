@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from tests.fixtures.buggy_daemon import MESSAGE
+from tests.polling import eventually
 
 from .entries import SERVERS, Entry, faulty, fixture
-from .harness import Daemon, eventually
+from .harness import Daemon
 from .processes import descendants, is_alive
 from .wire import Message
 
@@ -27,9 +28,6 @@ class Buggy(Daemon):
     def lines(self) -> list[Message]:
         """All that it logged; every line is one object."""
         return [json.loads(line) for line in self.log.splitlines()]
-
-    def logged(self, event: str) -> list[Message]:
-        return [line for line in self.lines() if line["event"] == event]
 
 
 @contextmanager

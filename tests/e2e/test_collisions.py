@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from tests.polling import eventually
+
 from .entries import Entry, fixture
-from .harness import Daemon, eventually
+from .harness import Daemon
 from .wire import Message, Wire
 
 ALL = ("first", "second", "third")

@@ -14,9 +14,10 @@ from mcp.client.session import ClientRequestContext
 from pydantic import FileUrl
 
 from mcp_multi_server import MultiServerClient, ServerRequestContext
+from tests.polling import eventually, until
 
 from .entries import Entry, fixture, npm
-from .harness import Daemon, eventually
+from .harness import Daemon
 from .sdk import Mode, connected, sdk_client
 from .wire import texts
 
@@ -147,9 +148,7 @@ def test_log_messages_come_from_the_level_that_the_client_wants(mode: Mode, daem
             for server in SERVERS:
                 for level in ("info", "error"):
                     await client.call_tool(f"{server}__log", {"level": level, "data": server})
-            with anyio.fail_after(10):
-                while len(host.logged) < len(SERVERS):
-                    await anyio.sleep(0.01)
+            await until(lambda: len(host.logged) >= len(SERVERS))
 
     anyio.run(main)
     assert [(one.level, one.data) for one in host.logged] == [("error", server) for server in SERVERS]
@@ -223,12 +222,14 @@ def test_a_programs_own_server_takes_the_roots_that_it_is_given(tmp_path: Path) 
     async def main() -> None:
         config = {"mcpServers": {"filesystem": npm("filesystem", str(tmp_path / "given"), str(tmp_path))}}
         async with MultiServerClient.from_dict(config, list_roots_callback=list_roots) as client:
-            with anyio.fail_after(20):
-                while True:
-                    result = await client.call_tool("list_allowed_directories")
-                    lines = str(result.content[0].text).splitlines()  # type: ignore[union-attr]  # it is a text
-                    if lines[1:] == [str(given)]:
-                        return
-                    await anyio.sleep(0.05)
+
+            async def allowed() -> list[str]:
+                result = await client.call_tool("list_allowed_directories")
+                return str(result.content[0].text).splitlines()[1:]  # type: ignore[union-attr]  # it is a text
+
+            async def replaced() -> bool:
+                return await allowed() == [str(given)]
+
+            await until(replaced)
 
     anyio.run(main)

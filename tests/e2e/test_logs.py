@@ -20,9 +20,10 @@ import pytest
 from tests.cli.terminal import Terminal, on_terminal
 from tests.cli.wire import COMMAND, running
 from tests.cli.wire import environment as at_the_shell
+from tests.polling import eventually
 
 from .entries import SERVERS, fixture, python
-from .harness import Daemon, eventually
+from .harness import Daemon
 from .wire import Message, texts
 
 WITHIN = 20.0
@@ -43,10 +44,6 @@ class Into(Daemon):
 
 def entries(log: str) -> list[Message]:
     return [json.loads(line[line.index("{") :]) for line in log.splitlines()]
-
-
-def logged(daemon: Daemon, event: str) -> list[Message]:
-    return [entry for entry in entries(daemon.log) if entry["event"] == event]
 
 
 def said(daemon: Daemon, line: str, times: int = 1) -> None:
@@ -129,14 +126,14 @@ def test_the_journal_gets_a_priority_and_one_json_object_a_line() -> None:
         daemon.await_states(one="up", gone="parked")
         said(daemon, "x" * 30_000)
         said(daemon, "<2>\x1b[31mlook\tat me\x07 \u2028 half")
-        eventually(lambda: len(logged(daemon, "server.stderr")) == 2, within=WITHIN)
+        eventually(lambda: len(daemon.logged("server.stderr")) == 2, within=WITHIN)
         for line in daemon.log.splitlines():
             assert len(line.encode()) <= 8 * 1024, "journald cuts at 48 KiB"
             priority, entry = int(line[1]), json.loads(line[3:])
             assert line[0] + line[2] == "<>"
             assert priority == PRIORITIES[entry["level"]]
             assert line.isprintable()
-        long, odd = logged(daemon, "server.stderr")
+        long, odd = daemon.logged("server.stderr")
         assert long["line"].startswith("xxx")
         assert odd["line"].startswith("<2>look")
         assert {"debug", "info", "error"} <= {entry["level"] for entry in entries(daemon.log)}
@@ -148,9 +145,9 @@ def test_a_flood_of_stderr_is_bounded_in_the_log_and_counted() -> None:
         began = time.monotonic()
         said(daemon, "again", 20_000)
         daemon.control("restart", {"server": "quiet"})
-        lines = [entry for entry in logged(daemon, "server.stderr") if entry["line"] == "again"]
+        lines = [entry for entry in daemon.logged("server.stderr") if entry["line"] == "again"]
         assert 50 <= len(lines) <= 50 + 20 * (time.monotonic() - began) + 20
-        (told,) = eventually(lambda: logged(daemon, "log.suppressed"), within=WITHIN)
+        (told,) = eventually(lambda: daemon.logged("log.suppressed"), within=WITHIN)
         assert (told["server"], told["kind"]) == ("one", "server.stderr")
 
 
@@ -174,7 +171,7 @@ def test_no_secret_and_no_payload_is_in_the_log_whatever_its_level() -> None:
             wire.request("tools/call", {"name": "sesame-tool", "arguments": {"x": "sesame-argument"}}, within=WITHIN)
             wire.send(b'{"sesame-line": ')
             wire.message()
-        eventually(lambda: logged(daemon, "request.done"), within=WITHIN)
+        eventually(lambda: daemon.logged("request.done"), within=WITHIN)
         log = daemon.log
     assert {"request.done", "client.rejected", "server.parked"} <= {entry["event"] for entry in entries(log)}
     assert re.findall(r"sesame-\w+", log) == []
@@ -238,11 +235,11 @@ def test_the_level_is_changed_while_it_runs_and_by_whom_is_logged() -> None:
     with Daemon({"one": fixture()}, settings={"log": {"level": "warning", "format": "json"}}) as daemon:
         daemon.await_up("one")
         assert shell(daemon, "log-level").stdout == "warning\n"
-        assert logged(daemon, "request.done") == []
+        assert daemon.logged("request.done") == []
         assert shell(daemon, "log-level", "debug").stdout == "debug (configured: warning)\n"
-        (changed,) = logged(daemon, "log.level")
+        (changed,) = daemon.logged("log.level")
         assert (changed["to"], changed["was"], changed["uid"]) == ("debug", "warning", os.getuid())
-        eventually(lambda: logged(daemon, "request.done"), within=WITHIN)
+        eventually(lambda: daemon.logged("request.done"), within=WITHIN)
         daemon.rewrite({"one": fixture(), "two": fixture("two")})
         assert daemon.reload()["outcome"] in ("applied", "unchanged")
         assert shell(daemon, "log-level").stdout == "debug (configured: warning)\n", "an edit of something else"
@@ -376,4 +373,4 @@ def test_a_watch_in_a_pipe_tells_of_names_that_were_withdrawn() -> None:
             assert re.search(r" one: ready, \d+ tools", next(lines))
             daemon.rewrite({"one": fixture(command="/nonexistent", **patience)})
             assert next(line for line in lines if " one: parked (spawn: " in line and " tools" not in line)
-        eventually(lambda: logged(daemon, "catalog.withdrawn"), within=WITHIN)
+        eventually(lambda: daemon.logged("catalog.withdrawn"), within=WITHIN)

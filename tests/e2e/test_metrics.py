@@ -14,8 +14,10 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
+from tests.polling import eventually
+
 from .entries import Entry, fixture
-from .harness import Daemon, eventually
+from .harness import Daemon
 
 OPEN = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
 SERVERS: dict[str, Entry] = {

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
+from tests.polling import eventually
+
 from .entries import fixture
-from .harness import Daemon, eventually
+from .harness import Daemon
 from .wire import Message, Wire, subscription
 
 QUIET = 0.8
@@ -101,18 +103,6 @@ def test_a_change_that_leaves_the_list_as_it_was_is_not_told(daemon: Daemon, oth
     with daemon.legacy() as wire:
         other.call("old__grow", {"by": 0, "times": 3})
         assert wire.drain(quiet=QUIET) == []
-
-
-def test_stopping_the_daemon_ends_subscriptions_gracefully() -> None:
-    with Daemon({"one": fixture("one")}) as daemon:
-        with daemon.await_up().modern() as wire:
-            id = wire.listen(toolsListChanged=True)
-            daemon.stop()
-            answer = wire.answer(id)
-            assert answer["result"]["resultType"] == "complete"
-            assert subscription({"params": answer["result"]}) == id
-            assert wire.is_closed()
-        daemon.start()
 
 
 @pytest.mark.parametrize("server", SERVERS)

@@ -13,8 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.polling import eventually
+
 from .entries import faulty, fixture
-from .harness import Daemon, eventually
+from .harness import Daemon
 from .processes import Process, all_processes, descendants, is_alive, process
 
 LEAVING = ["leaves-stubborn", "leaves-nameless"]

@@ -14,8 +14,10 @@ from typing import Any
 
 import pytest
 
+from tests.polling import eventually
+
 from .entries import SERVERS, Entry, fixture, python
-from .harness import Daemon, eventually
+from .harness import Daemon
 from .processes import is_alive, process
 from .wire import Message, Wire
 
@@ -45,17 +47,13 @@ def pids(daemon: Daemon) -> dict[str, int]:
     return {server["name"]: server["pid"] for server in daemon.status()["servers"]}
 
 
-def last_reload(daemon: Daemon) -> Message:
-    found: Message = daemon.status()["config"]["lastReload"]
-    return found
-
-
 def applied(daemon: Daemon, change: Callable[[], Any]) -> Message:
-    """Make a change to the file and wait until the daemon has seen it."""
-    before = last_reload(daemon)["at"]
+    """Make a change to the file and have the daemon look at it, unless it was faster; what came of it."""
+    before = daemon.last_reload()["at"]
     change()
-    eventually(lambda: last_reload(daemon)["at"] != before, what="a reload")
-    return last_reload(daemon)
+    daemon.reload()
+    eventually(lambda: daemon.last_reload()["at"] != before, what="a reload")
+    return daemon.last_reload()
 
 
 def test_an_entry_that_is_added_starts_and_the_others_keep_their_processes(daemon: Daemon) -> None:
@@ -112,7 +110,7 @@ def _names(wire: Wire) -> list[str]:
 
 
 def test_a_server_that_is_slow_to_stop_delays_no_new_one(daemon: Daemon) -> None:
-    slow = python(SERVERS / "bad_stdio.py", "ignore_sigterm", stopTimeout=6)
+    slow = python(SERVERS / "bad_stdio.py", "ignore_sigterm", stopTimeout=60)
     daemon.rewrite(servers(slow=slow))
     eventually(lambda: pids(daemon).get("slow"), what="the process that will be slow to stop")
     old = process(pids(daemon)["slow"])
@@ -121,7 +119,7 @@ def test_a_server_that_is_slow_to_stop_delays_no_new_one(daemon: Daemon) -> None
     eventually(lambda: "three" in pids(daemon), what="the new entry")
     daemon.await_up("three")
     assert is_alive(old)
-    eventually(lambda: not is_alive(old), within=10, what="the end of the removed server")
+    os.kill(old.pid, signal.SIGKILL)  # its end is not ours to wait for
 
 
 def _version(wire: Wire) -> str:
@@ -188,7 +186,7 @@ def test_a_replacement_that_does_not_start_leaves_the_old_process_serving(daemon
         assert "not ready within 1 s; the old server goes on" in problem["message"]
         assert pids(daemon) == before
         assert wire.call("two__echo")["structuredContent"]["server"] == "two"
-        eventually(lambda: last_reload(daemon)["outcome"] == "partial", what="the outcome in the status")
+        eventually(lambda: daemon.last_reload()["outcome"] == "partial", what="the outcome in the status")
         daemon.rewrite(servers(two=fixture("two", "--version", "2")))
         assert daemon.reload()["outcome"] in ("applied", "unchanged")
         eventually(lambda: _version(wire) == "2", what="the version that works")
@@ -223,7 +221,7 @@ def test_a_new_timeout_holds_from_the_next_call_on(daemon: Daemon) -> None:
         begun = time.monotonic()
         error = wire.error("tools/call", {"name": "two__slow", "arguments": {"seconds": 20}})
         assert error["data"]["server"] == "two"
-        assert time.monotonic() - begun < 3
+        assert time.monotonic() - begun < 10
 
 
 def test_filters_and_prefixes_change_the_lists_without_a_new_process(daemon: Daemon) -> None:
@@ -239,29 +237,33 @@ def test_filters_and_prefixes_change_the_lists_without_a_new_process(daemon: Dae
     assert pids(daemon) == before
 
 
-BAD_FILES: dict[str, str] = {
-    "empty": "",
-    "not JSON": "{",
-    "a trailing comma": '{"mcpServers": {"one": {"command": "true"},}}',
-    "no object": "[]",
-    "no servers": "{}",
-    "servers as a list": '{"mcpServers": []}',
-    "two of one name": '{"mcpServers": {"one": {"command": "true"}, "one": {"command": "false"}}}',
-    "a bad daemon object": '{"mcpServers": {}, "daemon": {"hold": "long"}}',
+BAD_FILES: dict[str, tuple[str, str]] = {
+    "empty": ("", "empty"),
+    "not JSON": ("{", "JSON"),
+    "a trailing comma": ('{"mcpServers": {"one": {"command": "true"},}}', "comma"),
+    "no object": ("[]", "object"),
+    "no servers": ("{}", "mcpServers"),
+    "servers as a list": ('{"mcpServers": []}', "mcpServers"),
+    "two of one name": ('{"mcpServers": {"one": {"command": "true"}, "one": {"command": "false"}}}', "two servers"),
+    "a bad daemon object": ('{"mcpServers": {}, "daemon": {"hold": "sesame"}}', "daemon.hold"),
 }
 
 
-@pytest.mark.parametrize("text", BAD_FILES.values(), ids=BAD_FILES)
-def test_a_bad_file_changes_nothing_and_says_why(text: str, daemon: Daemon) -> None:
-    before = pids(daemon)
+@pytest.mark.parametrize(("text", "words"), BAD_FILES.values(), ids=BAD_FILES)
+def test_a_bad_file_changes_nothing_and_says_why(text: str, words: str, daemon: Daemon) -> None:
+    before, loaded = pids(daemon), daemon.status()["config"]["loadedAt"]
+    refusals = len(daemon.logged("config.rejected"))
     found = applied(daemon, lambda: daemon.write(text))
     assert found["outcome"] == "rejected"
-    assert found["problems"][0]["message"]
+    assert any(words in f"{problem['field']} {problem['message']}" for problem in found["problems"])
+    daemon.await_logged("config.rejected", times=refusals + 1)
+    assert daemon.status()["config"]["loadedAt"] == loaded
     assert pids(daemon) == before
     with daemon.legacy() as wire:
         assert wire.call("two__echo")["structuredContent"]["server"] == "two"
     assert applied(daemon, lambda: daemon.rewrite(servers()))["outcome"] in ("applied", "unchanged")
     assert pids(daemon) == before
+    assert "sesame" not in daemon.log
 
 
 def test_a_file_that_vanishes_changes_nothing(daemon: Daemon) -> None:
@@ -276,22 +278,29 @@ def test_a_file_that_vanishes_changes_nothing(daemon: Daemon) -> None:
 
 def test_an_entry_that_becomes_broken_goes_on_as_it_was(daemon: Daemon) -> None:
     before = pids(daemon)
-    broken: Entry = {"args": ["no command"]}
+    broken: Entry = {"command": 5, "env": {"TOKEN": "sesame"}}
     found = applied(daemon, lambda: daemon.rewrite(servers(two=broken, three=fixture("three"))))
     assert found["outcome"] == "partial"
-    assert {problem["server"] for problem in found["problems"]} == {"two"}
+    assert {(problem["server"], problem["field"]) for problem in found["problems"]} == {
+        ("two", "mcpServers.two.command")
+    }
+    daemon.await_logged("config.partial")
     daemon.await_up("three")
     after = pids(daemon)
     assert {name: after[name] for name in before} == before
     with daemon.legacy() as wire:
         assert wire.call("two__echo")["structuredContent"]["server"] == "two"
+    assert "sesame" not in daemon.log
 
 
 def test_the_same_bytes_are_no_change(daemon: Daemon) -> None:
-    before = daemon.status()["generation"]
+    before = daemon.status()
     daemon.rewrite(servers())
-    assert daemon.reload()["outcome"] == "unchanged"
-    assert daemon.status()["generation"] == before
+    answer = daemon.reload()
+    assert (answer["outcome"], answer["generation"]) == ("unchanged", before["generation"])
+    assert answer["plan"] == {"start": [], "stop": [], "replace": [], "update": [], "keep": ["one", "two"]}
+    assert daemon.status()["generation"] == before["generation"]
+    assert daemon.last_reload() == before["config"]["lastReload"]
 
 
 def test_disabling_stops_a_server_and_enabling_starts_it(daemon: Daemon) -> None:
@@ -315,14 +324,19 @@ def test_sighup_and_the_reload_method_read_the_file_too(daemon: Daemon) -> None:
     assert found["outcome"] in ("applied", "unchanged")
     assert set(found) >= {"outcome", "problems", "generation", "plan"}
     daemon.await_up("three")
+    unchanged, restarts = len(daemon.logged("config.unchanged")), daemon.server("one")["restarts"]
+    daemon.signal(signal.SIGHUP)
+    daemon.await_logged("config.unchanged", times=unchanged + 1)
     daemon.rewrite(servers(four=fixture("four")))
     daemon.signal(signal.SIGHUP)
     daemon.await_up("four")
     assert set(pids(daemon)) == {"one", "two", "four"}
+    assert daemon.server("one")["restarts"] == restarts
 
 
 def test_a_plan_shows_and_changes_nothing(daemon: Daemon) -> None:
-    before = pids(daemon)
+    before, generation = pids(daemon), daemon.status()["generation"]
+    assert daemon.control("plan")["keep"] == ["one", "two"]
     wanted = servers(two=fixture("two", "--version", "2"), three=fixture("three"))
     entries = wanted | {"one": fixture("one", timeout=5)}
     plan = daemon.control("plan", {"config": {"mcpServers": entries}})
@@ -331,12 +345,17 @@ def test_a_plan_shows_and_changes_nothing(daemon: Daemon) -> None:
     assert pids(daemon) == before
     plan = daemon.control("plan", {"config": {"mcpServers": {"one": fixture("one")}}})
     assert (plan["stop"], plan["keep"]) == (["two"], ["one"])
+    plan = daemon.control("plan", {"config": {"mcpServers": servers(bad={"command": 5})}})
+    assert [problem["field"] for problem in plan["problems"]] == ["mcpServers.bad.command"]
+    refused = daemon.control("plan", {"config": {"mcpServers": []}})
+    assert (refused["problems"][0]["field"], refused["keep"]) == ("mcpServers", [])
+    assert daemon.status()["generation"] == generation
 
 
 def test_restart_makes_a_new_process_of_one_server(daemon: Daemon) -> None:
     before = pids(daemon)
     found = daemon.control("restart", {"server": "two"})
-    assert (found["server"], found["state"]) == ("two", "ready")
+    assert found == {"server": "two", "state": "ready", "reason": None}
     after = pids(daemon)
     assert after["one"] == before["one"]
     assert after["two"] != before["two"]
@@ -358,13 +377,13 @@ def test_restart_wakes_a_parked_server(daemon: Daemon, tmp_path: Path) -> None:
 def test_logs_are_the_last_lines_of_stderr(daemon: Daemon) -> None:
     with daemon.legacy() as wire:
         for number in range(300):
-            wire.call("two__say", {"line": f"line {number}"})
+            wire.call("two__say", {"line": f"line é {number}"})
 
     def last() -> list[str]:
         found: list[str] = daemon.control("logs", {"server": "two", "lines": 3})["lines"]
         return found
 
-    eventually(lambda: last() and "line 299" in last()[-1], what="the last line")
+    eventually(lambda: last() and last()[-1] == "line é 299", what="the last line")
     assert len(last()) == 3
     assert len(daemon.control("logs", {"server": "two", "lines": 1000})["lines"]) == 200
 

@@ -10,8 +10,10 @@ import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
+from tests.polling import eventually
+
 from .entries import fixture
-from .harness import Daemon, eventually
+from .harness import Daemon
 from .wire import Message
 
 FREE = 16

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from tests.polling import eventually
+
 from .entries import Entry, fixture
-from .harness import Daemon, eventually
+from .harness import Daemon
 from .pipe import Pipe
 from .processes import is_alive, process
 from .wire import Message, Wire
@@ -69,7 +71,8 @@ def became_ready(params: Message) -> list[str]:
 def test_eighteen_are_callable_in_about_the_time_they_take_alone(started: tuple[Daemon, float, Any]) -> None:
     daemon, seconds, _ = started
     bare = seconds_bare()
-    assert seconds < 4 * bare, f"{seconds:.2f} s, bare {bare:.2f} s"
+    one_by_one = len(SLOW) * DELAY
+    assert seconds < max(4 * bare, one_by_one / 2), f"{seconds:.2f} s, bare {bare:.2f} s"
     with daemon.legacy() as wire:
         for name in ("fast", *SLOW):
             assert wire.call(f"{name}__echo")["structuredContent"]["server"] == name
@@ -104,13 +107,13 @@ def test_the_mute_and_the_missing_say_what_they_are(started: tuple[Daemon, float
 
 def test_a_mute_server_does_not_delay_the_stop() -> None:
     """All servers are stopped at once; each that does not end by itself costs its own `stopTimeout` and no more."""
-    mutes = {f"mute-{number}": fixture("mute", "--mute", stopTimeout=0.5) for number in range(4)}
+    mutes = {f"mute-{number}": fixture("mute", "--mute", stopTimeout=2) for number in range(4)}
     with Daemon(mutes | {"one": fixture("one")}) as daemon:
         daemon.await_up("one")
         eventually(lambda: all(one["pid"] for one in daemon.status()["servers"]), what="five processes")
         begun = time.monotonic()
         daemon.stop()
-        assert time.monotonic() - begun < 4 * 0.5 + 2
+        assert time.monotonic() - begun < 4 * 2, "they were stopped one after the other"
         daemon.start()
 
 

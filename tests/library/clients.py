@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import os
 import threading
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias, Unpack
 
@@ -35,6 +35,9 @@ Settings: TypeAlias = dict[str, Any]
 Opened: TypeAlias = Callable[..., AbstractAsyncContextManager[MultiServerClient]]
 """Called with entries and, maybe, settings of the `daemon` object and callbacks: a connected client."""
 
+DaemonWith: TypeAlias = Callable[[dict[str, Entry]], Daemon]
+"""Called with entries: a daemon whose servers they are, and which others use, too."""
+
 
 @asynccontextmanager
 async def owning(
@@ -59,6 +62,21 @@ async def attached(
 both = pytest.mark.parametrize("opened", [owning, attached])
 
 
+@contextmanager
+def shared_daemons() -> Iterator[DaemonWith]:
+    """Gives the daemon with these servers, the same one each time: for tests that leave it as they found it."""
+    with ExitStack() as stack:
+        daemons: dict[str, Daemon] = {}
+
+        def daemon_with(servers: dict[str, Entry]) -> Daemon:
+            key = json.dumps(servers)
+            if key not in daemons:
+                daemons[key] = stack.enter_context(Daemon(servers)).await_up()
+            return daemons[key]
+
+        yield daemon_with
+
+
 def structured(result: CallToolResult) -> dict[str, Any]:
     """What the fixture's tools say."""
     assert not result.is_error, result.content
@@ -79,19 +97,6 @@ async def pid_of(client: MultiServerClient, server: str) -> int:
 
 def states(client: MultiServerClient) -> dict[str, str]:
     return {row["name"]: row["state"] for row in client.status()["servers"]}
-
-
-async def until(check: Callable[[], Any] | Callable[[], Awaitable[Any]], *, within: float = SOON) -> None:
-    """Wait until the check is true; AssertionError where it is not in time."""
-    end = time.monotonic() + within
-    while True:
-        found = check()
-        if isinstance(found, Awaitable):
-            found = await found
-        if found:
-            return
-        assert time.monotonic() < end, f"not true within {within} s"
-        await anyio.sleep(0.01)
 
 
 async def in_thread(action: Callable[[], Any]) -> None:
@@ -135,7 +140,7 @@ class Held:
 
 
 async def assert_nothing_more_than(before: Held) -> None:
-    """Everything that came since `before` has gone."""
-    await asyncio.sleep(0.05)  # cancelled tasks end in the next turns of the loop
+    """Everything that came since `before` has gone; cancelled tasks end in the next turns of the loop."""
+    await anyio.wait_all_tasks_blocked()
     more = Held().more_than(before)
     assert not any(more.values()), more

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import anyio
 import mcp_types as types
@@ -16,9 +17,11 @@ from mcp import MCPError
 from pydantic import FileUrl
 
 from mcp_multi_server import MultiServerClient, ServerRequestContext, SyncMultiServerClient
+from mcp_multi_server.library.callbacks import CallbackOptions
 
 from ..e2e.entries import Entry, fixture
-from .clients import SOON, Opened, both, journalled, owning, structured, until
+from ..polling import until
+from .clients import SOON, DaemonWith, Opened, journalled, owning, shared_daemons, structured
 
 pytestmark = pytest.mark.anyio
 
@@ -31,9 +34,24 @@ each = pytest.mark.parametrize("server", list(SERVERS))
 SECRET = "the password is swordfish"
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
+@pytest.fixture(scope="module")
+def daemon_with() -> Iterator[DaemonWith]:
+    with shared_daemons() as daemon_with:
+        yield daemon_with
+
+
+@pytest.fixture(params=["owning", "attached"])
+def opened(request: pytest.FixtureRequest, daemon_with: DaemonWith) -> Opened:
+    """A client with servers of its own, or one of the daemon that has these servers."""
+
+    @asynccontextmanager
+    async def attached(
+        servers: dict[str, Entry], **callbacks: Unpack[CallbackOptions]
+    ) -> AsyncIterator[MultiServerClient]:
+        async with MultiServerClient.connect(str(daemon_with(servers).socket), **callbacks) as client:
+            yield client
+
+    return owning if request.param == "owning" else attached
 
 
 @pytest.fixture(autouse=True)
@@ -87,7 +105,6 @@ async def answer_of(client: MultiServerClient, tool: str, server: str, **options
 
 
 @each
-@both
 async def test_a_server_has_the_programs_model_write(opened: Opened, server: str) -> None:
     host = Host()
     async with opened(SERVERS, sampling_callback=host.sample) as client:
@@ -100,7 +117,6 @@ async def test_a_server_has_the_programs_model_write(opened: Opened, server: str
 
 
 @each
-@both
 async def test_a_server_asks_the_user(opened: Opened, server: str) -> None:
     host = Host()
     async with opened(SERVERS, elicitation_callback=host.elicit) as client:
@@ -113,7 +129,6 @@ async def test_a_server_asks_the_user(opened: Opened, server: str) -> None:
 
 
 @each
-@both
 async def test_a_server_learns_the_roots(opened: Opened, server: str) -> None:
     host = Host()
     async with opened(SERVERS, list_roots_callback=host.list_roots) as client:
@@ -123,7 +138,6 @@ async def test_a_server_learns_the_roots(opened: Opened, server: str) -> None:
 
 
 @each
-@both
 async def test_without_a_callback_nothing_can_be_asked(opened: Opened, server: str) -> None:
     host = Host()
     async with opened(SERVERS, elicitation_callback=host.elicit) as client:
@@ -159,7 +173,6 @@ async def test_servers_of_ones_own_may_ask_before_anybody_calls_them(tmp_path: P
 
 
 @each
-@both
 async def test_a_callback_that_fails_is_logged_and_its_words_go_nowhere(
     opened: Opened, server: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -183,7 +196,6 @@ async def refusal_of(client: MultiServerClient, server: str) -> str:
 
 
 @each
-@both
 async def test_a_callback_may_refuse(opened: Opened, server: str) -> None:
     async def sample(context: ServerRequestContext, params: types.CreateMessageRequestParams) -> types.ErrorData:
         return types.ErrorData(code=-1, message="rather not", data={"x": 1})
@@ -192,7 +204,6 @@ async def test_a_callback_may_refuse(opened: Opened, server: str) -> None:
         assert "rather not" in await refusal_of(client, server)
 
 
-@both
 async def test_a_callback_that_returns_something_else_has_failed(
     opened: Opened, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -205,7 +216,6 @@ async def test_a_callback_that_returns_something_else_has_failed(
 
 
 @each
-@both
 async def test_a_callback_may_call_other_servers(opened: Opened, server: str) -> None:
     connected: list[MultiServerClient] = []
     (other,) = SERVERS.keys() - {server}
@@ -220,7 +230,6 @@ async def test_a_callback_may_call_other_servers(opened: Opened, server: str) ->
 
 
 @each
-@both
 async def test_who_thinks_longer_than_the_call_may_take_is_not_cut_off(opened: Opened, server: str) -> None:
     """The time of calls of other servers runs on meanwhile, which also shows that enough of it has passed."""
     connected: list[MultiServerClient] = []
@@ -240,7 +249,6 @@ async def test_who_thinks_longer_than_the_call_may_take_is_not_cut_off(opened: O
 
 
 @each
-@both
 async def test_with_its_call_cancelled_a_callback_is_cancelled(opened: Opened, server: str) -> None:
     begun, cancelled = asyncio.Event(), asyncio.Event()
 
@@ -281,7 +289,6 @@ async def log(client: MultiServerClient, server: str, level: str, data: object =
     await client.call_tool("log", {"level": level, "data": data}, server_name=server)
 
 
-@both
 async def test_log_messages_of_both_eras_come_from_their_level_on(opened: Opened) -> None:
     host = Host()
     async with opened(SERVERS, logging_callback=host.log) as client:
@@ -353,7 +360,6 @@ def test_only_what_can_be_called_can_be_told_of_changes() -> None:
         MultiServerClient.from_dict({"mcpServers": {}}).on_change("me")  # type: ignore[arg-type]  # that is the point
 
 
-@both
 async def test_the_level_is_the_librarys_own_too(opened: Opened, library_logger: logging.Logger) -> None:
     levels = {"debug": 10, "info": 20, "notice": 30, "warning": 30, "error": 40, "critical": 50, "alert": 50}
     async with opened({}) as client:
@@ -362,7 +368,6 @@ async def test_the_level_is_the_librarys_own_too(opened: Opened, library_logger:
             assert library_logger.level == number
 
 
-@both
 async def test_a_level_that_is_none_is_refused_and_changes_nothing(
     opened: Opened, library_logger: logging.Logger
 ) -> None:

@@ -22,6 +22,7 @@ from mcp_multi_server import MultiServerClient
 
 from ..e2e.entries import Entry, fixture, module
 from ..e2e.harness import Daemon
+from ..polling import until
 from .clients import (
     SERVERS,
     SOON,
@@ -32,7 +33,6 @@ from .clients import (
     pid_of,
     states,
     structured,
-    until,
     words,
 )
 

@@ -22,6 +22,7 @@ from mcp_multi_server import MCPServersConfig, MultiServerClient, ServerConfig
 
 from ..e2e.entries import Entry, fixture
 from ..e2e.harness import Daemon
+from ..polling import until
 from .clients import (
     SERVERS,
     SOON,
@@ -32,7 +33,6 @@ from .clients import (
     pid_of,
     states,
     structured,
-    until,
     words,
 )
 
@@ -157,13 +157,13 @@ async def test_a_config_for_no_server_makes_a_client_without_tools() -> None:
 
 
 async def test_servers_connect_side_by_side() -> None:
-    servers = {f"s{n}": fixture(f"s{n}", "--delay", 0.5) for n in range(6)}
+    servers = {f"s{n}": fixture(f"s{n}", "--delay", 1) for n in range(6)}
     began = time.monotonic()
     async with MultiServerClient.from_dict({"mcpServers": servers}) as client:
         took = time.monotonic() - began
         assert set(states(client).values()) == {"ready"}
         assert len(client.capabilities) == 6
-    assert took < 2.5, "six times half a second, one after the other, is three"
+    assert took < 5, "one after the other they take six seconds"
 
 
 async def test_a_server_that_fails_or_is_mute_is_waited_for_once() -> None:
@@ -206,7 +206,7 @@ async def test_entering_can_be_cancelled_at_once_and_leaves_nothing() -> None:
         assert scope.cancelled_caught
         await assert_nothing_more_than(before)
         entering = asyncio.create_task(client.__aenter__())
-        await asyncio.sleep(0.2)
+        await until(lambda: len(Held().children - before.children) == 2)
         entering.cancel()
         with pytest.raises(asyncio.CancelledError):
             await entering
@@ -439,9 +439,9 @@ async def test_closing_ends_calls_that_wait_for_a_daemon() -> None:
             daemon.signal(signal.SIGKILL)
             await in_thread(daemon.wait)
             call = asyncio.create_task(client.call_tool("echo"))
-            await asyncio.sleep(0.1)
+            await anyio.wait_all_tasks_blocked()
         with pytest.raises(MCPError, match="the client is closed"):
-            await asyncio.wait_for(call, 1)
+            await asyncio.wait_for(call, SOON)
         del call
         await assert_nothing_more_than(before)
         await in_thread(daemon.start)

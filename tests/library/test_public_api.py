@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import re
 import subprocess
 import sys
 from datetime import timedelta
@@ -217,17 +218,24 @@ def test_the_typed_program_uses_all_of_it() -> None:
     assert [name for name in (*PUBLIC, *SIGNATURES, *PROPERTIES) if name not in used and name != "__init__"] == []
 
 
+COMPLAINT = re.compile(r"^\s*(\S+?):(\d+)(?::\d+)?(?: -|:) error: ", re.MULTILINE)
+MISTAKES = ("MultiServerClient(3)", "ServerConfig(args=[4])", "mcp_multi_server.Nix")
+
+
 @pytest.mark.parametrize("checker", [("mypy", "--strict", "--no-error-summary"), ("pyright",)], ids=lambda it: it[0])
-@pytest.mark.parametrize("mistake", [None, "MultiServerClient(3)", "ServerConfig(args=[4])", "mcp_multi_server.Nix"])
-def test_a_program_that_uses_all_of_it_is_correctly_typed(
-    checker: tuple[str, ...], mistake: str | None, tmp_path: Path
+def test_a_program_that_uses_all_of_it_is_correctly_typed_and_each_mistake_is_found(
+    checker: tuple[str, ...], tmp_path: Path
 ) -> None:
-    program = tmp_path / "program.py"
-    program.write_text(TYPED.read_text() + (f"\n\n{mistake}\n" if mistake else ""))
+    """One run for all programs, as a checker needs seconds to read the libraries and nothing for a program more."""
+    programs = {tmp_path / "right.py": ""} | {
+        tmp_path / f"wrong_{number}.py": mistake for number, mistake in enumerate(MISTAKES)
+    }
+    for program, mistake in programs.items():
+        program.write_text(f"{TYPED.read_text()}\n\n{mistake}\n")
     strict = {"typeCheckingMode": "strict", "venvPath": sys.prefix, "venv": "."}
     (tmp_path / "pyrightconfig.json").write_text(json.dumps(strict))
     checked = subprocess.run(
-        [sys.executable, "-m", *checker, str(program)],
+        [sys.executable, "-m", *checker, *map(str, programs)],
         capture_output=True,
         text=True,
         timeout=50,
@@ -235,4 +243,7 @@ def test_a_program_that_uses_all_of_it_is_correctly_typed(
         env=os.environ | {"PYRIGHT_PYTHON_IGNORE_WARNINGS": "1"},  # it would ask the network for a newer version
         check=False,
     )
-    assert checked.returncode == (1 if mistake else 0), checked.stdout + checked.stderr
+    found = {(Path(path).name, int(line)) for path, line in COMPLAINT.findall(checked.stdout)}
+    expected = {(program.name, len(program.read_text().splitlines())) for program in programs if programs[program]}
+    assert found == expected, checked.stdout + checked.stderr
+    assert checked.returncode == 1

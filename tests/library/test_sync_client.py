@@ -36,10 +36,11 @@ from mcp_multi_server.library import background
 from mcp_multi_server.library.callbacks import SyncCallbackOptions
 from mcp_multi_server.library.progress import ProgressFnT
 from mcp_multi_server.library.sync_client import SyncMultiServerClient
+from tests.polling import eventually
 
 from ..e2e.entries import Entry, fixture
-from ..e2e.harness import Daemon, eventually
 from ..e2e.processes import descendants, is_alive, process
+from .clients import DaemonWith, shared_daemons
 
 SERVERS = {"one": fixture("one"), "two": fixture("two", "--era", "modern")}
 OWN_LOOP = "must not wait for the event loop that runs it"
@@ -56,6 +57,7 @@ BLOCKING: dict[str, Callable[[SyncMultiServerClient, float | None], Any]] = {
     ),
 }
 KNOWING = ("list_tools", "list_prompts", "list_resources", "list_resource_templates", "status", "collisions")
+Connected = Callable[..., Any]
 PROPERTIES = ("capabilities", "tool_to_server", "prompt_to_server")
 
 
@@ -65,16 +67,24 @@ def owning(servers: dict[str, Entry], **callbacks: Unpack[SyncCallbackOptions]) 
         yield client
 
 
-@contextmanager
-def attached(servers: dict[str, Entry], **callbacks: Unpack[SyncCallbackOptions]) -> Iterator[SyncMultiServerClient]:
-    with Daemon(servers) as daemon:
-        daemon.await_up()
-        with SyncMultiServerClient.connect(str(daemon.socket), **callbacks) as client:
+@pytest.fixture(scope="module")
+def daemon_with() -> Iterator[DaemonWith]:
+    with shared_daemons() as daemon_with:
+        yield daemon_with
+
+
+@pytest.fixture(params=["owning", "attached"])
+def connected(request: pytest.FixtureRequest, daemon_with: DaemonWith) -> Connected:
+    """A client with servers of its own, or one of the daemon that has these servers."""
+
+    @contextmanager
+    def attached(
+        servers: dict[str, Entry], **callbacks: Unpack[SyncCallbackOptions]
+    ) -> Iterator[SyncMultiServerClient]:
+        with SyncMultiServerClient.connect(str(daemon_with(servers).socket), **callbacks) as client:
             yield client
 
-
-both = pytest.mark.parametrize("connected", [owning, attached])
-Connected = Callable[..., Any]
+    return owning if request.param == "owning" else attached
 
 
 def structured(result: CallToolResult) -> dict[str, Any]:
@@ -121,7 +131,6 @@ class Held:
 # --- calls -----------------------------------------------------------------------------------------------------------
 
 
-@both
 def test_a_thousand_calls_from_eight_threads_get_their_own_answers_and_leak_nothing(connected: Connected) -> None:
     with connected(SERVERS):
         pass  # whatever the first use opens for good is open
@@ -138,7 +147,6 @@ def test_a_thousand_calls_from_eight_threads_get_their_own_answers_and_leak_noth
     before.assert_is_all()
 
 
-@both
 def test_every_method_answers(connected: Connected) -> None:
     with connected(SERVERS) as client:
         assert {tool.meta["serverName"] for tool in client.list_tools().tools if tool.meta} == {"one", "two"}
@@ -161,15 +169,18 @@ def test_every_method_answers(connected: Connected) -> None:
             client.call_tool("slow", {"seconds": 30}, timedelta(seconds=0.1))
 
 
-@both
 @pytest.mark.parametrize("timeout", [0.2, timedelta(milliseconds=200)], ids=["float", "timedelta"])
 def test_a_call_that_takes_too_long_raises_and_is_cancelled_at_its_server(
     connected: Connected, timeout: float | timedelta
 ) -> None:
     with connected(SERVERS) as client:
         with pytest.raises(TimeoutError, match=r"^tool 'slow' of server 'one' did not answer within 0\.2 s"):
-            client.call_tool("slow", {"seconds": 30, "tag": "late"}, timeout=timeout)
-        eventually(lambda: cancelled(client, "one") == ["late"], within=SOON, what="the server's knowing of the cancel")
+            client.call_tool("slow", {"seconds": 30, "tag": f"{timeout}"}, timeout=timeout)
+        eventually(
+            lambda: cancelled(client, "one")[-1:] == [f"{timeout}"],
+            within=SOON,
+            what="the server's knowing of the cancel",
+        )
 
 
 @pytest.mark.parametrize("what", BLOCKING)
@@ -189,7 +200,6 @@ def stopped() -> Iterator[SyncMultiServerClient]:
             os.kill(pid, signal.SIGCONT)
 
 
-@both
 def test_errors_arrive_as_the_asynchronous_client_raises_them(connected: Connected) -> None:
     with connected(SERVERS) as client:
         with pytest.raises(MCPError) as caught:
@@ -201,7 +211,6 @@ def test_errors_arrive_as_the_asynchronous_client_raises_them(connected: Connect
             client.list_tools("page 2")
 
 
-@both
 def test_progress_is_told_while_the_caller_waits(connected: Connected) -> None:
     told: list[tuple[float, str | None]] = []
     threads: set[str] = set()
@@ -216,7 +225,6 @@ def test_progress_is_told_while_the_caller_waits(connected: Connected) -> None:
     assert threads == {"SyncMultiServerClient"}
 
 
-@both
 def test_changes_are_told(connected: Connected) -> None:
     changed = threading.Event()
     with connected(SERVERS) as client:
@@ -497,7 +505,6 @@ ASKING = {"new": fixture("new", "--era", "modern"), "old": fixture("old", "--era
 
 
 @pytest.mark.parametrize("server", list(ASKING))
-@both
 def test_a_callback_runs_off_the_loop_where_it_may_block_and_call(connected: Connected, server: str) -> None:
     clients: list[SyncMultiServerClient] = []
     threads: list[threading.Thread] = []
@@ -515,7 +522,6 @@ def test_a_callback_runs_off_the_loop_where_it_may_block_and_call(connected: Con
         assert threads[0].name != SyncMultiServerClient.__name__
 
 
-@both
 def test_each_kind_of_callback_is_called(connected: Connected) -> None:
     def refuse(context: ServerRequestContext, *params: object) -> ErrorData:
         return ErrorData(code=-7, message=f"not for {context.server_name}")
@@ -529,7 +535,6 @@ def test_each_kind_of_callback_is_called(connected: Connected) -> None:
             client.call_tool("roots", server_name="new", timeout=SOON)
 
 
-@both
 def test_log_messages_come_in_order_and_the_callback_may_block(connected: Connected) -> None:
     logger = logging.getLogger("mcp_multi_server")
     level, told, may_go_on = logger.level, [], threading.Event()

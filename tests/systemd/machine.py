@@ -12,13 +12,15 @@ from types import TracebackType
 from typing import Self
 
 from tests.e2e.entries import PACKAGES, TESTS, node
-from tests.e2e.harness import eventually
+from tests.polling import eventually
 
 BOOT = Path(__file__).with_name("boot.sh")
 BOOT_WITHIN = 150.0
 NEEDED = ("systemd-nspawn", "systemd-analyze", "setpriv", "unshare", "nsenter", "runuser", "ps")
 SERVERS, MODULES, NODE, SOURCE = "/srv/servers", "/srv/node_modules", "/srv/node", "/srv/source"
 """Where the machine sees the servers of the tests, and this project."""
+IN_A_HURRY = "/srv/python-in-a-hurry"
+"""A Python in it whose virtual environments are copies of the installed one, so that an installation takes seconds."""
 
 
 def missing() -> str:

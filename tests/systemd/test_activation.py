@@ -14,12 +14,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.daemon.test_main import EXIT_FAILED, EXIT_OK, entries, logged
 from tests.e2e.entries import fixture
-from tests.e2e.harness import Daemon, eventually
+from tests.e2e.harness import Daemon
 from tests.e2e.wire import Wire
+from tests.polling import eventually
 from tests.systemd.needs import require
 
+EXIT_OK, EXIT_FAILED = 0, 1
 WITHIN = 20.0
 
 
@@ -97,8 +98,8 @@ def test_access_for_others_needs_no_restart_where_the_sockets_mode_is_systemds(d
     daemon.start()
     daemon.rewrite({}, settings={"access": {"users": [4321]}})
     daemon.reload()
-    assert logged(daemon, "config.applied")
-    assert not entries(daemon.log, "daemon.warning")
+    assert daemon.await_logged("config.applied")
+    assert not daemon.logged("daemon.warning")
 
 
 def test_who_connects_while_it_stops_waits_for_the_next_daemon(daemon: Activated) -> None:

@@ -8,9 +8,9 @@ import threading
 
 import pytest
 
-from tests.e2e.harness import eventually
 from tests.e2e.wire import Closed, Message, Wire
-from tests.systemd.machine import SOURCE, Machine
+from tests.polling import eventually
+from tests.systemd.machine import IN_A_HURRY, SOURCE, Machine
 from tests.systemd.unit import CONFIG, NAME, PROGRAM, SOCKET, Unit, fixture, on_node, stubborn
 from tests.systemd.units import SERVICE, UNITS
 
@@ -330,22 +330,13 @@ def test_an_upgrade_that_fails_changes_nothing(unit: Unit) -> None:
     assert unit.machine.says(NAME, "--version")
 
 
-PYTHON_IN_A_HURRY = f"""#!/bin/sh
-# Its virtual environments begin as a copy of what is installed, which pip then finds to be complete.
-[ "$1" != -m ] || exec cp -a /opt/{NAME}/. "$3"
-exec /usr/bin/python3 "$@"
-"""
-
-
 def test_an_upgrade_takes_the_place_of_what_runs_and_there_is_a_way_back(unit: Unit) -> None:
     unit.write({"one": fixture()})
     unit.start()
     unit.await_ready("one")
-    python, link = unit.machine / "/srv/python-in-a-hurry", f"/opt/{NAME}"
-    python.write_text(PYTHON_IN_A_HURRY)
-    python.chmod(0o755)
+    link = f"/opt/{NAME}"
     config, before, pid = (unit.machine / CONFIG).read_bytes(), unit.machine.says("readlink", "-f", link), unit.pid
-    variables = ("PYTHON=/srv/python-in-a-hurry", "PIP_NO_INDEX=1", f"PIP_FIND_LINKS={SOURCE}/tests/wheels")
+    variables = (f"PYTHON={IN_A_HURRY}", "PIP_NO_INDEX=1", f"PIP_FIND_LINKS={SOURCE}/tests/wheels")
     unit.machine("env", *variables, f"{SOURCE}/systemd/install.sh", "system")
     after = unit.machine.says("readlink", "-f", link)
     try:

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.daemon.test_main import last_reload, logged
 from tests.e2e.entries import fixture
-from tests.e2e.harness import Daemon, eventually
+from tests.e2e.harness import Daemon
+from tests.polling import eventually
 from tests.systemd.manager import Manager
 
 MISSING = {"command": "/does/not/exist"}
@@ -96,7 +96,7 @@ def test_every_reload_is_told_from_its_beginning_to_its_end(manager: Manager, ho
         assert int(begun.value("EXTEND_TIMEOUT_USEC")) > 120e6
         manager.hear("READY=1", after=manager.heard.index(begun))
         if outcome != "unchanged":
-            eventually(lambda: last_reload(daemon)["outcome"] == outcome)
+            eventually(lambda: daemon.last_reload()["outcome"] == outcome)
         assert not [words for words in manager.hear_all()[before:] if "STOPPING=1" in words]
 
 
@@ -149,5 +149,5 @@ def test_a_systemd_that_cannot_be_told_is_warned_of_once_and_costs_nothing_else(
     with Daemon({"one": fixture()}, environment={"NOTIFY_SOCKET": "/does/not/exist"}) as daemon:
         daemon.await_up("one")
         daemon.reload()
-        warnings = [line for line in logged(daemon, "daemon.warning") if line["subject"] == "systemd"]
+        warnings = [line for line in daemon.await_logged("daemon.warning") if line["subject"] == "systemd"]
         assert [line["message"] for line in warnings] == ["cannot notify systemd: No such file or directory"]

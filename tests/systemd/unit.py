@@ -7,8 +7,8 @@ import os
 import subprocess
 from typing import Any
 
-from tests.e2e.harness import eventually
 from tests.e2e.wire import Message, Wire
+from tests.polling import eventually
 from tests.systemd.machine import MODULES, NODE, SERVERS, Machine
 
 NAME = "mcp-multi-server"

@@ -27,6 +27,7 @@ from mcp_multi_server.processes.reaper import Reaper
 from mcp_multi_server.transport import Receiver
 from mcp_multi_server.transport.link import Flusher
 from mcp_multi_server.transport.stdio import CUT, STDERR_LINE, StdioSpec, StdioTransport, open_stdio
+from tests.polling import until
 
 pytestmark = pytest.mark.anyio
 
@@ -768,12 +769,12 @@ async def test_the_usage_of_a_server_includes_what_works_below_it() -> None:
     async with opened(recorder, "burn_below") as transport:
         assert transport.pid is not None
         await recorder.line()
-        with anyio.fail_after(10):
-            while (usage := read_usage(transport.pid)) is None or usage.cpu_seconds < 0.1:
-                await anyio.sleep(0.01)
+        pid = transport.pid
+        await until(lambda: (found := read_usage(pid)) and found.cpu_seconds >= 0.1)
+        usage = read_usage(pid)
+        assert usage is not None
         assert usage.runnable
         assert usage.resident_bytes > MIB
-        pid = transport.pid
     assert read_usage(pid) is None
 
 
@@ -782,9 +783,8 @@ async def test_a_server_that_waits_is_not_runnable() -> None:
     async with opened(recorder, "never_read", stop_timeout=0.1) as transport:
         await recorder.ready()
         assert transport.pid is not None
-        with anyio.fail_after(10):
-            while (usage := read_usage(transport.pid)) is None or usage.runnable:
-                await anyio.sleep(0.01)
+        pid = transport.pid
+        await until(lambda: (found := read_usage(pid)) and not found.runnable)
 
 
 async def test_signals_reach_the_group_on_kernels_without_group_pidfds(monkeypatch: pytest.MonkeyPatch) -> None:

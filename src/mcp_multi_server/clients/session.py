@@ -67,7 +67,11 @@ class Services:
 
 
 class ClientSession:
-    """One client. `feed` is its only way in, `send` the only way out; neither waits."""
+    """One client's connection, from its first byte to its end. The gateway makes it when it has accepted the client.
+
+    It ends when the client hangs up, when it is cut off for what it sends or does not read, or by `close`. Bytes come
+    in by `_feed` and go out by the link; neither waits for anybody.
+    """
 
     def __init__(self, number: int, peer: Peer, descriptor: int, services: Services) -> None:
         self.number = number
@@ -98,7 +102,7 @@ class ClientSession:
         self.client_requests = ClientRequests(self._link.send)
 
     def __repr__(self) -> str:
-        return f"<Session {self.number} pid={self.peer.pid} waiting={len(self.open_requests)}>"
+        return f"<ClientSession {self.number} pid={self.peer.pid} waiting={len(self.open_requests)}>"
 
     @property
     def era_name(self) -> str | None:
@@ -107,7 +111,7 @@ class ClientSession:
 
     @property
     def uid(self) -> int:
-        """See Caller."""
+        """The user id of the client's process, as the kernel tells it."""
         return self.peer.uid
 
     @property
@@ -126,15 +130,15 @@ class ClientSession:
     # -- out -----------------------------------------------------------------------------------------------------
 
     def answer(self, id: bytes, payload: Buffer) -> None:
-        """See Caller."""
+        """Send the result of a request. `id`: the bytes that it came as."""
         self._link.send(jsonrpc.result(id, payload))
 
     def answer_error(self, id: bytes, payload: Buffer) -> None:
-        """See Caller."""
+        """Send an error object, already encoded."""
         self._link.send(jsonrpc.error(id, payload))
 
     def notify(self, method: str, params: Buffer | None = None) -> None:
-        """See Caller."""
+        """Send a notification."""
         self._link.send(jsonrpc.notification(method, params))
 
     def list_changed(self, kinds: frozenset[Kind]) -> None:

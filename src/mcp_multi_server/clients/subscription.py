@@ -2,24 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
-from ..calls.open_requests import OpenRequests
+from ..calls.request import Caller
 from ..core import jsonrpc, protocol
 from ..core.catalog import Kind
-from ..core.jsonrpc import Buffer
-
-
-class Subscriber(Protocol):
-    """What a subscription uses of its client's session."""
-
-    open_requests: OpenRequests
-
-    def answer(self, id: bytes, payload: Buffer) -> None:
-        """Send a result."""
-
-    def notify(self, method: str, params: Buffer | None = None) -> None:
-        """Send a notification."""
 
 
 class Subscription:
@@ -28,7 +13,7 @@ class Subscription:
     It ends when the client cancels it or is gone, or when we part with the client.
     """
 
-    def __init__(self, client: Subscriber, id: bytes, kinds: frozenset[Kind]) -> None:
+    def __init__(self, client: Caller, id: bytes, kinds: frozenset[Kind]) -> None:
         self._client = client
         self.id = id
         self.kinds = kinds

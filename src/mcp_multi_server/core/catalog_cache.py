@@ -28,7 +28,7 @@ _RECORD_OVERHEAD = 9
 
 
 class Unusable(Exception):
-    """A file that is not used; the message says why, and not which."""
+    """The bytes are no usable file of catalogs. The message says why; it does not name the file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +61,13 @@ _pack = msgspec.msgpack.Encoder().encode
 
 
 def fingerprint(server: ServerConfig) -> str:
-    """A hash of all that makes a server another one; nothing can be read from it."""
+    """A hash of the settings that define a server; the settings cannot be read from it."""
     defining = server.model_dump(mode="json", by_alias=False, include=set(DEFINES_THE_SERVER))
     return sha256(msgspec.json.encode(defining, order="sorted")).hexdigest()
 
 
 def dump(servers: Mapping[str, Remembered], cap: int = MAX_BYTES) -> tuple[bytes, tuple[str, ...]]:
-    """The file, and the names of the servers that have no place in it; the largest are the first to go."""
+    """The bytes of the file, and the names of the servers that did not fit: the largest are left out first."""
     records = {name: record for name, known in servers.items() if (record := _packed(known)) is not None}
     room = cap - len(HEAD) - _DIGEST_BYTES - _RECORD_OVERHEAD
     kept: dict[str, msgspec.Raw] = {}
@@ -99,7 +99,7 @@ def load(data: bytes) -> dict[str, Remembered]:
 
 
 def _packed(known: Remembered) -> bytes | None:
-    """The record; None where the server's capabilities are nested as deep as only it knows how."""
+    """The record; None where the server's capabilities are nested too deeply to be written."""
     negotiated, catalog = known.negotiated, known.catalog
     try:
         capabilities = encode(negotiated.capabilities)

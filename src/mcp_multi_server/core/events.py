@@ -28,14 +28,14 @@ class StateChanged:
 
 @dataclass(frozen=True, slots=True)
 class ServerReplaced:
-    """A new connection, which was ready before, took the place of one that served."""
+    """A server was replaced: its new session was ready before the old one was ended."""
 
     server: str
 
 
 @dataclass(frozen=True, slots=True)
 class ReplacementFailed:
-    """A connection that should have taken the place of one that serves did not become ready; the old one goes on."""
+    """The replacement of a server did not become ready; the old session goes on serving."""
 
     server: str
     failure: Failure
@@ -179,7 +179,7 @@ class DaemonStopping:
 
 @dataclass(frozen=True, slots=True)
 class LogLevelChanged:
-    """An admin had the daemon log more, or less."""
+    """An admin changed how much the daemon logs."""
 
     level: str
     was: str
@@ -189,7 +189,7 @@ class LogLevelChanged:
 
 @dataclass(frozen=True, slots=True)
 class DaemonWarning:
-    """Something the daemon goes on with or without, and that its owner should know; `subject` is a word."""
+    """Something is wrong that the daemon can go on without, and its owner should know; `subject` is one word for it."""
 
     subject: str
     message: str
@@ -197,14 +197,14 @@ class DaemonWarning:
 
 @dataclass(frozen=True, slots=True)
 class DaemonFailed:
-    """A bug of ours that the daemon does not survive; `trace` is its stack. The last thing that happens."""
+    """A bug of ours ends the daemon; `trace` is its stack. This is the last event."""
 
     trace: str
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessesEnded:
-    """Processes that nobody wanted any more were made to end; `why` says whose they had been."""
+    """Processes that belong to no server that runs were ended; `why` says where they came from."""
 
     why: str
     pids: tuple[int, ...]

@@ -1,19 +1,22 @@
-"""When a peer sends so much of what is refused that refusing it takes the loop from everybody else."""
+"""A limit on what a peer may send that is only refused: refusing it, too, takes the event loop from the others."""
 
 from __future__ import annotations
 
 
 class FloodLimit:
-    """Counts what one peer sends within a second. Its session makes it. Times: seconds of one monotonic clock."""
+    """Counts what one peer sends within a second. The peer's session makes it and gives it the time.
+
+    Times are seconds of one monotonic clock.
+    """
 
     def __init__(self, most: int) -> None:
         self.most = most
-        """So many within one second are borne."""
+        """How many within one second are allowed."""
         self._since = float("-inf")
         self._count = 0
 
     def is_exceeded(self, now: float) -> bool:
-        """Count one more; whether it is more than is borne."""
+        """Count one more, and say whether that is more than the limit."""
         if now - self._since > 1:
             self._since, self._count = now, 0
         self._count += 1

@@ -60,7 +60,7 @@ class Offer:
 
 
 class Route(msgspec.Struct, frozen=True, gc=False):
-    """Who is meant, and the server's own name or URI for it. `namespaced`: the client wrote `server:uri`.
+    """The server that a name or URI means, and its own name for it. `namespaced`: the client wrote `server:uri`.
 
     Made for every item at every build, hence not a dataclass: it costs a fifth.
     """
@@ -107,7 +107,7 @@ class Unroutable(Exception):
 
 
 class _Names:
-    """The names of one kind: who claims which, and who has it.
+    """The names of one kind, made while an index is built: which servers claim a name, and which one has it.
 
     Everything has a qualified name, `server:uri` for resources and templates; tools and prompts have a bare one too.
     """
@@ -122,7 +122,7 @@ class _Names:
         self.routes = self._give(last_wins=naming.collisions == "last")
 
     def _give(self, *, last_wins: bool) -> dict[str, Route]:
-        """Every name that is answered to. Qualified names are given first: no bare name may take one away."""
+        """Every name that can be called. Qualified names are given first, so that no bare name can take one away."""
         names: dict[str, Route] = {}
         by_uri = self._kind not in _CALLED_BY_NAME
         claims = [
@@ -164,7 +164,7 @@ def _means(route: Route, offer: Offer, item: Item) -> bool:
 
 
 class Index:
-    """What every name and URI means. Made by `Index.build`, immutable for those who read it."""
+    """What every name and URI means. The supervisor has it built with each snapshot; it is never changed."""
 
     def __init__(self, offers: tuple[Offer, ...], names: Mapping[Kind, _Names]) -> None:
         self._offers = offers

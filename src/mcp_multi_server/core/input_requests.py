@@ -1,4 +1,4 @@
-"""What a server may ask of its host - sampling, elicitation, roots - and how each era asks it.
+"""Input requests: what a server may ask of a client (sampling, elicitation, roots), and how each era asks it.
 
 A legacy server sends a request (2025-11-25, client/*); a modern one answers a call with `input_required` and gets the
 call once more, with the responses (2026-07-28, basic/patterns/mrtr).
@@ -34,7 +34,7 @@ _ASKS = msgspec.Raw(INPUT_REQUIRED)
 
 @dataclass(frozen=True, slots=True)
 class InputNeeded:
-    """What a modern server needs before it can answer."""
+    """The input that a modern server needs before it can answer a call; `input_needed` reads it from a result."""
 
     requests: Mapping[str, tuple[str, Members]]
     """Method and params of what is asked, by the server's keys."""
@@ -42,18 +42,18 @@ class InputNeeded:
     """What it wants back as it is."""
 
     def retry(self, responses: Members) -> Members:
-        """The members that the call gets in addition when it is made once more."""
+        """The members that are added to the call's params when it is made once more."""
         more = {"inputResponses": msgspec.Raw(encode(responses))} if responses else {}
         return more | ({} if self.state is None else {"requestState": self.state})
 
 
 def declared(abilities: Iterable[str]) -> dict[str, Any]:
-    """Our capabilities as a client that can do this."""
+    """The client capabilities that we declare to a server which may use these abilities."""
     return {ability: _DECLARED[ability] for ability in _DECLARED if ability in abilities}
 
 
 def client_capabilities(raw: Buffer | None) -> Members:
-    """Of the capabilities that a client declares, those that we pass questions on for."""
+    """The capabilities of a client that input requests need, of all that it declares."""
     if raw is None or not is_object(raw):
         return {}
     return {name: found for name, found in members(raw).items() if name in _DECLARED and is_object(found)}
@@ -72,12 +72,12 @@ def refusal(method: str, params: Members, capabilities: Members) -> RpcError | N
 
 
 def unsupported(method: str) -> RpcError:
-    """For what nobody can be asked."""
+    """The error for a request that no client can be asked."""
     return RpcError(METHOD_NOT_FOUND, f"{method[:LONGEST_SHOWN]} is not supported")
 
 
 def named(params: Members, server: str) -> bytes:
-    """`params` with the server's name in their `_meta`, as lists have it: people must see who asks."""
+    """`params` with the server's name in their `_meta`, as in lists, so that people see which server asks."""
     meta = members(params["_meta"]) if "_meta" in params and is_object(params["_meta"]) else {}
     meta[SERVER_KEY] = msgspec.Raw(encode(server))
     return encode({**params, "_meta": meta})
@@ -104,7 +104,7 @@ def input_needed(result: Buffer) -> InputNeeded | None:
 
 
 def needs_input_result(requests: Mapping[str, tuple[str, Buffer]], state: str) -> bytes:
-    """A result of ours that asks a modern client for something."""
+    """A result of ours that asks a modern client for input. `requests`: method and params by our keys."""
     entries = {key: {"method": method, "params": msgspec.Raw(params)} for key, (method, params) in requests.items()}
     return encode(modern_result({"inputRequests": entries, "requestState": state}) | {"resultType": "input_required"})
 

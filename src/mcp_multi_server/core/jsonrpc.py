@@ -82,7 +82,7 @@ def decoder(wanted: Any, form: Any = msgspec.json) -> Callable[[Buffer], Any]:
 
 _decode_message: Callable[[Buffer], Message] = decoder(Message)
 members: Callable[[Buffer], Members] = decoder(Members)
-"""The members of a JSON object, values undecoded. Raises msgspec.ValidationError where it is no object."""
+"""The members of a JSON object, with their values undecoded. Raises msgspec.ValidationError where it is no object."""
 value: Callable[[Buffer], Any] = decoder(Any)
 """A JSON value as Python objects. Raises msgspec.DecodeError."""
 encode = msgspec.json.Encoder().encode
@@ -231,7 +231,7 @@ class Oversize:
 
 
 class Lines:
-    """Cuts a byte stream into lines in O(n), holding at most `cap` bytes of an unfinished one."""
+    """Cuts a byte stream into lines in O(n). It keeps at most `cap` bytes of a line that has not ended."""
 
     KEEP = 256
     """Bytes kept of either end of a line over the cap, enough to find its id."""

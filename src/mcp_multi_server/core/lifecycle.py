@@ -1,7 +1,7 @@
 """The states of one server and what moves it between them.
 
-`step` is the only way from one `Status` to the next. Time (monotonic seconds) and luck (0 ≤ luck < 1) are arguments, so
-a ten-minute outage is an ordinary function call.
+`step` is the only way from one `Status` to the next. Time (monotonic seconds) and chance (`jitter`, 0 ≤ jitter < 1)
+are arguments, so a ten-minute outage is an ordinary function call.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ TRANSPORT_FAILURES = 5
 
 
 class State(StrEnum):
-    """Where a server stands."""
+    """The states of a server. `ROUTED` holds those in which calls are sent to it."""
 
     DISABLED = "disabled"
     CONNECTING = "connecting"
@@ -65,7 +65,7 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a connection could not be made or ended, or a request was lost.
+    """Why a session could not be had, why it ended, or why a request was lost.
 
     `permanent`: trying again soon cannot help. `undone`: it is certain that the request was not carried out, as it
     never left us or was refused for want of a session; so it may be sent again.
@@ -78,7 +78,7 @@ class Failure:
 
 
 class Lost(Exception):
-    """Raised where a connection is needed and there is none, or none any more."""
+    """Raised where a session is needed and there is none, or none any more. `failure` says why."""
 
     def __init__(self, failure: Failure) -> None:
         super().__init__(failure.message)
@@ -122,7 +122,7 @@ class Status:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """A connection is being made: the timer ran out, a call asked, or someone said `restart`."""
+    """An attempt to connect begins: its time has come, a call needs the server, or somebody asked for a restart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +132,7 @@ class Connected:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The connection could not be made, or ended without our asking."""
+    """The server could not be reached, or its session ended without our asking."""
 
     failure: Failure
 
@@ -151,12 +151,12 @@ class Unanswered:
 
 @dataclass(frozen=True, slots=True)
 class TransportFailed:
-    """A call failed on its way (not by the server's own error)."""
+    """A call was lost on its way; an error that the server answers with is no such thing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Told to end the connection, or never to begin one."""
+    """The server is to be stopped, or not to be started."""
 
 
 Happening: TypeAlias = Attempt | Connected | Failed | Answered | Unanswered | TransportFailed | Stop

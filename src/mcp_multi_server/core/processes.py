@@ -61,7 +61,7 @@ _Run: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{32}\Z")]
 
 
 class Record(msgspec.Struct, frozen=True):
-    """What a daemon writes down of its children, for the one that comes after it."""
+    """The children of a daemon, written to a file for the daemon that starts after it was killed."""
 
     boot: Annotated[str, msgspec.Meta(min_length=1)]
     """The kernel's name for the time since the machine was started."""
@@ -82,9 +82,10 @@ def is_of_run(mark: str, run: str) -> bool:
 def left_behind(
     record: Record, processes: Iterable[Process], *, boot: str, uid: int, spare: Collection[int]
 ) -> list[Process]:
-    """Of all processes, those that the daemon which wrote `record` started, with whatever they started themselves.
+    """The processes that a killed daemon left: the children in its `record`, and all that they started.
 
-    Another user's are never among them, nor those in `spare`: the process that asks may descend from such a server.
+    Processes of another user are never among them, nor those in `spare`: the process that asks may itself descend from
+    such a server.
     """
     if record.boot != boot:
         return []
@@ -100,7 +101,7 @@ def left_behind(
 
 
 def is_abandoned(orphan: Process, *, run: str, running: Mapping[str, int], alone: bool) -> bool:
-    """Whether a process that came to us when its parent ended belongs to no server that runs.
+    """Whether an orphan, which became our child when its parent ended, belongs to no server that runs.
 
     `running`: the marks of those that run, and when they started. `alone`: only servers can leave orphans to us, so
     that one which threw its environment away, if it is older than all of them, belongs to none.

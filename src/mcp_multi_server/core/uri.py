@@ -66,9 +66,10 @@ _HOLES = {
 
 
 class Template:
-    """A URI template, to be asked what it matches. Literal text stands for itself, braces that never close included.
+    """A URI template (RFC 6570) that tells which URIs it can stand for. Unclosed braces are literal text.
 
-    Looser than RFC 6570 where looseness is harmless to routing: names of variables and their number are not looked at.
+    It is looser than the RFC where that cannot mislead a request: it ignores the names of variables and their number.
+    No library does this part: `uritemplate` expands templates and matches none.
     """
 
     __slots__ = ("_head", "_rest", "_usable")

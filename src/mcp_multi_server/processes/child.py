@@ -34,7 +34,7 @@ LEADERS: set[int] = set()
 
 
 class Child:
-    """A started program: its pipes, its exit, and whatever it started itself.
+    """A started program, its pipes and exit, and whatever it started. `spawn` makes it; `stop` and `close` end it.
 
     The pipes belong to whoever reads and writes them. The exit is seen on a pidfd, also while others hold the pipes
     open. The child is reaped in `stop`, so that until then its number can mean nothing else. What it started is known
@@ -56,7 +56,7 @@ class Child:
         self._ended = anyio.Event()
         self._gone = False
         self._strays: dict[Identity, Process] = {}
-        """What it started that is not in its group any more."""
+        """Processes that it started and that have left its group."""
         self._loop = asyncio.get_running_loop()
         LEADERS.add(self.pid)
 
@@ -71,7 +71,7 @@ class Child:
         self._loop.add_reader(self._pidfd, readable)
 
     def look_below(self) -> None:
-        """Note who descends from the child, while that can be seen: before its stdin is closed and it may go."""
+        """Note the child's descendants while it lives: once it has ended, nothing tells whose they were."""
         self._note(procfs.below(self.pid))
 
     async def stop(self, patience: float) -> None:

@@ -1,4 +1,4 @@
-"""The children of the running daemon, written down beside its lock for the one that starts after it was killed."""
+"""The children of the running daemon, in a file beside its lock, for the one that starts after it was killed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _decode: Callable[[bytes], Record] = decoder(Record)
 
 
 class ChildrenFile:
-    """The file of one daemon, which holds the socket's lock: nobody else writes it. `doubt` is told what goes wrong."""
+    """The file of one daemon, which alone writes it, as it holds the socket's lock. `doubt` is told what goes wrong."""
 
     def __init__(self, socket: str, doubt: Callable[[str], None]) -> None:
         self.path = socket + SUFFIX

@@ -23,16 +23,16 @@ KILL_WAIT = 1.0
 """Seconds that orphans get to end by themselves, and to be gone after SIGKILL."""
 TOGETHER = 0.1
 LOOK_EVERY = 10.0
-"""Seconds in which the ends of several processes are seen to at once, and between looks for which there is no sign."""
+"""Seconds in which the ends of several processes are handled together, and between two looks without a signal."""
 KILL_ROUNDS = 20
-"""Looks at what is below us when everything is to die at once: each may find what the one before orphaned."""
+"""Looks at the processes below us when all are killed at once: each may find orphans that the last one made."""
 
 
 class Reaper:
-    """Keeps account of the children of this process.
+    """Keeps account of the children of this process, and ends what they leave behind.
 
-    A library leaves it at that. The daemon calls `adopt`, so that whoever loses its parent below us becomes our child
-    instead of getting away, and runs `keep`. `noted` is told of the children whenever one begins or ends.
+    The daemon makes it, calls `adopt` so that no orphan gets away, and runs `keep`; a library only has its own children
+    counted. `noted` is called with all children whenever one begins or ends.
     """
 
     def __init__(
@@ -67,12 +67,12 @@ class Reaper:
         self._stirred.set()
 
     def adopt(self) -> None:
-        """Inherit the orphans of our descendants. Those whom we have before any server started are not ours to end."""
+        """Become the parent of every orphan below us. Children that are there before any server are not ours."""
         self._alone = os.getpid() != 1 and not procfs.children(os.getpid())
         prctl()(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
     async def keep(self) -> None:
-        """Reap whoever ends, end whoever belongs to no server any more; until cancelled."""
+        """Reap every process that ends, and end those that belong to no server any more; until cancelled."""
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGCHLD, self._stirred.set)
         try:
@@ -87,7 +87,7 @@ class Reaper:
             loop.remove_signal_handler(signal.SIGCHLD)
 
     async def end_abandoned(self) -> None:
-        """End what servers left that do not run any more; where none runs, all that they ever left."""
+        """End what servers left behind that do not run any more."""
         reap_orphans()
         ended = await end(self._abandoned)
         if ended:
@@ -126,7 +126,7 @@ class Reaper:
         return [*found, *(below for each in found for below in procfs.below(each.pid))]
 
     def _note_nameless(self) -> None:
-        """Have those written down as well whom no mark would give away: after a kill -9 nothing else could."""
+        """Have processes without a mark written down, too: after a kill -9 nothing else tells that they are ours."""
         strangers = [each for each in procfs.below(os.getpid()) if self._alone and each.pid not in LEADERS]
         nameless = {each.identity for each in strangers if not is_of_run(procfs.marked(each).mark, self.run)}
         if nameless != self._nameless:
@@ -138,7 +138,7 @@ class Reaper:
 
 
 async def end(find: Callable[[], list[Process]]) -> dict[Identity, Process]:
-    """Have all that `find` finds end, gently first; those that did, or were there at least. Takes 3 s at most."""
+    """End every process that `find` finds, with SIGTERM first; return those that were there. Takes 3 s at most."""
     ended: dict[Identity, Process] = {}
     for number, seconds in ((signal.SIGTERM, TERM_WAIT), (signal.SIGKILL, KILL_WAIT)):
         deadline = time.monotonic() + seconds

@@ -16,7 +16,10 @@ from ..transport.stdio import StdioSpec, open_stdio
 
 
 class TransportOpener:
-    """See `connection.Opener`. `limits` are those of the moment; `environ` is what children inherit from."""
+    """Opens stdio, HTTP and SSE transports for the servers of one fleet, which makes it.
+
+    `limits` gives those of the moment; `environ` is what children inherit from; `reaper` keeps account of them.
+    """
 
     def __init__(
         self,

@@ -36,7 +36,7 @@ class Flusher:
             self._schedule()
 
     def serve(self, feed: Callable[[bytes], None], data: bytes) -> None:
-        """Call `feed(data)`, then write all that it gave rise to."""
+        """Call `feed(data)`, then write everything that this had sent."""
         self._depth += 1
         try:
             feed(data)
