@@ -21,7 +21,7 @@ def test_every_make_target_exists() -> None:
 def test_every_path_exists() -> None:
     named = {path.rstrip(".") for path in re.findall(r"(?:src|tests|benchmarks|config|\.ci)/[\w./-]+", TEXT)}
     assert "tests/fleet.py" in named
-    assert [path for path in named if not (ROOT / path).exists()] == []
+    assert [path for path in named - {"tests/node_modules"} if not (ROOT / path).exists()] == []
 
 
 def test_every_fault_exists() -> None:

@@ -1,6 +1,6 @@
 """The states of one server and what moves it between them.
 
-`step` is the only way from one `Status` to the next. Time (monotonic seconds) and chance (`jitter`, 0 ≤ jitter < 1)
+`step` is the only way from one `Status` to the next. Time (monotonic seconds) and jitter (a random number 0 ≤ n < 1)
 are arguments, so a ten-minute outage is an ordinary function call.
 """
 

@@ -16,9 +16,10 @@ from ..transport.stdio import StdioSpec, open_stdio
 
 
 class TransportOpener:
-    """Opens stdio, HTTP and SSE transports for the servers of one fleet, which makes it.
+    """Opens transports to servers, as their entries say: a child process, streamable HTTP, or the older SSE.
 
-    `limits` gives those of the moment; `environ` is what children inherit from; `reaper` keeps account of them.
+    The fleet makes it, and each server calls it for each transport. `limits` are those of the moment; `environ` is
+    what children inherit from.
     """
 
     def __init__(
