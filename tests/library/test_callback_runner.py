@@ -18,6 +18,7 @@ from mcp_multi_server.library import callback_runner
 from mcp_multi_server.library.callback_runner import CallbackRunner
 from mcp_multi_server.library.callbacks import Callbacks
 from mcp_multi_server.library.time_limits import TimeLimits
+from tests.polling import until
 
 pytestmark = pytest.mark.anyio
 
@@ -109,13 +110,9 @@ async def test_a_callback_that_is_slow_misses_messages_and_the_log_says_so_once(
     for number in range(10):
         host.log(log(number))
     work = asyncio.create_task(host.run())
-    with anyio.fail_after(5):
-        while len(told) < 2:
-            await anyio.sleep(0)
+    await until(lambda: len(told) >= 2)
     host.log(log("next"))
-    with anyio.fail_after(5):
-        while len(told) < 3:
-            await anyio.sleep(0)
+    await until(lambda: len(told) >= 3)
     work.cancel()
     assert told == [0, 1, "next"]
     assert caplog.text.count("the logging callback is slow") == 1
@@ -132,9 +129,7 @@ async def test_a_malformed_message_is_left_out(caplog: pytest.LogCaptureFixture)
     host.log(message("notifications/message", id=None))
     host.log(log("good"))
     work = asyncio.create_task(host.run())
-    with anyio.fail_after(5):
-        while not told:
-            await anyio.sleep(0)
+    await until(lambda: told)
     work.cancel()
     assert told == ["good"]
     assert caplog.text.count("it is malformed") == 2

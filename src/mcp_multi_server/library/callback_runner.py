@@ -56,7 +56,7 @@ class CallbackRunner:
         except RpcError:
             raise
         except Exception:
-            # What the exception says goes into the program's own log and no further: the server is a stranger.
+            # What the exception says may quote secrets: it goes into the program's own log, and not to the server.
             _log.exception("the callback for %s of server %r failed", message.method, server)
             raise RpcError(INTERNAL_ERROR, f"the callback for {message.method} failed") from None
 
