@@ -21,7 +21,7 @@ from ..core.events import InternalError, Observer, Rejected, RequestDone
 from ..core.flood import FloodLimit
 from ..core.input_requests import client_capabilities
 from ..core.jsonrpc import ABSENT, Buffer, InvalidMessage, Lines, Members, Message, Oversize, TooDeep
-from ..core.levels import level_in
+from ..core.log_levels import level_in
 from ..core.protocol import Era
 from ..core.settings import LimitsConfig
 from ..servers.snapshot import Snapshot, Snapshots

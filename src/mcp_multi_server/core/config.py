@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from types import MappingProxyType
 
+from .config_reading import UNKNOWN_KEY, JsonObject, Place, Reading, decode, read_object, repeated
 from .errors import ConfigError, Problem
-from .expand import Lookup, Source
-from .reading import UNKNOWN_KEY, JsonObject, Place, Reading, decode, read_object, repeated
 from .settings import AccessConfig, DaemonConfig, LimitsConfig, LogConfig, MetricsConfig, ServerConfig
+from .variables import Lookup, Source
 
 __all__ = [
     "AccessConfig",

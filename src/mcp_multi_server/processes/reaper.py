@@ -15,7 +15,8 @@ import anyio
 from ..core.events import Observer, ProcessesEnded
 from ..core.processes import ENDED, Identity, Process, Record, is_abandoned, is_of_run, left_behind, mark_of
 from . import procfs
-from .child import LEADERS, POLL, Child, orphans, prctl, reap_orphans
+from .child import LEADERS, POLL, Child, orphans, reap_orphans
+from .spawn import prctl
 
 PR_SET_CHILD_SUBREAPER = 36
 TERM_WAIT = 2.0

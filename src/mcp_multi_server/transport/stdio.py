@@ -17,8 +17,9 @@ from ..core.environment import child_environment
 from ..core.jsonrpc import Buffer, Lines
 from ..core.lifecycle import Failure, Reason, exit_failure
 from ..core.processes import MARK
-from ..processes.child import Child, spawn
+from ..processes.child import Child
 from ..processes.reaper import Reaper
+from ..processes.spawn import spawn
 from . import Receiver
 from .link import READ_SIZE, Flusher, Link
 

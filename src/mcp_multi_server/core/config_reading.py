@@ -12,8 +12,8 @@ from typing import Any, Generic, TypeVar
 from pydantic import ValidationError
 
 from .errors import ConfigError, Problem
-from .expand import Lookup, Unexpandable, expand
 from .settings import Settings
+from .variables import Lookup, Unexpandable, expand
 
 UNKNOWN_KEY = "unknown key, ignored"
 TWICE = "given twice"
