@@ -34,7 +34,7 @@ _NOT_IN_PREFIX = re.compile(r"[^A-Za-z0-9_-]")
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """A config that can be applied. Entries that are broken disable only themselves."""
+    """A config that can be applied; `parse` makes it. An entry that is broken disables only itself."""
 
     order: tuple[str, ...]
     """The names of all entries, as in the file."""
@@ -45,7 +45,7 @@ class Config:
     notes: tuple[Problem, ...] = ()
     """What was ignored or looks like a mistake."""
     sha256: str = ""
-    """Of the bytes of the file; what its variables stand for can change without it."""
+    """Of the bytes of the file. The values of its variables can change while it stays the same."""
 
     def prefix_of(self, server: str) -> str:
         """What stands for `server` in qualified names."""
@@ -53,7 +53,7 @@ class Config:
         return (known and known.prefix) or default_prefix(server)
 
     def keeping(self, previous: Config | None) -> Config:
-        """The same, with what `previous` had for the entries that are broken here: they go on as they were.
+        """The same config, but with what `previous` had for entries that are broken now: their servers go on as they were.
 
         Such an entry is both in `servers` and in `broken`.
         """
@@ -62,12 +62,12 @@ class Config:
         return self.having({name: previous.servers[name] for name in self.broken if name in previous.servers})
 
     def having(self, entries: Mapping[str, ServerConfig]) -> Config:
-        """The same, with these entries in the place of its own."""
+        """The same config, with these entries in place of its own."""
         return replace(self, servers=MappingProxyType({**self.servers, **entries})) if entries else self
 
 
 def default_prefix(server: str) -> str:
-    """The name, with `_` for what qualified names cannot hold."""
+    """The server's name, with `_` for characters that a qualified name cannot have."""
     return _NOT_IN_PREFIX.sub("_", server)
 
 
@@ -75,7 +75,7 @@ def parse(text: bytes, lookup: Lookup) -> Config:
     """The config in the bytes of a file.
 
     Raises:
-        ConfigError: it is refused as a whole; with everything that is wrong, the broken entries included.
+        ConfigError: the config is refused as a whole. It says everything that is wrong, in broken entries too.
 
     """
     try:
@@ -149,7 +149,7 @@ def _daemon(given: object, lookup: Lookup, fatal: list[Problem], notes: list[Pro
 
 
 def _server(entry: object, place: Place, lookup: Lookup) -> Reading[ServerConfig]:
-    """One entry. What is wrong with a disabled one is no more than a note."""
+    """Read one entry. What is wrong with a disabled one is only noted."""
     if not isinstance(entry, JsonObject):
         return Reading(None, (place.problem("must be an object"),))
     read = read_object(ServerConfig, entry, place, lookup)
@@ -166,7 +166,7 @@ def _doubts(server: ServerConfig, place: Place) -> Iterator[Problem]:
 
 
 def _coinciding(config: Config, place: Place) -> Iterator[Problem]:
-    """Servers whose qualified names could not be told apart. Disabled and broken ones have none."""
+    """A problem for each server whose qualified names are those of another. Disabled and broken ones have none."""
     owners: dict[str, str] = {}
     for name, server in config.servers.items():
         owner = name if server.disabled else owners.setdefault(config.prefix_of(name), name)

@@ -1,4 +1,7 @@
-"""One object of the config file: its JSON, its known keys, its variables, its values; and all that is wrong with it."""
+"""Reads an object of the config file: its JSON, known keys, variables and values. Finds all that is wrong at once.
+
+Problems and notes name a place in the file and hold no values: values can be secrets.
+"""
 
 from __future__ import annotations
 
@@ -41,20 +44,20 @@ _MUST_BE = {
     "string_unicode": "valid text",
     "tuple_type": "a list",
 }
-"""What pydantic's types of errors ask for. Its own messages are not used: some quote the value."""
+"""What a value must be, for each of pydantic's types of error. Its own messages are not shown: some quote the value."""
 
 M = TypeVar("M", bound=Settings)
 
 
 class JsonObject(dict[str, object]):
-    """A JSON object that remembers which of its keys came more than once."""
+    """A JSON object that knows which of its keys were given more than once."""
 
     twice: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where in the file something stands."""
+    """A place in the config file, as a JSON path; `server` names the entry that the place is in."""
 
     path: str
     server: str | None = None
@@ -68,13 +71,13 @@ class Place:
         return Place(f"{self.path}[{json.dumps(key)}]", self.server)
 
     def problem(self, message: str) -> Problem:
-        """`message` about this place."""
+        """A problem at this place."""
         return Problem(self.path, message, self.server)
 
 
 @dataclass(frozen=True, slots=True)
 class Reading(Generic[M]):
-    """What came of reading one object: with problems it is unusable (`made` is None), with notes it is not."""
+    """The result of `read_object`. With problems the object is unusable and `made` is None; notes change nothing."""
 
     made: M | None
     problems: tuple[Problem, ...]
@@ -104,11 +107,13 @@ def decode(data: bytes) -> JsonObject:
 
 
 def read_object(model: type[M], given: JsonObject, place: Place, lookup: Lookup) -> Reading[M]:
-    """`given` as a `model`. All that is wrong with it is found in one pass."""
+    """Read `given` as a `model`, and find everything that is wrong with it in one pass."""
     notes: list[Problem] = []
     problems: list[Problem] = []
     known = _known(model, given, place, notes)
     expanded = _expanded(known, place, lookup, problems)
+    # A string with a variable that has no value stays as it is. What pydantic says of it would be a second problem at
+    # the same place, about text that the user did not mean.
     spoiled = {problem.field for problem in problems}
     made: M | None = None
     try:
@@ -119,7 +124,7 @@ def read_object(model: type[M], given: JsonObject, place: Place, lookup: Lookup)
 
 
 def repeated(found: object, place: Place) -> Iterator[Problem]:
-    """A problem for each key that an object has more than once; of which one the last would silently win."""
+    """A problem for each key that an object has more than once: by itself, JSON would silently take the last one."""
     if isinstance(found, JsonObject):
         yield from (place.at(key).problem(TWICE) for key in found.twice)
 
@@ -148,7 +153,7 @@ def _refused(message: str) -> ConfigError:
 
 
 def _known(model: type[Settings], given: JsonObject, place: Place, notes: list[Problem]) -> JsonObject:
-    """The members of `given` that mean something; null is as if absent. A field by both its names is there twice."""
+    """The members of `given` that the model knows. null counts as absent. A field under both its names counts twice."""
     fields = _fields_by_key(model)
     kept = JsonObject()
     seen: set[str] = set()
@@ -169,7 +174,7 @@ def _known(model: type[Settings], given: JsonObject, place: Place, notes: list[P
 
 
 def _fields_by_key(model: type[Settings]) -> Mapping[str, tuple[str, type[Settings] | None]]:
-    """The name of the field behind each key, and the model of its members where it is an object of settings."""
+    """For each key the name of its field, and the model of its members if it is an object of settings."""
     found: dict[str, tuple[str, type[Settings] | None]] = {}
     for name, field in model.model_fields.items():
         kind = field.annotation
@@ -195,7 +200,7 @@ def _expanded(found: object, place: Place, lookup: Lookup, problems: list[Proble
 
 
 def _explained(failure: ValidationError, given: object, place: Place) -> Iterable[Problem]:
-    """What pydantic found, in our words. Alternatives that one value missed make one problem."""
+    """What pydantic found, in our words. If a value may have one of several forms, one problem names them all."""
     wanted: dict[Place, list[str]] = {}
     for error in failure.errors(include_url=False, include_input=False):
         words = _MUST_BE.get(error["type"], "").format_map(error.get("ctx", {}))
@@ -207,7 +212,7 @@ def _explained(failure: ValidationError, given: object, place: Place) -> Iterabl
 
 
 def _place_of(location: tuple[str | int, ...], given: Any, place: Place) -> Place:
-    """The location in pydantic's words, without its names for alternatives and for keys: they are not in the file."""
+    """The place of an error. Pydantic's locations also name alternatives and keys of mappings; these are left out."""
     for part in location:
         if part in given if isinstance(given, dict) else isinstance(given, list) and isinstance(part, int):
             given, place = given[part], place.at(part)

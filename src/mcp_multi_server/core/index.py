@@ -17,15 +17,16 @@ from .names import CALLED_BY_NAME, Collision, Listed, Names, Naming, Offer, Rout
 from .uri import Namespaces, Template, namespaced
 
 SERVER_KEY = "serverName"
-"""The `_meta` member of a listed item that says whose it is."""
+"""The `_meta` member of a listed item that names its server."""
 NAME_KEY = "mcp-multi-server/name"
-"""The `_meta` member of a tool or prompt that is listed under its qualified name: its own name."""
+"""The `_meta` member of a tool or prompt that is listed under its qualified name: the server's own name for it."""
 STATE_KEY = "mcp-multi-server/state"
 """The `_meta` member of a listed item whose server is away."""
 LONGEST_NAME = 64
 """Characters of a tool's name that LLM APIs take."""
 LENGTH_SHOWN = 200
 CANDIDATES_SHOWN = 8
+"""Characters that a message quotes of a name or URI, and servers or URIs that it suggests."""
 
 _ACCEPTED = re.compile(r"[A-Za-z0-9_-]*")
 
@@ -41,7 +42,7 @@ class RefusedName:
 
 
 class Unroutable(Exception):
-    """A reference that means no server, or several; the message says so, and what could be asked for instead."""
+    """Raised if a name or URI means no server, or several. The message says what can be asked for instead."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -49,7 +50,7 @@ class Unroutable(Exception):
 
 
 class Index:
-    """What every name and URI means. The supervisor has it built with each snapshot; it is never changed."""
+    """What every name and URI means. It is built for each snapshot and never changed."""
 
     def __init__(self, offers: tuple[Offer, ...], names: Mapping[Kind, Names]) -> None:
         self._offers = offers
@@ -69,11 +70,11 @@ class Index:
         return f"<Index of {len(self._offers)} servers: {counts}>"
 
     def tool(self, name: str) -> Route | None:
-        """Where a call of the tool goes."""
+        """Where a call of the tool goes; None if no server offers it."""
         return self._tools.get(name)
 
     def prompt(self, name: str) -> Route | None:
-        """Where a request for the prompt goes."""
+        """Where a request for the prompt goes; None if no server offers it."""
         return self._prompts.get(name)
 
     def resource(self, uri: str) -> Route:
@@ -90,6 +91,7 @@ class Index:
         if named is not None:
             return named
         servers = self._claimants[Kind.RESOURCE].get(uri) or self._matching(uri)
+        # A server need not list all that it has, so the only one with resources is worth asking.
         if not servers and len(self._with_resources) == 1:
             servers = self._with_resources
         return self._only(uri, servers)
@@ -157,11 +159,12 @@ class Index:
 
     @cached_property
     def _claimants(self) -> Mapping[Kind, Mapping[str, tuple[str, ...]]]:
-        """The servers that list a bare URI, and a bare template."""
+        """For resources and for templates: the servers that list each bare URI."""
         return {kind: _claimants(kind, self._offers) for kind in (Kind.RESOURCE, Kind.TEMPLATE)}
 
     @cached_property
     def _patterns(self) -> tuple[tuple[str, Template], ...]:
+        """Every template, with its server."""
         return tuple((o.server, Template(item.name)) for o in self._offers for item in o.catalog.items[Kind.TEMPLATE])
 
     def _namespaced(self, uri: str) -> Route | None:
@@ -188,7 +191,7 @@ class Index:
 
 
 def changed_kinds(old: Index, new: Index) -> frozenset[Kind]:
-    """The kinds whose lists differ for clients; that a server went away or came back is no difference."""
+    """The kinds whose lists differ for clients. It is no difference that a server went away or came back."""
     return frozenset(kind for kind in Kind if not _look_alike(old.listed(kind), new.listed(kind)))
 
 
@@ -209,11 +212,12 @@ def _claimants(kind: Kind, offers: Iterable[Offer]) -> Mapping[str, tuple[str, .
 
 
 def _fragment(kind: Kind, entry: Listed, away: str | None) -> bytes:
-    """The item under its listed name and with its server's name; all else the bytes it came as."""
+    """The item under its listed name, with its server's name in `_meta`; all else stays the bytes it came as."""
     marks = {SERVER_KEY: Raw(encode(entry.server))} | ({STATE_KEY: Raw(encode(away))} if away is not None else {})
     raw = entry.item.raw
     if kind in CALLED_BY_NAME and entry.name != entry.item.name:
         marks[NAME_KEY] = Raw(encode(entry.item.name))
+    # The usual case: nothing is decoded, and `_meta` is put before the closing brace.
     if entry.name == entry.item.name and b'"_meta"' not in raw:
         return b'%b,"_meta":%b}' % (raw[:-1], encode(marks))
     body = members(raw)
@@ -232,7 +236,7 @@ def _refusal(name: str) -> str | None:
 
 
 def _shown(text: str) -> str:
-    """Text of a client's or server's, fit for a message: short and on one line."""
+    """A text of a client or server for an error message: short, and on one line."""
     return repr(text if len(text) <= LENGTH_SHOWN else f"{text[:LENGTH_SHOWN]}…")
 
 

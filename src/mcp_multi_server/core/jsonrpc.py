@@ -53,10 +53,10 @@ class InvalidMessage(RpcError):
 
 
 class TooDeep(RpcError, msgspec.ValidationError):
-    """JSON that is nested deeper than Python can follow from where it is looked at.
+    """JSON that is nested more deeply than Python's stack allows at the place where it is decoded.
 
-    Whoever looks inside a message may stand deeper in the stack than who read it, so a message that was read can
-    still be too deep. To a client it is an error of its own; elsewhere it is JSON of another shape than is needed.
+    A message can be decoded further at a deeper place of the stack than the first time, so it can turn out too deep
+    even then. A client gets an error of its own for it; elsewhere it is handled as JSON of the wrong shape.
     """
 
     def __init__(self) -> None:
@@ -64,10 +64,10 @@ class TooDeep(RpcError, msgspec.ValidationError):
 
 
 def decoder(wanted: Any, form: Any = msgspec.json) -> Callable[[Buffer], Any]:
-    """What decodes JSON, or another form of msgspec's, to the wanted type.
+    """Make a function that decodes JSON, or another form of msgspec's, to the wanted type.
 
-    It raises msgspec.DecodeError, UnicodeDecodeError and, as one of the former, TooDeep. This is the one place that
-    meets a RecursionError, since nobody decodes by other means.
+    The function raises msgspec.DecodeError (TooDeep is one) or UnicodeDecodeError. This is the only place that has to
+    deal with RecursionError, since everything that comes from outside is decoded by such a function.
     """
     decode = form.Decoder(wanted).decode
 
@@ -115,7 +115,7 @@ def decode(line: bytes) -> Message:
 
 
 def text(raw: msgspec.Raw | None) -> str | None:
-    """The string that `raw` holds, or None where it is missing or no string."""
+    """The string that `raw` holds; None if it is missing or no string."""
     if raw is None:
         return None
     try:
@@ -131,9 +131,10 @@ def is_object(raw: Buffer) -> bool:
 
 
 def salvage_id(head: bytes, tail: bytes) -> bytes | None:
-    """The id of a line that could not be read whole, from its first and last bytes; None where it cannot be told.
+    """The id of a line that was too long to keep, from its first and last bytes; None if they do not show it.
 
-    Sound on valid JSON: at the head nothing has nested yet, at the tail the last brace closes the top level.
+    On valid JSON the id is never that of a nested object: at the head nothing is nested yet, and the last brace closes
+    the outermost object.
     """
     found = _ID_AT_HEAD.match(head) or _ID_AT_TAIL.search(tail)
     return found[1] if found else None
@@ -215,7 +216,7 @@ def _is_utf8(line: bytes) -> bool:
 
 
 class Oversize:
-    """A line longer than the cap; only its ends were kept."""
+    """A line longer than the cap, of which only the two ends are kept. `Lines` makes it."""
 
     __slots__ = ("head", "size", "tail")
 
@@ -225,7 +226,7 @@ class Oversize:
         self.size = len(head)
 
     def extend(self, data: bytes) -> None:
-        """Count more of the line, keeping its end."""
+        """Count more of the line, and keep its end."""
         self.size += len(data)
         self.tail = (self.tail + data)[-Lines.KEEP :]
 

@@ -31,20 +31,23 @@ class Naming:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """A configured server and what it offers. `prefix`: its name in qualified names."""
+    """What one configured server offers. The supervisor makes one for each server and snapshot.
+
+    `prefix`: what stands for the server in qualified names.
+    """
 
     server: str
     prefix: str
     catalog: Catalog
     has_resources: bool
     away: str | None = None
-    """The server's state while calls cannot be forwarded to it."""
+    """The server's state if calls cannot be forwarded to it at present."""
 
 
 class Route(msgspec.Struct, frozen=True, gc=False):
     """The server that a name or URI means, and its own name for it. `namespaced`: the client wrote `server:uri`.
 
-    Made for every item at every build, hence not a dataclass: it costs a fifth.
+    One is made for every item at every build, so it is a msgspec struct: that costs a fifth of a dataclass.
     """
 
     server: str
@@ -53,7 +56,7 @@ class Route(msgspec.Struct, frozen=True, gc=False):
 
 
 class Listed(msgspec.Struct, frozen=True, gc=False):
-    """An item under the name that clients see."""
+    """One row of a list: an item, and the name under which clients see it."""
 
     name: str
     server: str
@@ -62,7 +65,7 @@ class Listed(msgspec.Struct, frozen=True, gc=False):
 
 @dataclass(frozen=True, slots=True)
 class Collision:
-    """One name claimed by several servers; the shadowed ones stand in config order."""
+    """One name that several servers claim. `shadowed` are those that do not get it, in config order."""
 
     kind: Kind
     name: str
@@ -97,13 +100,14 @@ class Names:
             for route in routes:
                 names.setdefault(qualifier + route.name, route)
         if self._bare:
+            # The first to be asked here gets a name and keeps it, whatever order the servers connected in.
             for _, routes in reversed(claims) if last_wins else claims:
                 for route in routes:
                     names.setdefault(route.name, route)
         return names
 
     def listed(self) -> Iterator[Listed]:
-        """Each item under its bare name if it has that, else its qualified one; one that has neither is left out."""
+        """Each item under its bare name if it owns that, else its qualified one. One that owns neither is left out."""
         for qualifier, offer in self._claims:
             for item in offer.catalog.items[self._kind]:
                 if self._bare and _means(self.routes[item.name], offer, item):

@@ -23,7 +23,7 @@ _LISTEN = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^\s:\[\]]+):(?P<port>[0-9]{1
 
 
 def _clean(text: str) -> str:
-    """What a program can be given. JSON can write half of a surrogate pair, which is no text."""
+    """Refuse what no program can be given. JSON can hold half of a surrogate pair, which is no character."""
     if "\0" in text:
         raise ValueError("holds a NUL byte")
     if any("\ud800" <= character <= "\udfff" for character in text):
@@ -45,7 +45,7 @@ def _header_name(name: str) -> str:
 
 
 def _header_value(value: str) -> str:
-    """RFC 9110 §5.5, without its obsolete octets: clients disagree on their encoding."""
+    """RFC 9110 §5.5, without the obsolete octets above ASCII: programs disagree on their encoding."""
     if not _HEADER_VALUE.fullmatch(value):
         raise ValueError("holds characters that an HTTP header cannot (line breaks, spaces around it, non-ASCII)")
     return value

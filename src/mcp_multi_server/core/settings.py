@@ -154,7 +154,10 @@ class ServerConfig(Settings):
     @field_validator("url")
     @classmethod
     def _exactly_one_way(cls, url: str | None, info: ValidationInfo) -> str | None:
-        """Fields are validated in order, and one that is wrong is missing from `data`: it was given all the same."""
+        """A server has either a command or a url.
+
+        Fields are validated in order. One that is wrong is not in `data`, but it was given, so it counts.
+        """
         command = info.data.get("command", "")
         if command is None and url is None and not info.data.get("disabled"):
             raise ValueError("needs a command or a url")
@@ -173,7 +176,7 @@ class ServerConfig(Settings):
 
 
 class DaemonSettings(Settings):
-    """Ours alone: no other host has reason to put a key here, so an editor may call an unknown one a mistake."""
+    """An object that is ours alone. No other host has keys in it, so the schema calls an unknown one a mistake."""
 
     model_config = ConfigDict(json_schema_extra={"additionalProperties": False})
 
@@ -227,7 +230,7 @@ class LimitsConfig(DaemonSettings):
     @field_validator("outgoing")
     @classmethod
     def _holds_a_line(cls, outgoing: int, info: ValidationInfo) -> int:
-        """With less, one allowed message would cut its reader off."""
+        """One message of the allowed length must not be enough to cut its reader off."""
         if outgoing < max(info.data.get("client_line", 0), info.data.get("server_line", 0)):
             raise ValueError("must be at least clientLine and serverLine")
         return outgoing
