@@ -53,7 +53,7 @@ class Config:
         return (known and known.prefix) or default_prefix(server)
 
     def keeping(self, previous: Config | None) -> Config:
-        """The same config, but with what `previous` had for entries that are broken now: their servers go on as they were.
+        """The same config, but entries that are broken now are those of `previous`: their servers go on as they were.
 
         Such an entry is both in `servers` and in `broken`.
         """

@@ -15,18 +15,18 @@ from ..core.processes import MARK
 from .child import Child
 
 TRANSIENT = frozenset({errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ETXTBSY})
-"""Why a program could not be started this time; every other reason is still there the next time."""
+"""Errors that may be over the next time; any other one would come again."""
 PR_SET_PDEATHSIG = 1
 
 
 def spawn(command: str, args: Sequence[str], *, cwd: str | None, env: Mapping[str, str]) -> Child:
     """Start a program in a session and group of its own, with three pipes.
 
-    It dies with the *thread* that calls this (PR_SET_PDEATHSIG): the one that runs the event loop, in the daemon the
-    main one, in the library that of the client. Hand it to no other.
+    The kernel kills it when the *thread* that calls this ends (PR_SET_PDEATHSIG), so call it on the thread of the event
+    loop: the main one in the daemon, the client's in the library. A worker thread would end too early.
 
     Raises:
-        Lost: the reason is `spawn`; permanent unless the machine was short of something.
+        Lost: the reason is `spawn`. It is permanent unless the machine was short of memory, processes or files.
 
     """
     directory = _find_directory(cwd)
@@ -63,7 +63,7 @@ def find_program(command: str, *, cwd: str, path: str) -> str:
 
 
 def _find_directory(cwd: str | None) -> str:
-    """`cwd` as an absolute path, "" where the child stays in the daemon's. Raises Lost where it cannot be entered."""
+    """`cwd` as an absolute path; "" if the child runs in the daemon's own. Raises Lost if it cannot be entered."""
     if not cwd:
         return ""
     try:
@@ -119,15 +119,15 @@ def _pipe(undo: ExitStack) -> tuple[int, int]:
 
 
 def _preparation() -> Callable[[], None]:
-    """What the child does between fork and exec; all it needs is looked up before."""
+    """What the child does between fork and exec. What it needs is looked up before: other threads may hold locks."""
     control, parent = prctl(), os.getpid()
     ignored = [number for number in signal.valid_signals() if signal.getsignal(number) is signal.SIG_IGN]
 
     def prepare() -> None:
         control(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != parent:  # it died before we asked to be told
+        if os.getppid() != parent:  # the parent died before the line above
             os._exit(1)
-        for number in ignored:
+        for number in ignored:  # exec would keep them ignored
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
@@ -136,7 +136,7 @@ def _preparation() -> Callable[[], None]:
 
 @functools.cache
 def prctl() -> Callable[..., int]:
-    """A way to call prctl, which Python itself does not offer."""
+    """The C function prctl, which Python does not offer."""
     import ctypes
 
     found = ctypes.CDLL(None).prctl
@@ -145,7 +145,7 @@ def prctl() -> Callable[..., int]:
 
 
 def _refused(command: str, failure: OSError) -> Lost:
-    """What the failure of an exec says about a command that was found and is executable."""
+    """Why a command could not be started that was found and is executable."""
     if failure.errno in TRANSIENT:
         return _lost(f"command {command!r} could not be started: {_reason(failure)}", permanent=False)
     if failure.errno == errno.ENOEXEC:

@@ -24,14 +24,14 @@ from . import Receiver
 from .link import READ_SIZE, Flusher, Link
 
 EXIT_GRACE = 0.2
-"""Seconds after the end of a stream in which the exit that explains it may still be seen."""
+"""Seconds to wait, after a stream ended, for the exit that explains it."""
 ENDLESS = 4
-"""Times the cap of a line after which it is taken to have no end."""
+"""A line of so many times the cap is taken to have no end."""
 STDERR_LINE = 8 * 1024
-"""Bytes kept of a line of stderr."""
+"""Bytes that are kept of a line of stderr."""
 STDERR_BURST = 256
 STDERR_PAUSE = 0.005
-"""Lines of stderr that are told at once, and seconds until the next: a flood gets a tenth of the loop, no more."""
+"""Lines of stderr that are passed on at once, and seconds until the next: a flood gets a tenth of the loop."""
 CUT = " [cut]"
 UNKNOWN_EXIT = Failure(Reason.EXIT, "exited, with a code that another process took")
 
@@ -44,7 +44,7 @@ _UNPRINTABLE = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class StdioSpec:
-    """What defines a child process."""
+    """What a program is started with; made from the server's entry."""
 
     command: str
     args: Sequence[str] = ()
@@ -55,7 +55,10 @@ class StdioSpec:
 
 
 class StdioTransport:
-    """The stream to one child process. Its end is told once, after all that the child wrote before."""
+    """The stream to one child process. `open_stdio` makes it, and stops it in the end.
+
+    Its end is reported once, after everything that the child wrote before.
+    """
 
     kind = "stdio"
     last_status: int | None = None
@@ -80,13 +83,13 @@ class StdioTransport:
         child.watch(self._child_ended)
 
     def send(self, parts: Sequence[Buffer]) -> None:
-        """Queue one line; never waits, never raises."""
+        """Queue one line. It never waits and never raises."""
         self._link.send(parts)
 
     async def stop(self, patience: float) -> None:
-        """End the child and its group, reading on: a child that cannot write may not be able to exit."""
+        """End the child and its group. Reading goes on meanwhile: a child that cannot write may be unable to exit."""
         self._silent = True
-        self._child.look_below()
+        self._child.note_descendants()
         self._link.close_writer()
         try:
             with anyio.CancelScope(shield=True):
@@ -122,7 +125,7 @@ class StdioTransport:
             self._report(UNKNOWN_EXIT if returncode is None else exit_failure(returncode))
 
     def _report_soon(self, failure: Failure) -> None:
-        """Report the end of a stream, unless the child's own end explains it in a moment."""
+        """Report the end of a stream, unless the child exits in a moment: then the exit is reported."""
         asyncio.get_running_loop().call_later(EXIT_GRACE, self._report, failure)
 
     def _report(self, failure: Failure) -> None:
@@ -133,7 +136,7 @@ class StdioTransport:
 
 
 class _Stderr:
-    """The log of a child: read always, whatever it holds, so that a full pipe never stops the child."""
+    """Reads the stderr of a child all the time: a full pipe would stop the child. Its transport makes and ends it."""
 
     def __init__(self, reader: int, tell: Callable[[str], None]) -> None:
         self._reader = reader
@@ -146,7 +149,7 @@ class _Stderr:
         self._loop.add_reader(reader, self._read)
 
     def end(self) -> None:
-        """Tell the last lines that are there; what comes later is read and dropped."""
+        """Pass on the last lines that are there. What comes later is read and dropped."""
         if self._tell is None:
             return
         self._keep(self._take() or b"")
@@ -159,7 +162,7 @@ class _Stderr:
         self._tell = None
 
     def close(self) -> None:
-        """Tell the last lines, then close."""
+        """Pass on the last lines, then close the pipe."""
         self.end()
         if self._pause is not None:
             self._pause.cancel()
@@ -178,7 +181,7 @@ class _Stderr:
         self._tell_some()
 
     def _take(self) -> bytes | None:
-        """What is there to read, None where nothing is by now, empty at the end."""
+        """What there is to read: None if there is nothing yet, empty at the end."""
         try:
             return os.read(self._reader, READ_SIZE)
         except BlockingIOError:
@@ -187,7 +190,7 @@ class _Stderr:
             return b""
 
     def _keep(self, data: bytes) -> None:
-        """Queue the lines that `data` completes; a carriage return ends one too (progress bars)."""
+        """Queue the lines that `data` completes. A carriage return ends a line too, as progress bars use it."""
         if self._tell is None:
             return
         first, *others = data.replace(b"\r", b"\n").split(b"\n")
@@ -203,7 +206,7 @@ class _Stderr:
                 self._tell(text)
 
     def _rest(self) -> None:
-        """Leave the loop to others for a moment."""
+        """Stop reading for a moment, so that a flood leaves the loop to others."""
         self._loop.remove_reader(self._reader)
         self._pause = self._loop.call_later(STDERR_PAUSE, self._resume)
 
@@ -216,7 +219,7 @@ class _Stderr:
 
 
 def _clean(line: bytes) -> str:
-    """A line as text that a terminal shows and never obeys."""
+    """A line as text without anything that a terminal would take for a command."""
     text = line[:STDERR_LINE].decode(errors="replace")
     if not text.isprintable():
         text = _UNPRINTABLE.sub("", text)
@@ -234,15 +237,15 @@ async def open_stdio(
     environ: Mapping[str, str],
     reaper: Reaper,
 ) -> AsyncIterator[StdioTransport]:
-    """Start the program and talk to it; on the way out end it, and all that it started.
+    """Start the program and open a stream to it. On the way out, end it and all that it started.
 
     Leaving takes at most `stop_timeout` + 1.5 s, also when cancelled, and never raises.
 
     Args:
         spec: The program.
-        receiver: Who is told what comes.
+        receiver: Is called with what comes in.
         flusher: Writes what a turn of the loop produced.
-        line_cap: Bytes of a line from the server; of a longer one only the ends are kept.
+        line_cap: Bytes of a line from the server; only the two ends are kept of a longer one.
         out_cap: Bytes that may wait for the server to read them.
         environ: The daemon's environment, of which the child inherits a part.
         reaper: Keeps account of the child.
