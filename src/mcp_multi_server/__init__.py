@@ -29,7 +29,7 @@ if TYPE_CHECKING:
         substitute_template_variables,
     )
 
-__version__ = "2.0.0.dev0"
+__version__ = "2.0.0rc1"
 
 __all__ = [
     "MCPServersConfig",

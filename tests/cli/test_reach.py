@@ -78,11 +78,13 @@ def test_a_forbidden_socket_is_reported_as_such(tmp_path: Path) -> None:
         f"os.setgroups([]); os.setgid({nobody}); os.setuid({nobody}); sys.argv = ['x', 'tools']; main()"
     )
     path = str(tmp_path / "mcp.sock")
+    variables = environment(MCP_MULTI_SERVER_SOCKET=path)
+    variables.pop("COVERAGE_PROCESS_CONFIG", None)  # another user could not write down what was run
     with serving(path, lambda connection: None):
         os.chmod(path, 0o600)
         done = subprocess.run(
             [sys.executable, "-c", script],
-            env=environment(MCP_MULTI_SERVER_SOCKET=path),
+            env=variables,
             capture_output=True,
             text=True,
             timeout=DEADLINE,

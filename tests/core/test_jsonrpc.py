@@ -65,6 +65,17 @@ def test_members_that_are_passed_on_stay_the_bytes_they_came_as() -> None:
 
 
 @pytest.mark.parametrize(
+    ("given", "found"), [(b'"a\\u00e9"', "aé"), (b"1", None), (b"null", None), (b'{"a":"b"}', None), (b'"\xff"', None)]
+)
+def test_only_a_string_that_can_be_read_is_text(given: bytes, found: str | None) -> None:
+    assert jsonrpc.text(msgspec.Raw(given)) == found
+
+
+def test_what_is_missing_is_no_text() -> None:
+    assert jsonrpc.text(None) is None
+
+
+@pytest.mark.parametrize(
     ("sent", "arrives"),
     [
         (rb"cut \ud83d", rb"cut \ufffd"),

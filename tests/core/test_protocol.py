@@ -57,6 +57,10 @@ def test_a_whole_envelope_passes(given: dict[str, Any]) -> None:
     protocol.check_envelope(meta(given))
 
 
+def test_the_revision_may_be_written_with_escapes() -> None:
+    protocol.check_envelope({VERSION_KEY: msgspec.Raw(rb'"2026\u002d07\u002d28"'), CAPABILITIES_KEY: raw({})})
+
+
 class Introduced:
     """What a legacy client said in its handshake, and afterwards."""
 
@@ -142,6 +146,18 @@ def test_a_legacy_client_gets_nothing_of_the_modern_era() -> None:
     assert result(modern | {"_meta": {SERVER_INFO_KEY: {}, "v": 1}}, "resources/read", L, M) == {
         "contents": [],
         "_meta": {"v": 1},
+    }
+
+
+def test_a_meta_that_is_no_object_is_left_to_the_client() -> None:
+    assert result({"content": [], "_meta": 1}, "tools/call", M, L) == {
+        "content": [],
+        "_meta": 1,
+        "resultType": "complete",
+    }
+    assert result({"content": [], "_meta": [SERVER_INFO_KEY]}, "tools/call", L, M) == {
+        "content": [],
+        "_meta": [SERVER_INFO_KEY],
     }
 
 

@@ -23,12 +23,14 @@ def test_links_and_embedded_resources_of_a_tool_are_renamed() -> None:
             {"type": "resource_link", "uri": "a:1", "name": "n", "x": 1},
             {"type": "resource", "resource": {"uri": "a:2", "text": "t"}},
             {"type": "resource_link", "uri": "keep:3", "name": "n"},
+            {"type": "resource", "resource": {"uri": "keep:5", "text": "t"}},
         ],
         "structuredContent": {"uri": "a:4"},
     }
     found = renamed(body, "tools/call")
-    assert [block.get("uri") for block in found["content"]] == [None, "srv:a:1", None, "keep:3"]
+    assert [block.get("uri") for block in found["content"]] == [None, "srv:a:1", None, "keep:3", None]
     assert found["content"][2]["resource"] == {"uri": "srv:a:2", "text": "t"}
+    assert found["content"][4]["resource"] == {"uri": "keep:5", "text": "t"}
     assert found["structuredContent"] == {"uri": "a:4"}
 
 

@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,11 @@ def described(node: Any, path: str = "") -> Iterator[tuple[str, bool]]:
 
 def test_the_schema_in_config_is_what_the_models_say() -> None:
     assert (CONFIG / "mcp_servers.schema.json").read_text(encoding="utf-8") == text()
+
+
+def test_the_module_prints_it_when_it_is_run() -> None:
+    words = [sys.executable, "-m", "mcp_multi_server.core.schema"]
+    assert subprocess.run(words, capture_output=True, check=True, timeout=30).stdout.decode() == text()
 
 
 def test_the_schema_is_a_schema() -> None:

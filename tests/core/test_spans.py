@@ -37,6 +37,20 @@ def test_of_a_url_only_host_and_port_are_told(url: str, address: str, port: int)
     assert "secret" not in str(told)
 
 
+@pytest.mark.parametrize(
+    ("method", "attribute"),
+    [
+        ("tools/call", "gen_ai.tool.name"),
+        ("prompts/get", "gen_ai.prompt.name"),
+        ("resources/read", "mcp.resource.uri"),
+        ("completion/complete", None),
+    ],
+)
+def test_the_target_has_the_name_that_its_kind_has(method: str, attribute: str | None) -> None:
+    told = attributes(operation(method, "what"))
+    assert [name for name, value in told.items() if value == "what"] == ([attribute] if attribute else [])
+
+
 def test_a_child_has_no_address() -> None:
     told = attributes(operation())
     assert told["network.transport"] == "pipe"

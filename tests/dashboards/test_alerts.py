@@ -12,7 +12,7 @@ from .tools import DASHBOARDS, ROOT, promtool
 RULES = (DASHBOARDS / "alerts.yml").read_text()
 CASES = (DASHBOARDS / "alerts_test.yml").read_text()
 ALERTS = re.findall(r"- alert: (\w+)", RULES)
-OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
+RUNBOOKS = (ROOT / "docs" / "runbooks.md").read_text()
 
 
 def body_of(alert: str) -> str:
@@ -51,11 +51,11 @@ def test_each_alert_says_what_it_is_and_leads_to_its_runbook(alert: str) -> None
     assert re.search(r"severity: (critical|warning|info)\n", body)
     assert re.search(r"summary: \w.+\.\n", body)
     assert "description: " in body
-    assert f"runbook_url: docs/operations.md#{alert.lower()}" in body
-    runbook = re.split(r"\n#{1,4} ", OPERATIONS.partition(f"\n#### {alert}\n")[2])[0]
+    assert f"runbook_url: docs/runbooks.md#{alert.lower()}" in body
+    runbook = re.split(r"\n#{1,4} ", RUNBOOKS.partition(f"\n#### {alert}\n")[2])[0]
     for part in ("Means:", "Look at:", "Do:"):
         assert part in runbook, f"the runbook of {alert} lacks {part!r}"
 
 
 def test_every_runbook_is_some_alerts() -> None:
-    assert sorted(re.findall(r"\n#### (MCP\w+)\n", OPERATIONS)) == sorted(ALERTS)
+    assert sorted(re.findall(r"\n#### (MCP\w+)\n", RUNBOOKS)) == sorted(ALERTS)

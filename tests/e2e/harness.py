@@ -24,6 +24,8 @@ UP = ("ready", "degraded")
 ROOT = tempfile.gettempdir() if len(tempfile.gettempdir()) < 40 else "/tmp"
 """Where the daemons of the tests live: short, because a socket's path may have 107 bytes."""
 STOP_WITHIN = 20.0
+KEPT = ("PATH", "LANG", "TMPDIR", "COVERAGE_PROCESS_CONFIG")
+"""What a daemon of the tests has from their own environment; the last one says that it is to be measured, and how."""
 TROUBLE = ("internal.error", "Traceback (most recent call last)", "InternalError")
 
 
@@ -57,7 +59,7 @@ class Daemon:
         self.rewrite(servers or {})
 
     def _environment(self) -> dict[str, str]:
-        kept = {name: os.environ[name] for name in ("PATH", "LANG", "TMPDIR") if name in os.environ}
+        kept = {name: os.environ[name] for name in KEPT if name in os.environ}
         own = {"HOME": "home", "XDG_STATE_HOME": "state", "XDG_RUNTIME_DIR": "run", "XDG_CONFIG_HOME": "config"}
         return kept | {MARK: RUN} | {name: str(self.directory / where) for name, where in own.items()}
 
@@ -102,7 +104,7 @@ class Daemon:
     def start(self) -> Self:
         """Start it and wait until its socket answers."""
         self.launch()
-        eventually(self._answers, what="a daemon that answers")
+        eventually(self.answers, what="a daemon that answers")
         return self
 
     def launch(self) -> subprocess.Popen[bytes]:
@@ -119,7 +121,8 @@ class Daemon:
             )
         return self.process
 
-    def _answers(self) -> bool:
+    def answers(self) -> bool:
+        """Whether a client is accepted; AssertionError where the daemon has ended."""
         assert self.process is not None
         code = self.process.poll()
         assert code is None, f"the daemon ended with {code}:\n{self.log[-4000:]}"

@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Unpack
@@ -196,7 +196,8 @@ def stopped() -> Iterator[SyncMultiServerClient]:
         pid = pid_of(client, "one")
         os.kill(pid, signal.SIGSTOP)
         yield client
-        os.kill(pid, signal.SIGCONT)
+        with suppress(ProcessLookupError):  # it may have been taken for hung, and replaced
+            os.kill(pid, signal.SIGCONT)
 
 
 def test_errors_arrive_as_the_asynchronous_client_raises_them(connected: Connected) -> None:

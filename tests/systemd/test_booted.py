@@ -345,7 +345,7 @@ def test_an_upgrade_takes_the_place_of_what_runs_and_there_is_a_way_back(unit: U
         assert after in unit.machine.says("ps", "-p", str(unit.pid), "-o", "args=")
         assert (unit.show("ActiveState"), unit.show("NeedDaemonReload")) == ("active", "no")
         assert (unit.machine / CONFIG).read_bytes() == config
-        unit.machine("ln", "-sfn", before, link)  # as docs/operations.md has it
+        unit.machine("ln", "-sfn", before, link)  # as docs/systemd.md has it
         unit.systemctl("restart", NAME)
         assert before in unit.machine.says("ps", "-p", str(unit.pid), "-o", "args=")
         unit.await_ready("one")

@@ -202,7 +202,7 @@ def test_both_formats_hold_every_series_of_the_contract(openmetrics: bool) -> No
 
 
 def test_the_operators_page_explains_every_metric_with_its_labels() -> None:
-    told = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+    told = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text()
     rows = re.findall(r"^\| `(mcp_\w+)` \| (\w+)[^|]*\| ([^|]*)\|", told, re.MULTILINE)
     page = scrape(metrics_of(READY, AWAY, events=LIVELY))
     exposed = set[tuple[str, ...]]()

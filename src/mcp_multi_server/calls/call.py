@@ -149,7 +149,7 @@ class SentCall:
 
     def settle(self, message: Message) -> None:
         """The server answered: so is the client, unless the answer is that the server needs input first."""
-        if self._is_postponed(partial(self.settle, message)):
+        if self.postponed is not None and self._keeps(partial(self.settle, message)):
             return
         try:
             if message.error is not ABSENT:
@@ -197,7 +197,7 @@ class SentCall:
 
     def refuse(self, failure: RpcError, error: str) -> None:
         """Answer the client with an error of ours. `error`: what events and metrics say of it."""
-        if self._is_postponed(partial(self.refuse, failure, error)):
+        if self.postponed is not None and self._keeps(partial(self.refuse, failure, error)):
             return
         self._finish(error)
         self.caller.answer_error(self.request.id, jsonrpc.error_object(failure))
@@ -258,11 +258,12 @@ class SentCall:
         self.session.cancel(self.id, failure.message)
         self.refuse(failure, str(failure.code))
 
-    def _is_postponed(self, outcome: Callable[[], None]) -> bool:
-        """Whether nobody waits for the outcome now; then it is kept until the client is back."""
-        if self.postponed is None or not self.postponed.state:
+    def _keeps(self, outcome: Callable[[], None]) -> bool:
+        """Keep the outcome until the client is back; False where the client waits for it now."""
+        postponed = self.postponable()
+        if not postponed.state:
             return False
-        self.postponed.outcome = outcome
+        postponed.outcome = outcome
         return True
 
     def _needs_input(self, result: bytes) -> bool:
@@ -316,7 +317,8 @@ class SentCall:
         self.caller.open_requests.remove(self.request.id, self)
         if self._round is not None or self.session.input_requests:
             self._end_input_requests()
-        self._end_span(error)
+        if self._span is not None:
+            self._span.end(error)
         kind = self.server.transport_kind
         self._context.done(
             self.request.method, self.route.server, tool=self.tool, kind=kind, started=self.started, error=error

@@ -123,10 +123,10 @@ def read_object(model: type[M], given: JsonObject, place: Place, lookup: Lookup)
     return Reading(None if problems else made, tuple(problems), tuple(notes))
 
 
-def repeated(found: object, place: Place) -> Iterator[Problem]:
+def repeated(found: JsonObject, place: Place) -> Iterator[Problem]:
     """A problem for each key that an object has more than once: by itself, JSON would silently take the last one."""
-    if isinstance(found, JsonObject):
-        yield from (place.at(key).problem(TWICE) for key in found.twice)
+    for key in found.twice:
+        yield place.at(key).problem(TWICE)
 
 
 def _object(pairs: list[tuple[str, object]]) -> JsonObject:

@@ -66,8 +66,9 @@ class TooDeep(RpcError, msgspec.ValidationError):
 def decoder(wanted: Any, form: Any = msgspec.json) -> Callable[[Buffer], Any]:
     """Make a function that decodes JSON, or another form of msgspec's, to the wanted type.
 
-    The function raises msgspec.DecodeError (TooDeep is one) or UnicodeDecodeError. This is the only place that has to
-    deal with RecursionError, since everything that comes from outside is decoded by such a function.
+    The function raises msgspec.DecodeError (TooDeep is one) or UnicodeDecodeError. No other module has to deal with
+    RecursionError, since everything from outside is decoded by such a function. `decode` and `text` do the same without a
+    call, since every message passes them.
     """
     decode = form.Decoder(wanted).decode
 
@@ -80,7 +81,8 @@ def decoder(wanted: Any, form: Any = msgspec.json) -> Callable[[Buffer], Any]:
     return decoded
 
 
-_decode_message: Callable[[Buffer], Message] = decoder(Message)
+_decode_message = msgspec.json.Decoder(Message).decode
+_decode_any = msgspec.json.Decoder().decode
 members: Callable[[Buffer], Members] = decoder(Members)
 """The members of a JSON object, with their values undecoded. Raises msgspec.ValidationError where it is no object."""
 value: Callable[[Buffer], Any] = decoder(Any)
@@ -99,7 +101,7 @@ def decode(line: bytes) -> Message:
     """
     try:
         message = _decode_message(line)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         message = _decode_repaired(line)
     if message.jsonrpc != "2.0":
         raise InvalidMessage(INVALID_REQUEST, 'jsonrpc must be "2.0"', _usable_id(message.id))
@@ -119,8 +121,8 @@ def text(raw: msgspec.Raw | None) -> str | None:
     if raw is None:
         return None
     try:
-        found = value(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+        found = _decode_any(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     return found if isinstance(found, str) else None
 
@@ -180,7 +182,7 @@ def _decode_repaired(line: bytes) -> Message:
     """The slow path of `decode`: half a surrogate pair, as JavaScript writes for a cut emoji, becomes U+FFFD."""
     repaired = _ESCAPE.sub(lambda escape: escape[0] if escape[1] is None else rb"\ufffd", line)
     if repaired != line:
-        with contextlib.suppress(msgspec.DecodeError):
+        with contextlib.suppress(msgspec.DecodeError, RecursionError):
             return _decode_message(repaired)
     raise _explain(line)
 

@@ -29,6 +29,7 @@ class ServerRequestContext:
     server_name: str
     """The server, by its name in the config."""
     request_id: int | str
+    """The id of the server's request."""
     meta: dict[str, Any] | None = None
     """The `_meta` of its request."""
 

@@ -5,9 +5,17 @@ from pydantic import BaseModel
 
 
 class ServerCapabilities(BaseModel):
-    """A server's lists, under the names and URIs that the server itself gives them.
+    """The lists of one server, with the names and URIs that it gives them itself.
 
-    None where it has no such thing or has not listed it yet.
+    A list is None if the server has no such thing, or if it has not been read yet.
+
+    Attributes:
+        name: the server's name in the config.
+        tools: its tools.
+        resources: its resources.
+        resource_templates: its resource templates.
+        prompts: its prompts.
+
     """
 
     name: str

@@ -49,9 +49,27 @@ _log = logging.getLogger("mcp_multi_server")
 class MultiServerClient:
     """Connects to several MCP servers, lists what they offer as one, and routes each request to its server.
 
-    `async with` connects and disconnects. Listings come at once, from an index that is kept current; servers that die
-    are restarted. A client can be entered again after it was left. Servers may make the input requests for which there
-    is a callback; while they wait for its answer, `read_timeout_seconds` of the calls concerned is paused.
+    `async with` connects and disconnects; a client can be connected again afterwards. Entering returns when each server
+    is ready or has failed once. Lists need no waiting, and servers that die are restarted. Servers may make the input
+    requests for which there is a callback; while they wait for its answer, `read_timeout_seconds` of the calls
+    concerned is paused.
+
+    Args:
+        config_path: the file that names the servers. Edits of it are applied while the client is connected.
+        strict_connect: whether one server that fails makes entering fail. Default: whether the variable
+            `MCP_MULTI_SERVER_STRICT_CONNECT` is `1`.
+        sampling_callback: has a language model write a message for a server.
+        elicitation_callback: asks the user something for a server.
+        list_roots_callback: lists the directories that servers may use.
+        logging_callback: gets the servers' log messages, once `set_logging_level` was called.
+
+    Raises:
+        FileNotFoundError: there is no such file (on entering, as all of these).
+        json.JSONDecodeError: the file is not JSON.
+        pydantic.ValidationError: the config is wrong.
+        ConnectionError: the daemon cannot be reached; with `strict_connect`, a server cannot be connected.
+        RuntimeError: the client is connected already. Methods that need a connection raise it where there is none.
+
     """
 
     def __init__(
@@ -85,7 +103,7 @@ class MultiServerClient:
         strict_connect: bool | None = None,
         **callbacks: Unpack[CallbackOptions],
     ) -> Self:
-        """A client with servers of its own, as the file says; edits of the file are followed while it is connected."""
+        """A client that runs the servers named in a file; the same as the constructor."""
         return cls(config_path, strict_connect=strict_connect, **callbacks)
 
     @classmethod
@@ -96,14 +114,19 @@ class MultiServerClient:
         strict_connect: bool | None = None,
         **callbacks: Unpack[CallbackOptions],
     ) -> Self:
-        """A client with servers of its own. Raises pydantic.ValidationError where the config is wrong."""
+        """A client that runs the servers named in `config_dict`, which has the form of the file.
+
+        Raises:
+            pydantic.ValidationError: the config is wrong.
+
+        """
         client = cls("", strict_connect=strict_connect, **callbacks)
         client._given = as_json(config_dict)  # now, for its errors, and since the program may change the dict
         return client
 
     @classmethod
     def connect(cls, socket: str | os.PathLike[str] | None = None, **callbacks: Unpack[CallbackOptions]) -> Self:
-        """A client of the daemon, at this socket or where daemons usually listen."""
+        """A client of the servers of the daemon at `socket`; by default, where a daemon usually listens."""
         client = cls("", **callbacks)
         client._uses_daemon, client._socket = True, socket
         return client
@@ -137,7 +160,7 @@ class MultiServerClient:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Disconnect, ending the servers of its own; does nothing where it is not connected."""
+        """Disconnect, as leaving `async with` does, and stop the client's own servers. Harmless if not connected."""
         if (connection := self._connection) is None:
             return
         failure = await connection.close()
@@ -147,7 +170,7 @@ class MultiServerClient:
                 _log.error("the client had ended before it was closed", exc_info=failure)
 
     async def connect_all(self, stack: AsyncExitStack) -> None:
-        """Connect, for as long as `stack` is open."""
+        """Connect until `stack` is closed."""
         await stack.enter_async_context(self)
 
     def _own_fleet(self) -> AbstractAsyncContextManager[FleetAccess]:
@@ -177,7 +200,10 @@ class MultiServerClient:
         *,
         params: types.PaginatedRequestParams | None = None,
     ) -> types.ListResourcesResult:
-        """All resources, with `server:uri` as their URIs, or the servers' own where `use_namespace` is False."""
+        """All resources, each with its server's name in `meta["serverName"]`. One page: a cursor raises ValueError.
+
+        Their URIs are `server:uri`, by which they can be read; the servers' own if `use_namespace` is False.
+        """
         check_single_page(cursor, params)
         return types.ListResourcesResult(resources=self._listing.resources(use_namespace))
 
@@ -188,27 +214,27 @@ class MultiServerClient:
         *,
         params: types.PaginatedRequestParams | None = None,
     ) -> types.ListResourceTemplatesResult:
-        """All resource templates, with `server:uri` or, where `use_namespace` is False, the servers' own URIs."""
+        """All resource templates; their URIs are as in `list_resources`."""
         check_single_page(cursor, params)
         return types.ListResourceTemplatesResult(resource_templates=self._listing.templates(use_namespace))
 
     @property
     def capabilities(self) -> dict[str, ServerCapabilities]:
-        """What each server offers, under its own names."""
+        """By server: its lists, with the names and URIs that it gives them itself."""
         return self._listing.capabilities()
 
     @property
     def tool_to_server(self) -> dict[str, str]:
-        """The server of each listed tool."""
+        """By the name of each listed tool: its server."""
         return self._listing.servers_of(Kind.TOOL)
 
     @property
     def prompt_to_server(self) -> dict[str, str]:
-        """The server of each listed prompt."""
+        """By the name of each listed prompt: its server."""
         return self._listing.servers_of(Kind.PROMPT)
 
     def status(self) -> dict[str, Any]:
-        """The state of every server and more, as `daemon/status` has it."""
+        """The state of every server and more, as the control method `daemon/status` has it; a copy."""
         return deepcopy(dict(self._listing.status))  # the program may change what it gets
 
     def collisions(self) -> list[dict[str, Any]]:
@@ -216,7 +242,10 @@ class MultiServerClient:
         return deepcopy(list(self._listing.status.get("collisions", [])))
 
     def on_change(self, callback: OnChange) -> None:
-        """Have `callback` told, in this client's event loop, when lists or servers' states change."""
+        """Have `callback` called with each change of lists or servers' states, in the client's event loop.
+
+        It gets `{"event": "lists"}`, `{"event": "server", …}` or another event of the daemon, and must not block.
+        """
         check_callable(callback=callback)
         self._watchers.append(callback)
 
@@ -234,9 +263,23 @@ class MultiServerClient:
     ) -> types.CallToolResult:
         """Call a tool by its listed or qualified name, or by its own name on `server_name`.
 
-        An unknown tool or server is a result with `is_error`. Raises mcp.MCPError for errors of the protocol, a call
-        that took too long (code -32001) and a server that is away, with the server, its state and the next attempt in
-        `error.data`.
+        Args:
+            name: the tool's name.
+            arguments: the tool's arguments, as its input schema wants them.
+            read_timeout_seconds: how long the call may take. Default: `timeout` of the server's entry, renewed by each
+                progress report.
+            progress_callback: awaited with progress, total and message of each progress report.
+            meta: the request's `_meta`.
+            server_name: the server whose tool it is.
+
+        Returns:
+            What the tool returned. `is_error` is set if the tool failed, or if there is no such tool or server.
+
+        Raises:
+            mcp.MCPError: the server answered with an error of the protocol, the call took too long (code -32001), or
+                the server is away or was lost; then `error.data` has the server, its state, the reason and the time of
+                the next attempt.
+
         """
         if server_name is not None:
             if refusal := self._listing.refusal(Kind.TOOL, server_name, name):
@@ -256,7 +299,9 @@ class MultiServerClient:
     async def read_resource(self, uri: str | AnyUrl, server_name: str | None = None) -> types.ReadResourceResult:
         """Read a resource by `server:uri`, by a URI that leads to one server, or by its own URI on `server_name`.
 
-        Raises mcp.MCPError, with code -32601 where no such server or resource is known.
+        Raises:
+            mcp.MCPError: as `call_tool`; code -32601 if there is no such server or no server offers the resource.
+
         """
         target = str(uri)
         if server_name is not None:
@@ -278,7 +323,9 @@ class MultiServerClient:
     ) -> types.GetPromptResult:
         """Get a prompt by its listed or qualified name, or by its own name on `server_name`.
 
-        Raises mcp.MCPError, with code -32601 where no such server or prompt is known.
+        Raises:
+            mcp.MCPError: as `call_tool`; code -32601 if there is no such server or prompt.
+
         """
         if server_name is not None:
             if refusal := self._listing.refusal(Kind.PROMPT, server_name, name):
@@ -298,7 +345,17 @@ class MultiServerClient:
         argument: dict[str, str],
         context_arguments: dict[str, str] | None = None,
     ) -> types.CompleteResult:
-        """Completions for an argument of a prompt or resource template. Raises mcp.MCPError."""
+        """Completions for an argument of a prompt or template.
+
+        Args:
+            ref: the prompt or template.
+            argument: its `name`, and as `value` what is written of it so far.
+            context_arguments: the arguments that are already known.
+
+        Raises:
+            mcp.MCPError: as `call_tool`.
+
+        """
         params: dict[str, Any] = {"ref": ref.model_dump(by_alias=True, exclude_none=True), "argument": argument}
         if context_arguments:
             params["context"] = {"arguments": context_arguments}
@@ -309,9 +366,13 @@ class MultiServerClient:
         return types.CompleteResult.model_validate_json(bytes(raw))
 
     async def set_logging_level(self, level: types.LoggingLevel) -> types.EmptyResult:
-        """Have `logging_callback` told of what servers log from this level on, and the library's own logger too.
+        """Have `logging_callback` called with the servers' log messages of this level and above.
 
-        Raises ValueError where it is no level.
+        It sets the level of the library's own logger, too, and lasts when the client connects again.
+
+        Raises:
+            ValueError: there is no such level.
+
         """
         check_level(level)
         try:

@@ -18,11 +18,12 @@ STRICT_VARIABLE = "MCP_MULTI_SERVER_STRICT_CONNECT"
 
 
 class MCPServersConfig(BaseModel):
-    """The config of `MultiServerClient` as an object; `model_dump()` of it is what `from_dict` takes."""
+    """A config as an object. `from_dict` accepts its `model_dump()`."""
 
     model_config = ConfigDict(hide_input_in_errors=True, extra="allow", serialize_by_alias=True)
 
     mcpServers: dict[str, ServerConfig]  # noqa: N815  # the key in the file, and in the original library
+    """The servers by their names."""
 
 
 def is_strict(given: bool | None) -> bool:

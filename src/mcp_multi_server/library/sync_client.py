@@ -43,12 +43,23 @@ from .progress import ProgressFnT
 class SyncMultiServerClient:
     """`MultiServerClient` for programs without an event loop: the same methods, which return when they are done.
 
-    It connects when it is made; `with`, `shutdown()` or the end of the program disconnects it. Every method may be
-    called from any thread, several at a time; in a thread that runs an event loop, it blocks that loop. The callbacks
-    of `on_change` and of progress run in this client's own thread, where a method that waits raises RuntimeError. Every
-    method raises RuntimeError after `shutdown()`, and in a forked child. The callbacks that answer servers, and the one
-    for their log messages, run in threads of their own: they may block, and use this client. A call that takes longer
-    than `timeout` (seconds or a timedelta) is cancelled and raises TimeoutError.
+    Making one connects it. The end of `with`, `shutdown()` and the end of the program disconnect it. Any thread may
+    call any method, several at a time. In a thread that runs an event loop, a call stops the loop while it takes.
+
+    Callbacks for progress and `on_change` run in this client's own thread and must not call what blocks. The other
+    callbacks run in threads of their own: they may block, and use this client.
+
+    Args:
+        config_path: the file that names the servers; or give `config_dict`.
+        config_dict: the same as a dict; or give `config_path`.
+        strict_connect: as in `MultiServerClient`, with the callbacks as plain functions.
+
+    Raises:
+        ValueError: neither or both of `config_path` and `config_dict` were given.
+        FileNotFoundError: and the other exceptions that entering a `MultiServerClient` raises.
+        RuntimeError: by any method: after `shutdown()`, in a forked child, or a call that blocks in a callback.
+        TimeoutError: by a method with `timeout`, seconds or a `timedelta`, when it is over; the call is cancelled.
+
     """
 
     def __init__(
@@ -85,7 +96,7 @@ class SyncMultiServerClient:
         strict_connect: bool | None = None,
         **callbacks: Unpack[SyncCallbackOptions],
     ) -> Self:
-        """A connected client with servers of its own, as the file says; edits of the file are followed."""
+        """A connected client that runs the servers named in a file; edits of the file are applied."""
         return cls(config_path, strict_connect=strict_connect, **callbacks)
 
     @classmethod
@@ -96,12 +107,17 @@ class SyncMultiServerClient:
         strict_connect: bool | None = None,
         **callbacks: Unpack[SyncCallbackOptions],
     ) -> Self:
-        """A connected client with servers of its own. Raises pydantic.ValidationError where the config is wrong."""
+        """A connected client that runs the servers named in `config_dict`, which has the form of the file."""
         return cls(config_dict=config_dict, strict_connect=strict_connect, **callbacks)
 
     @classmethod
     def connect(cls, socket: str | os.PathLike[str] | None = None, **callbacks: Unpack[SyncCallbackOptions]) -> Self:
-        """A connected client of the daemon, at this socket or where daemons usually listen."""
+        """A connected client of the servers of the daemon at `socket`; by default, where a daemon usually listens.
+
+        Raises:
+            ConnectionError: the daemon cannot be reached.
+
+        """
         self = cls.__new__(cls)
         self._begin(MultiServerClient.connect(socket, **CallbackThreads().awaitable(callbacks)))
         return self
@@ -122,7 +138,7 @@ class SyncMultiServerClient:
         self.shutdown()
 
     def shutdown(self) -> None:
-        """Cancel what runs, disconnect and end the thread; a second time is nothing.
+        """Cancel what runs, disconnect and end the thread. Calling it again does nothing.
 
         Waits until the servers have stopped, 15 s at most; called from a callback, it does not wait.
         """
@@ -138,21 +154,21 @@ class SyncMultiServerClient:
 
     @property
     def capabilities(self) -> dict[str, ServerCapabilities]:
-        """What each server offers, under its own names."""
+        """By server: its lists, with the names and URIs that it gives them itself."""
         return self._client.capabilities
 
     @property
     def tool_to_server(self) -> dict[str, str]:
-        """The server of each listed tool."""
+        """By the name of each listed tool: its server."""
         return self._client.tool_to_server
 
     @property
     def prompt_to_server(self) -> dict[str, str]:
-        """The server of each listed prompt."""
+        """By the name of each listed prompt: its server."""
         return self._client.prompt_to_server
 
     def status(self) -> dict[str, Any]:
-        """The state of every server and more, as `daemon/status` has it."""
+        """The state of every server and more, as the control method `daemon/status` has it; a copy."""
         return self._client.status()
 
     def collisions(self) -> list[dict[str, Any]]:
@@ -160,7 +176,7 @@ class SyncMultiServerClient:
         return self._client.collisions()
 
     def on_change(self, callback: OnChange) -> None:
-        """Have `callback` told, in this client's own thread, when lists or servers' states change."""
+        """Have `callback` called with each change of lists or servers' states, in this client's own thread."""
         self._client.on_change(callback)
 
     def list_tools(self, cursor: str | None = None, *, params: PaginatedRequestParams | None = None) -> ListToolsResult:
@@ -200,8 +216,13 @@ class SyncMultiServerClient:
     ) -> CallToolResult:
         """Call a tool by its listed or qualified name, or by its own name on `server_name`.
 
-        An unknown tool or server is a result with `is_error`. `progress_callback` runs in this client's own thread.
-        Raises TimeoutError after `timeout`, and mcp.MCPError as `MultiServerClient.call_tool` does.
+        Parameters and result are those of `MultiServerClient.call_tool`. `progress_callback` runs in this client's own
+        thread.
+
+        Raises:
+            TimeoutError: after `timeout`.
+            mcp.MCPError: as `MultiServerClient.call_tool`.
+
         """
         return self._background.call(
             lambda client: client.call_tool(
@@ -216,7 +237,10 @@ class SyncMultiServerClient:
     ) -> ReadResourceResult:
         """Read a resource by `server:uri`, by a URI that leads to one server, or by its own URI on `server_name`.
 
-        Raises TimeoutError after `timeout`; mcp.MCPError, with code -32601 where no such server or resource is known.
+        Raises:
+            TimeoutError: after `timeout`.
+            mcp.MCPError: as `call_tool`; code -32601 if there is no such server or no server offers the resource.
+
         """
         return self._background.call(
             lambda client: client.read_resource(uri, server_name),
@@ -233,7 +257,10 @@ class SyncMultiServerClient:
     ) -> GetPromptResult:
         """Get a prompt by its listed or qualified name, or by its own name on `server_name`.
 
-        Raises TimeoutError after `timeout`; mcp.MCPError, with code -32601 where no such server or prompt is known.
+        Raises:
+            TimeoutError: after `timeout`.
+            mcp.MCPError: as `call_tool`; code -32601 if there is no such server or prompt.
+
         """
         return self._background.call(
             lambda client: client.get_prompt(name, arguments, server_name),
@@ -248,7 +275,13 @@ class SyncMultiServerClient:
         context_arguments: dict[str, str] | None = None,
         timeout: float | timedelta | None = None,
     ) -> CompleteResult:
-        """Completions for an argument of a prompt or resource template. Raises TimeoutError, mcp.MCPError."""
+        """Completions for an argument of a prompt or resource template, with the parameters of `MultiServerClient`.
+
+        Raises:
+            TimeoutError: after `timeout`.
+            mcp.MCPError: as `call_tool`.
+
+        """
         return self._background.call(
             lambda client: client.complete(ref, argument, context_arguments),
             timeout=timeout,
@@ -256,9 +289,14 @@ class SyncMultiServerClient:
         )
 
     def set_logging_level(self, level: LoggingLevel, timeout: float | timedelta | None = None) -> EmptyResult:
-        """Have `logging_callback` told of what servers log from this level on, and the library's own logger too.
+        """Have `logging_callback` called with the servers' log messages of this level and above.
 
-        Raises ValueError where it is no level, TimeoutError after `timeout`.
+        It sets the level of the library's own logger, too.
+
+        Raises:
+            ValueError: there is no such level.
+            TimeoutError: after `timeout`.
+
         """
         return self._background.call(
             lambda client: client.set_logging_level(level), timeout=timeout, what=lambda _: f"logging level {level!r}"

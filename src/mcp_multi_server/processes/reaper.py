@@ -32,8 +32,9 @@ KILL_ROUNDS = 20
 class Reaper:
     """Keeps account of the children of this process, and ends what they leave behind.
 
-    The daemon makes one, calls `adopt` so that orphans of its servers become its children, and runs `keep`. In a library,
-    the opener of servers makes one that only counts them. `noted` is called with all children when one begins or ends.
+    The daemon makes one, calls `adopt` so that orphans of its servers become its children, and runs `keep`. In a
+    library, the opener of servers makes one, which only counts them. `noted` is called with all children when one
+    begins or ends.
     """
 
     def __init__(

@@ -124,7 +124,7 @@ class Server:
     def live(self) -> ServerSession | None:
         """The session on which calls go out, where the server is routed."""
         session = self.session
-        if self.status.state not in ROUTED or session is None or session.loss is not None:
+        if self.status.state not in ROUTED or session is None or session.exchange.loss is not None:
             return None  # a loss is known before our task wakes up to say so in the state
         return session
 

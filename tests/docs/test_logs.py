@@ -1,4 +1,4 @@
-"""What the docs say of log lines and events is what the code does."""
+"""What the documentation says of log lines is what is written."""
 
 from __future__ import annotations
 
@@ -8,14 +8,11 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import fields
 from pathlib import Path
 from typing import TypeAlias, get_args
 
 import pytest
 
-from mcp_multi_server.cli.commands import cli
-from mcp_multi_server.clients.followers import EVENT_NAMES, HIDDEN, NOT_TOLD, REJECTIONS_A_SECOND
 from mcp_multi_server.clients.streams import BATCH_EVERY, BATCH_LINES
 from mcp_multi_server.core.events import Event, Probed, Stderr
 from mcp_multi_server.telemetry import describe, limit, log, log_lines
@@ -24,22 +21,15 @@ from mcp_multi_server.telemetry.log_lines import configure
 from tests.events import EVERYTHING
 from tests.logs import log_as_it_was
 
-ROOT = Path(__file__).parent.parent
-LOGS = (ROOT / "docs" / "operations.md").read_text().partition("\n## Logs\n")[2].partition("\n## ")[0]
-README = (ROOT / "README.md").read_text()
+from .pages import page, rows, section
+
+LOGS = page("logs")
+LINES = list(rows(section(LOGS, "Every event")))
 Table: TypeAlias = dict[str, tuple[set[str], set[str]]]
 """Levels and fields by the name of the event."""
 
 UNUSED = {"server.disabled"}
 """A state that no server goes to: an entry that is disabled has no connection."""
-
-
-def rows(heading: str) -> Iterator[list[str]]:
-    """The rows of the first table under a heading, cell by cell."""
-    section = LOGS.partition(f"\n### {heading}\n")[2].partition("\n### ")[0]
-    for line in section.splitlines():
-        if line.startswith("| `"):
-            yield [cell.strip() for cell in line.strip("|").split(" | ")]
 
 
 def words(cell: str) -> set[str]:
@@ -89,45 +79,25 @@ def test_the_table_of_log_events_is_what_is_written(written: list[dict[str, obje
         levels, members = found[str(line["event"])]
         levels.add(str(line["level"]))
         members.update(line.keys() - {"time", "level", "event"})
-    documented: Table = {name.strip("`"): (words(level), words(cell)) for name, level, cell, _ in rows("Every event")}
+    documented: Table = {name.strip("`"): (words(level), words(cell)) for name, level, cell, _ in LINES}
     assert documented == {name: row for name, row in found.items() if name not in UNUSED}
 
 
 def test_every_name_that_the_code_has_for_a_line_is_in_the_table() -> None:
-    documented = {name.strip("`") for name, *_ in rows("Every event")}
+    documented = {name.strip("`") for name, *_ in LINES}
     source = "".join(Path(str(module.__file__)).read_text() for module in (describe, log, log_lines))
     assert set(
         re.findall(r'"((?:daemon|server|catalog|collision|client|config|request|processes|log|internal)\.\w+)"', source)
     ) <= (documented)
 
 
-def test_the_table_of_the_events_that_can_be_followed_is_current() -> None:
-    expected = {name: {field.name for field in fields(kind)} - HIDDEN for kind, name in EVENT_NAMES.items()}
-    expected["rejected"].add("left_out")
-    documented = {name.strip("`"): words(cell.rstrip(" |")) for name, cell in rows("What happens, as it happens")}
-    assert documented == expected | {"status": {"status"}}
-
-
-def test_the_docs_say_which_events_cannot_be_followed_and_why() -> None:
-    told = LOGS.replace("\n", " ")
-    assert [reason for reason in NOT_TOLD.values() if reason not in told] == []
-
-
 def test_the_numbers_in_the_docs_are_those_of_the_code() -> None:
-    assert f"at most {REJECTIONS_A_SECOND:g} a second after a burst of {limit.BURST:g}" in LOGS
     assert f"{BATCH_LINES / BATCH_EVERY:,.0f} lines a second" in LOGS
     limits = {kind.__name__: rate for kind, (rate, _) in log._LIMITED.items()}
     assert limits == {"Stderr": 20, "InvalidLine": 5, "Rejected": 5, "ClientConnected": 20, "ClientGone": 20}
-    assert "20 lines a second for each server's stderr, 5 for its invalid lines, 20 for\n  clients" in LOGS
-    assert f"after a burst of {limit.BURST:g}" in LOGS
+    assert (
+        "at most 20 lines a second for each server's stderr, 5 for its invalid lines, "
+        "20 for clients that connect and leave, and 5 for refusals"
+    ) in " ".join(LOGS.split())
+    assert f"After a burst of {limit.BURST:g}" in LOGS
     assert f"at most {log_lines.LINE_CAP // 1024} KiB" in LOGS
-
-
-def test_every_command_is_in_the_readme() -> None:
-    table = README.partition("| command |")[2].partition("\n\n")[0]
-    named = {
-        word.split()[0]
-        for cell in re.findall(r"^\|(.*?)(?<!\\)\|", table, re.MULTILINE)
-        for word in re.findall(r"`([^`]+)`", cell)
-    }
-    assert named == set(cli.commands)

@@ -19,13 +19,12 @@ from typing import cast
 import pytest
 
 import mcp_multi_server
+from tests.e2e.entries import MARK, RUN, Entry
+from tests.e2e.harness import Daemon
+from tests.e2e.processes import marked
+from tests.polling import eventually
 
-from .e2e.entries import MARK, RUN, Entry
-from .e2e.harness import Daemon
-from .e2e.processes import marked
-from .polling import eventually
-
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 INVENTORY = ROOT / "examples" / "inventory" / "mcp_servers.json"
 RUN_WITHIN = 40
 BLOCK = re.compile(r"^```python\n(?P<code>.*?)^```$(?:\n+^```text\n(?P<output>.*?)^```$)?", re.DOTALL | re.MULTILINE)
