@@ -67,8 +67,8 @@ def decoder(wanted: Any, form: Any = msgspec.json) -> Callable[[Buffer], Any]:
     """Make a function that decodes JSON, or another form of msgspec's, to the wanted type.
 
     The function raises msgspec.DecodeError (TooDeep is one) or UnicodeDecodeError. No other module has to deal with
-    RecursionError, since everything from outside is decoded by such a function. `decode` and `text` do the same without a
-    call, since every message passes them.
+    RecursionError, since everything from outside is decoded by such a function. `decode` and `text` do the same without
+    that call, since every message passes them.
     """
     decode = form.Decoder(wanted).decode
 
