@@ -104,12 +104,13 @@ def read_item(kind: Kind, raw: Buffer) -> Item | None:
         name = text(members(raw).get(kind.key))
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
+    # A copy: `raw` is a view into the page and would keep all of it in memory.
     return Item(name, bytes(raw)) if name else None
 
 
 def _cursor(kind: Kind, body: Members) -> str | None:
     raw = body.get("nextCursor")
-    if raw is None or bytes(raw) == b"null":
+    if raw is None or bytes(raw) == b"null":  # null is not in the schema, but it can only mean the last page
         return None
     cursor = text(raw)
     if cursor is None:
@@ -185,6 +186,7 @@ def _meets(item: Item, globs: Sequence[str]) -> bool:
 
 def _unique(items: Iterable[Item]) -> tuple[tuple[Item, ...], list[str]]:
     first: dict[str, Item] = {}
+    # `setdefault` returns the earlier item if there is one.
     repeated = [item.name for item in items if first.setdefault(item.name, item) is not item]
     return tuple(first.values()), repeated
 

@@ -81,6 +81,7 @@ def parse(text: bytes, lookup: Lookup) -> Config:
     try:
         return _config(decode(text), lookup, sha256(text).hexdigest())
     except RecursionError:
+        # Reading JSON, replacing variables and checking values all recurse.
         raise ConfigError((Problem("", "nested too deeply"),)) from None
 
 
@@ -108,6 +109,7 @@ def _config(top: JsonObject, lookup: Lookup, digest: str) -> Config:
     )
     fatal += _coinciding(config, place)
     if fatal:
+        # Everything at once, so that one edit can put it right.
         raise ConfigError((*fatal, *(problem for problems in broken.values() for problem in problems)))
     return config
 
@@ -155,6 +157,7 @@ def _server(entry: object, place: Place, lookup: Lookup) -> Reading[ServerConfig
     read = read_object(ServerConfig, entry, place, lookup)
     if read.made is not None:
         return Reading(read.made, (), (*read.notes, *_doubts(read.made, place)))
+    # It is broken, but it is off: nobody has to repair what is not used.
     if entry.get("disabled") is True:
         return Reading(ServerConfig(disabled=True), (), (*read.notes, *read.problems))
     return read
@@ -169,6 +172,7 @@ def _coinciding(config: Config, place: Place) -> Iterator[Problem]:
     """A problem for each server whose qualified names are those of another. Disabled and broken ones have none."""
     owners: dict[str, str] = {}
     for name, server in config.servers.items():
+        # A disabled server claims no prefix.
         owner = name if server.disabled else owners.setdefault(config.prefix_of(name), name)
         if owner != name:
             message = f"its qualified names are those of {owner!r}: give one of the two another prefix"

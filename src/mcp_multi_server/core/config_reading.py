@@ -87,6 +87,7 @@ class Reading(Generic[M]):
 def decode(data: bytes) -> JsonObject:
     """The JSON object in a config file. Raises ConfigError with the line and column of what is wrong."""
     try:
+        # Some editors put a byte order mark in front.
         text = data.removeprefix(_BOM).decode()
     except UnicodeDecodeError as failure:
         line = data.removeprefix(_BOM).count(b"\n", 0, failure.start) + 1
@@ -94,12 +95,13 @@ def decode(data: bytes) -> JsonObject:
     if not text.strip():
         raise _refused("the file is empty")
     try:
+        # Not msgspec: the hook sees keys that are given twice, and errors have a position.
         found = json.loads(text, object_pairs_hook=_object)
     except json.JSONDecodeError as failure:
         position, why = _why_no_json(text, failure)
         line, column = text.count("\n", 0, position) + 1, position - text.rfind("\n", 0, position)
         raise _refused(f"line {line}, column {column}: {why}") from None
-    except ValueError:
+    except ValueError:  # Python refuses whole numbers of more than 4,300 digits
         raise _refused("holds a number of too many digits") from None
     if not isinstance(found, JsonObject):
         raise _refused("must be a JSON object")
@@ -204,6 +206,7 @@ def _explained(failure: ValidationError, given: object, place: Place) -> Iterabl
     wanted: dict[Place, list[str]] = {}
     for error in failure.errors(include_url=False, include_input=False):
         words = _MUST_BE.get(error["type"], "").format_map(error.get("ctx", {}))
+        # A value_error is raised by a check of ours, whose message holds no value.
         own = str(error["ctx"]["error"]) if error["type"] == "value_error" else "is not valid"
         wanted.setdefault(_place_of(error["loc"], given, place), []).append(f"must be {words}" if words else own)
     for where, messages in wanted.items():

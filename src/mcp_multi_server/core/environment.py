@@ -46,6 +46,7 @@ def child_environment(
     inherited = {
         name: value
         for name, value in environ.items()
+        # NEVER holds for "all" too.
         if _matches(name, wanted) and not _matches(name, NEVER) and not value.startswith("()")
     }
     return inherited | dict(env)

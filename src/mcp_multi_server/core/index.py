@@ -87,6 +87,7 @@ class Index:
             Unroutable: where that is no server, or several.
 
         """
+        # Listed names come first, so that each of them means the item that is listed under it.
         named = self._resources.get(uri) or self._namespaced(uri)
         if named is not None:
             return named
@@ -176,9 +177,11 @@ class Index:
         if named is not None:
             return named
         servers = self._claimants[Kind.TEMPLATE].get(name)
+        # A client may complete a URI that it has filled in, too.
         return self._only(name, servers) if servers else self.resource(name)
 
     def _matching(self, uri: str) -> tuple[str, ...]:
+        # A server with two templates that match is still one server.
         return tuple(dict.fromkeys(server for server, template in self._patterns if template.matches(uri)))
 
     def _only(self, uri: str, servers: tuple[str, ...]) -> Route:

@@ -105,12 +105,15 @@ def decode(line: bytes) -> Message:
         message = _decode_repaired(line)
     if message.jsonrpc != "2.0":
         raise InvalidMessage(INVALID_REQUEST, 'jsonrpc must be "2.0"', _usable_id(message.id))
+    # Nearly every id is a number, which `isdigit` finds faster than the pattern.
     if message.id is not ABSENT and not bytes(message.id).isdigit() and not _ID.fullmatch(message.id):
         raise InvalidMessage(INVALID_REQUEST, "id must be a string or an integer")
+    # The params stay undecoded, so their first byte has to tell their type.
     if message.params is not ABSENT and bytes(memoryview(message.params)[:1]) != b"{":
         raise InvalidMessage(INVALID_REQUEST, "params must be an object", _usable_id(message.id))
     if message.id is ABSENT and not message.method:
         raise InvalidMessage(INVALID_REQUEST, "neither a method nor an id")
+    # msgspec does not check the UTF-8 of members that stay undecoded.
     if not line.isascii() and not _is_utf8(line):
         raise InvalidMessage(PARSE_ERROR, "not valid UTF-8", _usable_id(message.id))
     return message
@@ -266,6 +269,7 @@ class Lines:
             over, parts = self._over, self._parts
             self._parts, self._size, self._over = [], 0, None
             return over if over is not None else b"".join(parts)
+        # The usual case: the line came in one piece, and is not copied.
         return piece
 
     def _keep(self, data: bytes) -> None:

@@ -219,7 +219,7 @@ def call_retry_due(status: Status, now: float) -> float | None:
 
 def backoff(failures: int, jitter: float) -> float:
     """Seconds to wait after so many failures in a row (full jitter): `jitter × min(30, 0.5 × 2ⁿ⁻¹)`, at least 0.1."""
-    ceiling = min(BACKOFF_CAP, BACKOFF_BASE * 2.0 ** min(failures - 1, 60))
+    ceiling = min(BACKOFF_CAP, BACKOFF_BASE * 2.0 ** min(failures - 1, 60))  # larger powers overflow
     return max(BACKOFF_FLOOR, jitter * ceiling)
 
 

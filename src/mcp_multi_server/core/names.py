@@ -121,6 +121,7 @@ class Names:
         for qualifier, offer in self._claims:
             for item in offer.catalog.items[self._kind]:
                 for name in (item.name, qualifier + item.name) if self._bare else (qualifier + item.name,):
+                    # A server that claims a name twice, bare and qualified, is in no collision with itself.
                     if self.routes[name].server != offer.server:
                         shadowed.setdefault(name, {})[offer.server] = None
         for name, servers in shadowed.items():

@@ -51,6 +51,7 @@ def catalog_cache_file(environ: Mapping[str, str], home: str, config: str) -> st
     """The file in which a daemon keeps its servers' catalogs, one for each config; "" if there is no place for it."""
     user = posixpath.join(_xdg(environ, "XDG_STATE_HOME") or posixpath.join(home, ".local/state"), APPLICATION)
     directory = _first_directory(environ, "STATE_DIRECTORY") or user
+    # A path may hold bytes that are no UTF-8. Its hash is a short name for a file in any case.
     key = sha256(config.encode("utf-8", "surrogateescape")).hexdigest()[:16]
     return posixpath.join(directory, f"catalogs-{key}") if directory.startswith("/") else ""
 

@@ -84,6 +84,7 @@ def check_envelope(meta: Members) -> None:
 
     """
     capabilities = meta.get(CAPABILITIES_KEY)
+    # The usual case is found by comparing bytes, without decoding.
     if meta[VERSION_KEY] == _VERSION_RAW and capabilities is not None and is_object(capabilities):
         return
     requested = text(meta[VERSION_KEY])
@@ -170,6 +171,7 @@ def result_for_client(result: Buffer, *, method: str, client: Era, server: Era) 
     body = members(result)
     if client is Era.MODERN:
         return encode(_modernised(body, method))
+    # The legacy era knows complete results only.
     if body.pop("resultType", _COMPLETE) != _COMPLETE:
         raise RpcError(INTERNAL_ERROR, f"the server answers with what needs a client of revision {MODERN_VERSION}")
     for hint in ("ttlMs", "cacheScope"):
@@ -235,6 +237,7 @@ def subscription_meta(subscription: bytes) -> dict[str, Any]:
 
 def _modernised(body: Members, method: str) -> Members:
     body.setdefault("resultType", _COMPLETE)
+    # A legacy server promises nothing about caching, so the client is told not to cache.
     if method in _CACHEABLE_READS:
         body.setdefault("ttlMs", _ZERO)
         body.setdefault("cacheScope", _PRIVATE)
@@ -248,6 +251,7 @@ def _modernised(body: Members, method: str) -> Members:
 
 
 def _without_server_info(body: Members) -> None:
+    # Searching the bytes is cheaper than decoding, and the key is rarely there.
     if "_meta" not in body or SERVER_INFO_KEY.encode() not in bytes(body["_meta"]):
         return
     try:

@@ -56,6 +56,7 @@ def _http_url(url: str) -> str:
         raise ValueError("holds a space or a control character")
     try:
         parts = urlsplit(url)
+        # `port` raises ValueError if it is no number or too large.
         usable = bool(parts.hostname) and parts.port != 0
     except ValueError:
         usable = False

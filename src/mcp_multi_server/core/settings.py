@@ -86,6 +86,7 @@ class ServerConfig(Settings):
         default=None,
         description="Address of a server that runs elsewhere. Without `type`, streamable HTTP is tried, then SSE.",
         examples=["https://example.com/mcp"],
+        # So that `_exactly_one_way` is also called if no url is given.
         validate_default=True,
         repr=False,
     )

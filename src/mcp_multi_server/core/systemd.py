@@ -58,4 +58,5 @@ def reload_trouble(outcome: str, problems: Sequence[Problem]) -> str:
 
 def _whole(text: str | None) -> int:
     """A number as systemd writes it; 0 for anything else."""
+    # Twenty digits are more than 64 bits hold, and `int` takes long for thousands.
     return int(text) if text and text.isascii() and text.isdigit() and len(text) < 20 else 0

@@ -34,6 +34,7 @@ class Namespaces:
 
         The scheme keeps a server called `file` from owning every `file:///…`. The longest name wins.
         """
+        # From the right, so that the longest name wins, and not beyond the longest name, so that the time is bounded.
         colon = uri.rfind(":", 0, self._longest + 1)
         while colon >= 0:
             if uri[:colon] in self._servers and _SCHEME.match(uri, colon + 1):
@@ -90,6 +91,7 @@ class Template:
             reached = positions.after_text(reached, part) if isinstance(part, bytes) else positions.after(reached, part)
             if not reached:
                 return False
+        # Only the position behind the last byte counts.
         return bool(reached >> len(rest))
 
 

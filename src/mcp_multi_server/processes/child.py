@@ -83,6 +83,7 @@ class Child:
                 self._signal(signal.SIGKILL)
                 await self._ends_within(KILL_WAIT)
         self._terminate()  # whatever the leader left behind
+        # This reaps the leader, whose number keeps meaning the group as long as that has members.
         self._popen.poll()
         self._send_strays(signal.SIGTERM)
         if not await self._is_gone_within(GROUP_WAIT, signal.SIGTERM):

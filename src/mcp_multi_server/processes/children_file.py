@@ -42,6 +42,7 @@ class ChildrenFile:
         """Write the file anew. If that fails the old file stays, which names the run too; the first failure is told."""
         record = Record(procfs.boot_id(), self._run, tuple((each.pid, each.started) for each in children))
         try:
+            # Not durable: after a restart of the machine nothing in it is true any more.
             files.replace(self.path, msgspec.json.encode(record), durable=False)
         except OSError as failure:
             if not self._failing:

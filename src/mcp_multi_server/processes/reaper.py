@@ -70,6 +70,7 @@ class Reaper:
 
     def adopt(self) -> None:
         """Become the parent of every orphan below us. Children that are there before any server are not ours."""
+        # Process 1 also gets the orphans of programs that are not ours.
         self._alone = os.getpid() != 1 and not procfs.children(os.getpid())
         prctl()(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
@@ -79,6 +80,7 @@ class Reaper:
         loop.add_signal_handler(signal.SIGCHLD, self._something_ended.set)
         try:
             while True:
+                # No signal tells that an orphan has come to us and goes on running, so look now and then.
                 with anyio.move_on_after(LOOK_EVERY):
                     await self._something_ended.wait()
                     await anyio.sleep(TOGETHER)

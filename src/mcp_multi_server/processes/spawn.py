@@ -95,6 +95,7 @@ def _start(argv: list[str], program: str, *, cwd: str, env: Mapping[str, str]) -
             start_new_session=True,
             preexec_fn=_preparation(),
         )
+        # Undone in reverse order: first killed, then reaped, then the pipes are closed.
         undo.callback(popen.wait)
         undo.callback(popen.kill)
         child = Child(

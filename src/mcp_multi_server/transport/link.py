@@ -118,6 +118,7 @@ class Link:
                 self._out.append(part)
                 self.waiting += size
         if self.waiting > self._cap:
+            # `flush` ends the link: `lost` must not be called from inside `send`.
             self.overfull = self.waiting
         if not self._marked and (self.overfull or not self._blocked):
             self._marked = True
@@ -145,6 +146,7 @@ class Link:
     def drain(self) -> None:
         """Read what is in the pipe by now, without waiting. Does nothing if the reader is no pipe."""
         try:
+            # No more than a pipe holds: the other side may never stop writing.
             left = -1 if self.closed else fcntl(self._reader, F_GETPIPE_SZ)
         except OSError:
             return
@@ -154,6 +156,7 @@ class Link:
     def is_deserted(self) -> bool:
         """Whether the peer of a socket has closed both of its sides."""
         poll = select.poll()
+        # No event is asked for, since a closed peer is always reported.
         poll.register(self._writer, 0)
         return self.closed or bool(poll.poll(0))
 

@@ -92,6 +92,7 @@ class StdioTransport:
         self._child.note_descendants()
         self._link.close_writer()
         try:
+            # When cancelled, too: what is not ended here would stay.
             with anyio.CancelScope(shield=True):
                 await self._child.stop(patience)
         finally:
@@ -120,6 +121,7 @@ class StdioTransport:
 
     def _child_ended(self, returncode: int | None) -> None:
         try:
+            # What the child wrote before its exit comes before the news of it.
             self._link.drain()
         finally:
             self._report(UNKNOWN_EXIT if returncode is None else exit_failure(returncode))
