@@ -19,7 +19,7 @@ from .failures import INTERRUPTED, OPERATION_FAILED, CommandFailed
 
 
 def main() -> NoReturn:
-    """Run the command that argv names, and exit as sysexits(3) and the README say."""
+    """Run the command that argv names, and exit with a code that docs/cli.md explains."""
     _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
