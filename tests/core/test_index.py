@@ -302,7 +302,7 @@ def test_a_uri_that_means_no_one_server_says_how_to_name_one(uri: str, message: 
     assert refused.value.message == message
 
 
-def test_two_matching_templates_of_one_server_are_no_contest() -> None:
+def test_two_matching_templates_of_one_server_mean_that_server() -> None:
     index = build(offer("a", templates=["x:{id}", "x:{+id}"]), offer("b", resources=["y:1"]))
     assert index.resource("x:1") == Route("a", "x:1")
 
