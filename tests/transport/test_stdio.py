@@ -18,15 +18,16 @@ from pathlib import Path
 import anyio
 import pytest
 
-from mcp_multi_server.core.jsonrpc import Oversize
 from mcp_multi_server.core.lifecycle import Failure, Lost, Reason
+from mcp_multi_server.core.lines import Oversize
 from mcp_multi_server.core.processes import MARK
 from mcp_multi_server.processes import child, spawn
 from mcp_multi_server.processes.procfs import read_usage
 from mcp_multi_server.processes.reaper import Reaper
 from mcp_multi_server.transport import Receiver
 from mcp_multi_server.transport.link import Flusher
-from mcp_multi_server.transport.stdio import CUT, STDERR_LINE, StdioSpec, StdioTransport, open_stdio
+from mcp_multi_server.transport.stderr import CUT, LINE_BYTES
+from mcp_multi_server.transport.stdio import StdioSpec, StdioTransport, open_stdio
 from tests.polling import until
 
 pytestmark = pytest.mark.anyio
@@ -259,7 +260,7 @@ async def test_stderr_comes_as_clean_lines() -> None:
         await recorder.until(lambda: "after" in recorder.stderr)
     long = recorder.stderr.pop(-2)
     assert recorder.stderr == ["red", "10%", "20%", "done", "��", "abc\td", "evil", "after"]
-    assert long == "l" * STDERR_LINE + CUT
+    assert long == "l" * LINE_BYTES + CUT
 
 
 async def test_a_flood_of_stderr_delays_neither_answers_nor_the_loop() -> None:

@@ -168,6 +168,7 @@ class Stop:
 
 
 Happening: TypeAlias = Attempt | Connected | Failed | Answered | Unanswered | TransportFailed | Stop
+"""What can happen to a server; `step` takes one of them."""
 
 
 class IllegalTransition(Exception):

@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from ..core.jsonrpc import Buffer, Oversize
+from ..core.jsonrpc import Buffer
 from ..core.lifecycle import Failure
+from ..core.lines import Oversize
 
 
 class Transport(Protocol):

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import re
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Literal
@@ -14,32 +11,22 @@ from typing import Literal
 import anyio
 
 from ..core.environment import child_environment
-from ..core.jsonrpc import Buffer, Lines
+from ..core.jsonrpc import Buffer
 from ..core.lifecycle import Failure, Reason, exit_failure
+from ..core.lines import Lines
 from ..core.processes import MARK
 from ..processes.child import Child
 from ..processes.reaper import Reaper
 from ..processes.spawn import spawn
 from . import Receiver
-from .link import READ_SIZE, Flusher, Link
+from .link import Flusher, Link
+from .stderr import Stderr
 
 EXIT_GRACE = 0.2
 """Seconds to wait, after a stream ended, for the exit that explains it."""
 ENDLESS = 4
 """A line of so many times the cap is taken to have no end."""
-STDERR_LINE = 8 * 1024
-"""Bytes that are kept of a line of stderr."""
-STDERR_BURST = 256
-STDERR_PAUSE = 0.005
-"""Lines of stderr that are passed on at once, and seconds until the next: a flood gets a tenth of the loop."""
-CUT = " [cut]"
 UNKNOWN_EXIT = Failure(Reason.EXIT, "exited, with a code that another process took")
-
-_UNPRINTABLE = re.compile(
-    r"\x1b\[[0-?]*[ -/]*[@-~]"  # colours and cursor movements
-    r"|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)"  # window titles and links
-    r"|[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]"  # line ends, and what reorders text
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +57,7 @@ class StdioTransport:
         self._lines = Lines(line_cap)
         self._unfinished = 0
         self._silent = False
-        self._stderr = _Stderr(child.stderr, receiver.stderr)
+        self._stderr = Stderr(child.stderr, receiver.stderr)
         self._link = Link(
             child.stdout,
             child.stdin,
@@ -135,97 +122,6 @@ class StdioTransport:
             self._silent = True
             self._stderr.end()
             self._receiver.lost(failure)
-
-
-class _Stderr:
-    """Reads the stderr of a child all the time: a full pipe would stop the child. Its transport makes and ends it."""
-
-    def __init__(self, reader: int, tell: Callable[[str], None]) -> None:
-        self._reader = reader
-        self._tell: Callable[[str], None] | None = tell
-        self._loop = asyncio.get_running_loop()
-        self._pending: deque[bytes] = deque()
-        self._begun = b""
-        self._pause: asyncio.TimerHandle | None = None
-        os.set_blocking(reader, False)
-        self._loop.add_reader(reader, self._read)
-
-    def end(self) -> None:
-        """Pass on the last lines that are there. What comes later is read and dropped."""
-        if self._tell is None:
-            return
-        self._keep(self._take() or b"")
-        self._keep(b"\n")
-        if (left_out := len(self._pending) - STDERR_BURST) > 0:
-            self._tell(f"[{left_out} lines left out]")
-        while len(self._pending) > STDERR_BURST:
-            self._pending.popleft()
-        self._tell_some()
-        self._tell = None
-
-    def close(self) -> None:
-        """Pass on the last lines, then close the pipe."""
-        self.end()
-        if self._pause is not None:
-            self._pause.cancel()
-        self._loop.remove_reader(self._reader)
-        os.close(self._reader)
-
-    def _read(self) -> None:
-        data = self._take()
-        if data is None:
-            return
-        if not data:
-            self._loop.remove_reader(self._reader)
-        self._keep(data or b"\n")
-        if len(self._pending) > STDERR_BURST or len(data) == READ_SIZE:
-            self._rest()
-        self._tell_some()
-
-    def _take(self) -> bytes | None:
-        """What there is to read: None if there is nothing yet, empty at the end."""
-        try:
-            return os.read(self._reader, READ_SIZE)
-        except BlockingIOError:
-            return None
-        except OSError:
-            return b""
-
-    def _keep(self, data: bytes) -> None:
-        """Queue the lines that `data` completes. A carriage return ends a line too, as progress bars use it."""
-        if self._tell is None:
-            return
-        first, *others = data.replace(b"\r", b"\n").split(b"\n")
-        for piece in others:
-            self._pending.append(self._begun + first)
-            self._begun, first = b"", piece
-        self._begun = (self._begun + first)[: STDERR_LINE + 1]
-
-    def _tell_some(self) -> None:
-        for _ in range(min(len(self._pending), STDERR_BURST)):
-            text = _clean(self._pending.popleft())
-            if text and self._tell is not None:
-                self._tell(text)
-
-    def _rest(self) -> None:
-        """Stop reading for a moment, so that a flood leaves the loop to others."""
-        self._loop.remove_reader(self._reader)
-        self._pause = self._loop.call_later(STDERR_PAUSE, self._resume)
-
-    def _resume(self) -> None:
-        if len(self._pending) > STDERR_BURST:
-            self._rest()
-        else:
-            self._loop.add_reader(self._reader, self._read)
-        self._tell_some()
-
-
-def _clean(line: bytes) -> str:
-    """A line as text without anything that a terminal would take for a command."""
-    text = line[:STDERR_LINE].decode(errors="replace")
-    if not text.isprintable():
-        text = _UNPRINTABLE.sub("", text)
-    return text.rstrip() + (CUT if len(line) > STDERR_LINE else "")
 
 
 @asynccontextmanager
