@@ -49,7 +49,7 @@ ROUTED = frozenset({State.READY, State.DEGRADED})
 
 
 class Reason(StrEnum):
-    """Why a connection failed; a closed set, used as a metric label."""
+    """Why a session failed or could not be had. The set is closed: the words are labels of metrics."""
 
     CONFIG = "config"
     SPAWN = "spawn"

@@ -20,7 +20,10 @@ _decode: Callable[[bytes], Record] = decoder(Record)
 
 
 class ChildrenFile:
-    """The file of one daemon, which alone writes it, as it holds the socket's lock. `doubt` is told what goes wrong."""
+    """The file of children of one daemon, which makes this. `doubt` is told what goes wrong.
+
+    No other process writes the file, since the daemon holds the lock of the socket that the file is named after.
+    """
 
     def __init__(self, socket: str, doubt: Callable[[str], None]) -> None:
         self.path = socket + SUFFIX

@@ -24,7 +24,7 @@ _UNPRINTABLE = re.compile(
 )
 
 
-class Stderr:
+class StderrReader:
     """Reads the stderr of a child all the time: a full pipe would stop the child. Its transport makes and ends it."""
 
     def __init__(self, reader: int, tell: Callable[[str], None]) -> None:

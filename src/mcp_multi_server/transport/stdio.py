@@ -20,7 +20,7 @@ from ..processes.reaper import Reaper
 from ..processes.spawn import spawn
 from . import Receiver
 from .link import Flusher, Link
-from .stderr import Stderr
+from .stderr import StderrReader
 
 EXIT_GRACE = 0.2
 """Seconds to wait, after a stream ended, for the exit that explains it."""
@@ -57,7 +57,7 @@ class StdioTransport:
         self._lines = Lines(line_cap)
         self._unfinished = 0
         self._silent = False
-        self._stderr = Stderr(child.stderr, receiver.stderr)
+        self._stderr = StderrReader(child.stderr, receiver.stderr)
         self._link = Link(
             child.stdout,
             child.stdin,
