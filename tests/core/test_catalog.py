@@ -174,7 +174,7 @@ def test_globs_choose_by_name(
     assert names(catalog.filtered(include, exclude), Kind(kind)) == left
 
 
-def test_globs_meet_the_uris_of_resources_and_templates() -> None:
+def test_globs_match_the_uris_of_resources_and_templates() -> None:
     catalog = catalog_of(resource=["file:///a", "db://a"], template=["file:///{x}", "db://{x}"])
     left = catalog.filtered(None, ("file:*",))
     assert (names(left, Kind.RESOURCE), names(left, Kind.TEMPLATE)) == (["db://a"], ["db://{x}"])

@@ -1,4 +1,4 @@
-"""The last good catalogs as bytes: what is written comes back, and no bytes are worse than a refusal."""
+"""The last good catalogs as bytes: what is written comes back, and other bytes are refused."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_integers_of_any_size_in_capabilities_come_back() -> None:
     assert load(dump({"one": known(capabilities=wide)})[0])["one"].negotiated.capabilities == wide
 
 
-def test_a_server_is_equal_to_what_was_remembered_of_it_whenever_that_was() -> None:
+def test_what_is_remembered_of_a_server_is_equal_whenever_it_was_read() -> None:
     early, late = known(ODD), known(ODD)
     assert early == Remembered(late.fingerprint, late.negotiated, late.catalog, 99.0)
     assert early != known(b'{"name":"other"}')
@@ -156,7 +156,7 @@ anything = st.recursive(
 
 
 @given(st.binary(max_size=100) | anything.map(msgspec.msgpack.encode))
-def test_a_body_that_somebody_made_up_gives_a_memory_or_a_refusal(body: bytes) -> None:
+def test_an_invented_body_is_read_or_refused(body: bytes) -> None:
     try:
         found = load(sealed(body))
     except Unusable:
@@ -165,7 +165,7 @@ def test_a_body_that_somebody_made_up_gives_a_memory_or_a_refusal(body: bytes) -
 
 
 @given(st.fixed_dictionaries({}, optional=dict.fromkeys(["era", "version", "capabilities", "items"], anything)))
-def test_a_record_that_somebody_made_up_is_used_or_left_out(changes: dict[str, Any]) -> None:
+def test_an_invented_record_is_used_or_left_out(changes: dict[str, Any]) -> None:
     assert set(load(record(**changes))) <= {"one"}
 
 
@@ -236,7 +236,7 @@ def test_long_names_of_many_servers_count_too() -> None:
     assert len(load(data)) == 100 - len(left_out)
 
 
-def test_capabilities_without_a_bottom_cost_their_own_server_alone() -> None:
+def test_capabilities_nested_too_deeply_leave_out_only_their_own_server() -> None:
     deep: dict[str, Any] = {}
     for _ in range(100_000):
         deep = {"a": deep}

@@ -1,3 +1,5 @@
+"""A config file as a value: what loads, what is refused, and how problems are told."""
+
 import json
 import subprocess
 import sys
@@ -139,7 +141,7 @@ def test_a_timeout_that_looks_like_milliseconds_gets_a_note() -> None:
     assert not only(command="run", timeout=3600).notes
 
 
-def test_a_byte_order_mark_is_no_matter() -> None:
+def test_a_byte_order_mark_is_ignored() -> None:
     assert parse(b'\xef\xbb\xbf{"mcpServers": {}}', look).order == ()
 
 
@@ -368,7 +370,7 @@ def test_a_key_given_twice_within_an_entry_breaks_only_the_entry() -> None:
     assert told(read(text)) == {".command": "given twice", ".env.K": "given twice"}
 
 
-def test_a_command_that_is_wrong_was_given_all_the_same() -> None:
+def test_a_command_that_is_wrong_still_counts_as_given() -> None:
     assert told(only(command=1, url="http://x")).keys() == {".command", ".url"}
     assert told(only(command=1)).keys() == {".command"}
 

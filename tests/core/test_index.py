@@ -10,18 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcp_multi_server.core.catalog import Catalog, Item, Kind, ListPage
-from mcp_multi_server.core.index import (
-    STATE_KEY,
-    Collision,
-    Index,
-    Naming,
-    Offer,
-    RefusedName,
-    Route,
-    Unroutable,
-    changed_kinds,
-)
+from mcp_multi_server.core.index import STATE_KEY, Index, RefusedName, Unroutable, changed_kinds
 from mcp_multi_server.core.jsonrpc import encode
+from mcp_multi_server.core.names import Collision, Naming, Offer, Route
 
 BARE, LAST, QUALIFIED = Naming(), Naming(collisions="last"), Naming(style="qualified")
 
@@ -311,7 +302,7 @@ def test_a_uri_that_means_no_one_server_says_how_to_name_one(uri: str, message: 
     assert refused.value.message == message
 
 
-def test_two_matching_templates_of_one_server_are_no_contest() -> None:
+def test_two_matching_templates_of_one_server_mean_that_server() -> None:
     index = build(offer("a", templates=["x:{id}", "x:{+id}"]), offer("b", resources=["y:1"]))
     assert index.resource("x:1") == Route("a", "x:1")
 

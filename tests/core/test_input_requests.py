@@ -1,4 +1,4 @@
-"""What may be asked of whom, and how a modern server's question is read and a modern client asked."""
+"""Input requests: what may be asked of whom, how a modern server's are read, and how a modern client is asked."""
 
 import json
 from typing import Any
@@ -93,13 +93,13 @@ def test_an_answer_asks_for_nothing(result: bytes) -> None:
         b',"inputRequests":{"a":{"method":"roots/list","params":[]}}',
     ],
 )
-def test_a_question_that_cannot_be_read_is_the_servers_fault(rest: bytes) -> None:
+def test_an_input_request_that_cannot_be_read_is_the_servers_fault(rest: bytes) -> None:
     with pytest.raises(RpcError) as broken:
         input_requests.input_needed(b'{"resultType":"input_required"%b}' % rest)
     assert broken.value.code == INTERNAL_ERROR
 
 
-def test_a_question_is_read_and_its_state_kept_as_it_is() -> None:
+def test_an_input_request_is_read_and_its_state_kept_as_it_is() -> None:
     found = input_requests.input_needed(
         b'{"resultType":"input_required","inputRequests":{"k":{"method":"roots/list"}},"requestState":"\\u00e9"}'
     )

@@ -1,3 +1,5 @@
+"""The difference between two configs, as what to do with each server."""
+
 from types import MappingProxyType
 from typing import Any
 

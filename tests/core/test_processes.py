@@ -1,4 +1,4 @@
-"""Which processes are ours to end, as tables; and that whatever the machine looks like, nobody else's are."""
+"""Which processes are ours to end, as tables. Whatever runs on the machine, no others are."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_the_whole_group_of_a_child_is_ours_as_long_as_one_in_it_is() -> None:
     assert left(seen(301, group=400, mark=MARK), stranger) == {301}, "400 is nobody whom we started"
 
 
-def test_whoever_descends_from_ours_is_ours() -> None:
+def test_descendants_of_our_processes_are_ours() -> None:
     assert left(seen(100, 5000), seen(300, parent=100), seen(301, parent=300), seen(302, parent=1)) == {100, 300, 301}
 
 

@@ -1,4 +1,4 @@
-"""What each era requires, and how one is told to the other."""
+"""What each era requires, and how messages of one are translated for the other."""
 
 import json
 from typing import Any
@@ -88,7 +88,7 @@ def forwarded(
     return None if found is None else plain(found)
 
 
-def test_the_same_era_forwards_the_very_meta() -> None:
+def test_to_a_server_of_the_same_era_the_meta_is_forwarded_as_it_is() -> None:
     given = meta(ENVELOPE)
     same = protocol.meta_for_server(given, client=M, server=M, introduction=Introduced(), token=None)
     assert same is given
@@ -125,7 +125,7 @@ def result(given: object, method: str, client: Era, server: Era) -> Any:
     return json.loads(bytes(protocol.result_for_client(raw(given), method=method, client=client, server=server)))
 
 
-def test_the_same_era_gets_the_very_result() -> None:
+def test_a_client_of_the_same_era_gets_the_result_as_it_is() -> None:
     same = raw({"a": 1})
     assert protocol.result_for_client(same, method="tools/call", client=L, server=L) is same
 

@@ -1,3 +1,5 @@
+"""The JSON Schema of the config: it is the one in the repository, and accepts what loads."""
+
 import json
 import subprocess
 import sys

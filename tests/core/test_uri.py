@@ -122,5 +122,5 @@ def test_what_is_longer_than_the_bounds_matches_nothing() -> None:
     assert not Template("x:{+" + "a" * (LONGEST_TEMPLATE - 4) + "}").matches("x:a")
 
 
-def test_text_that_is_no_unicode_is_compared_all_the_same() -> None:
+def test_text_that_is_no_unicode_is_compared_too() -> None:
     assert Template("x:\ud800{a}").matches("x:\ud800\udfff")

@@ -1,4 +1,4 @@
-"""The children on disk: what is written can be read by the next daemon alone, and what others wrote is not believed."""
+"""The file of children: the next daemon, and nobody else, can read what one wrote; what others wrote is ignored."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def inflate(path: Path) -> None:
 
 
 @pytest.mark.parametrize("spoil", [damage, replace_by_link, link_hard, replace_by_pipe, let_all_write, inflate])
-def test_a_file_that_may_not_be_ours_is_told_of_not_believed_and_replaced(
+def test_a_file_that_others_may_have_written_is_reported_ignored_and_replaced(
     spoil: Callable[[Path], None], file: ChildrenFile, doubts: list[str]
 ) -> None:
     path = Path(file.path)
@@ -104,7 +104,7 @@ def test_a_file_that_may_not_be_ours_is_told_of_not_believed_and_replaced(
     assert (other.read_bytes() if other.exists() else b"") == before
 
 
-def test_a_file_of_another_user_is_not_believed(file: ChildrenFile, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_of_another_user_is_ignored(file: ChildrenFile, monkeypatch: pytest.MonkeyPatch) -> None:
     file.note(CHILDREN)
     owner = os.geteuid()
     monkeypatch.setattr(os, "geteuid", lambda: owner + 1)

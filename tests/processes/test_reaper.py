@@ -1,4 +1,4 @@
-"""When the daemon looks at what is below it; what it does then has its tests in e2e/test_orphans.py."""
+"""When the reaper looks at the processes below the daemon. What it does then is tested in e2e/test_orphans.py."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WITHIN = 20.0
 
 
 class Looking(Reaper):
-    """Counts its looks, and touches no process."""
+    """A reaper that counts its looks and touches no process."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class Looking(Reaper):
 
 
 async def looks(count: int, *, at_each: Callable[[], object] = lambda: None) -> None:
-    """Keep a household until it has looked so often."""
+    """Run a reaper until it has looked `count` times."""
     looking = Looking()
     with anyio.fail_after(WITHIN):
         async with anyio.create_task_group() as tasks:
@@ -44,11 +44,11 @@ async def looks(count: int, *, at_each: Callable[[], object] = lambda: None) -> 
             tasks.cancel_scope.cancel()
 
 
-async def test_it_looks_again_and_again_though_nothing_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_reaper_looks_again_and_again_though_nothing_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reaper, "LOOK_EVERY", 0.01)
     await looks(3)
 
 
-async def test_it_looks_at_once_when_something_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_reaper_looks_at_once_when_something_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reaper, "LOOK_EVERY", 10 * WITHIN)
     await looks(2, at_each=lambda: os.kill(os.getpid(), signal.SIGCHLD))

@@ -8,8 +8,8 @@ import anyio
 import pytest
 
 from mcp_multi_server.core.errors import RpcError
-from mcp_multi_server.core.jsonrpc import Oversize
 from mcp_multi_server.core.lifecycle import Failure, Reason
+from mcp_multi_server.core.lines import Oversize
 from mcp_multi_server.core.protocol import Era
 from mcp_multi_server.servers import exchange as module
 

@@ -11,8 +11,8 @@ import pytest
 from mcp_multi_server.core import lifecycle
 from mcp_multi_server.core.catalog import Kind
 from mcp_multi_server.core.events import CatalogWithdrawn, CollisionChanged, InternalError, ServerRemoved
-from mcp_multi_server.core.index import Collision
 from mcp_multi_server.core.lifecycle import Failure, Lost, Reason, State
+from mcp_multi_server.core.names import Collision
 from mcp_multi_server.core.protocol import Era
 from mcp_multi_server.servers.publishing import Publisher
 from mcp_multi_server.servers.snapshot import Snapshots

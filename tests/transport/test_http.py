@@ -21,8 +21,8 @@ import httpx2
 import pytest
 
 from mcp_multi_server.core import jsonrpc
-from mcp_multi_server.core.jsonrpc import Oversize
 from mcp_multi_server.core.lifecycle import Failure, Lost, Reason
+from mcp_multi_server.core.lines import Oversize
 from mcp_multi_server.transport import Receiver, http, postings
 from mcp_multi_server.transport.http import StreamableHttp, open_http
 from mcp_multi_server.transport.http_client import HttpSpec

@@ -18,15 +18,16 @@ from pathlib import Path
 import anyio
 import pytest
 
-from mcp_multi_server.core.jsonrpc import Oversize
 from mcp_multi_server.core.lifecycle import Failure, Lost, Reason
+from mcp_multi_server.core.lines import Oversize
 from mcp_multi_server.core.processes import MARK
-from mcp_multi_server.processes import child
+from mcp_multi_server.processes import child, spawn
 from mcp_multi_server.processes.procfs import read_usage
 from mcp_multi_server.processes.reaper import Reaper
 from mcp_multi_server.transport import Receiver
 from mcp_multi_server.transport.link import Flusher
-from mcp_multi_server.transport.stdio import CUT, STDERR_LINE, StdioSpec, StdioTransport, open_stdio
+from mcp_multi_server.transport.stderr import CUT, LINE_BYTES
+from mcp_multi_server.transport.stdio import StdioSpec, StdioTransport, open_stdio
 from tests.polling import until
 
 pytestmark = pytest.mark.anyio
@@ -259,7 +260,7 @@ async def test_stderr_comes_as_clean_lines() -> None:
         await recorder.until(lambda: "after" in recorder.stderr)
     long = recorder.stderr.pop(-2)
     assert recorder.stderr == ["red", "10%", "20%", "done", "��", "abc\td", "evil", "after"]
-    assert long == "l" * STDERR_LINE + CUT
+    assert long == "l" * LINE_BYTES + CUT
 
 
 async def test_a_flood_of_stderr_delays_neither_answers_nor_the_loop() -> None:
@@ -557,7 +558,7 @@ async def test_a_child_dies_with_the_daemon() -> None:
     """A killed daemon cannot stop anyone: the kernel does."""
     owner = f"""
 import asyncio, sys
-from mcp_multi_server.processes.child import spawn
+from mcp_multi_server.processes.spawn import spawn
 async def main():
     child = spawn(sys.executable, ["-IS", {PROGRAM!r}, "ignore_sigterm"], cwd=None, env={{}})
     print(child.pid, flush=True)
@@ -701,7 +702,7 @@ async def test_a_relative_cwd_is_missed_where_the_daemon_s_own_is_gone(
 
 
 async def test_a_child_that_cannot_be_prepared_is_not_started(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(child, "_preparation", lambda: lambda: 1 / 0)
+    monkeypatch.setattr(spawn, "_preparation", lambda: lambda: 1 / 0)
     with pytest.raises(Lost, match="command 'cat' could not be set up") as caught:
         async with opened(Recorder(), spec=StdioSpec("cat")):
             pass
@@ -732,7 +733,7 @@ async def test_a_shortage_of_processes_is_transient() -> None:
     script = """
 import asyncio, ctypes, os, resource  # all that nobody may not be able to read afterwards
 from mcp_multi_server.core.lifecycle import Lost
-from mcp_multi_server.processes.child import spawn
+from mcp_multi_server.processes.spawn import spawn
 async def main():
     resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
     if os.geteuid() == 0:

@@ -9,13 +9,13 @@ import msgspec
 
 from ..core import input_requests, jsonrpc, protocol
 from ..core.errors import INTERNAL_ERROR, INVALID_PARAMS, RpcError
-from ..core.index import Route
 from ..core.input_requests import INPUT_REQUIRED
 from ..core.jsonrpc import ABSENT, Buffer, Members, Message, TooDeep
 from ..core.lifecycle import Failure
-from ..core.links import renamed_links
-from ..core.operation import Operation
+from ..core.names import Route
 from ..core.protocol import PROGRESS_TOKEN, Era
+from ..core.resource_links import renamed_links
+from ..core.spans import Operation
 from ..servers.server import Server
 from ..servers.session import ServerSession
 from ..telemetry.tracing import Span, Tracer

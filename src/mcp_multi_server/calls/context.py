@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 from ..core.errors import INTERNAL_ERROR, RpcError
 from ..core.events import Observer, RequestDone
-from ..core.index import Route
 from ..core.lifecycle import ROUTED, Failure
+from ..core.names import Route
 from ..core.uri import namespaced
 from ..servers.server import Server
 from ..servers.snapshot import Snapshot

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from ..core.errors import INVALID_PARAMS, RESOURCE_NOT_FOUND_LEGACY, RpcError
-from ..core.index import Route, Unroutable
+from ..core.index import Unroutable
 from ..core.lifecycle import ROUTED
+from ..core.names import Route
 from ..core.protocol import Era
 from ..servers.server import Server
 from ..servers.snapshot import Snapshot

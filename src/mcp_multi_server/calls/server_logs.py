@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..core import jsonrpc, levels
+from ..core import jsonrpc, log_levels
 from ..core.input_requests import named, params_of
 from ..core.jsonrpc import Message
 from ..core.protocol import LOG_LEVEL_KEY, Era
@@ -33,7 +33,7 @@ class ServerLogs:
     def opted_in(self, caller: Caller, level: str) -> None:
         """A request of a modern client asks for messages while it runs."""
         before = self._wanted.get(caller)
-        if before is None or not levels.reaches(level, before):
+        if before is None or not log_levels.reaches(level, before):
             self._want(caller, level)
 
     def forget(self, caller: Caller) -> None:
@@ -44,7 +44,7 @@ class ServerLogs:
     def changed(self, server: Server) -> None:
         """A server may be there anew, and does not know yet what is wanted."""
         if self._wanted:
-            self._tell(server, levels.lowest(self._wanted.values()))
+            self._tell(server, log_levels.lowest(self._wanted.values()))
 
     def told(self, server: Server, session: ServerSession, message: Message) -> None:
         """A server's message: for legacy clients by their level, for modern ones while an opted-in call runs there.
@@ -56,7 +56,7 @@ class ServerLogs:
         wanted = {c: c.log_level for c in (self._wanted if is_legacy else (call.caller for call in calls))}
         params = params_of(message.params)
         level = jsonrpc.text(params.get("level"))
-        reached = {caller for caller, least in wanted.items() if least is not None and levels.reaches(level, least)}
+        reached = {caller for caller, least in wanted.items() if least is not None and log_levels.reaches(level, least)}
         reached |= {call.caller for call in calls if _opted_in(call, level)}
         if reached:
             payload = named(params, server.name)
@@ -68,7 +68,7 @@ class ServerLogs:
         self._tell_all()
 
     def _tell_all(self) -> None:
-        level = levels.lowest(self._wanted.values())
+        level = log_levels.lowest(self._wanted.values())
         for server in self._snapshot().servers.values():
             self._tell(server, level)
 
@@ -81,9 +81,9 @@ def level_of(request: ClientRequest) -> str | None:
     """The level that a modern request opts in with. Raises RpcError -32602 where it is none."""
     if request.meta is None or LOG_LEVEL_KEY not in request.meta:
         return None
-    return levels.level_in(request.meta[LOG_LEVEL_KEY], f"params._meta[{LOG_LEVEL_KEY!r}]")
+    return log_levels.level_in(request.meta[LOG_LEVEL_KEY], f"params._meta[{LOG_LEVEL_KEY!r}]")
 
 
 def _opted_in(call: SentCall, level: str | None) -> bool:
     least = level_of(call.request) if call.request.era is Era.MODERN else None
-    return least is not None and levels.reaches(level, least)
+    return least is not None and log_levels.reaches(level, least)

@@ -20,8 +20,9 @@ from ..core.errors import INTERNAL_ERROR, INVALID_PARAMS, INVALID_REQUEST, METHO
 from ..core.events import InternalError, Observer, Rejected, RequestDone
 from ..core.flood import FloodLimit
 from ..core.input_requests import client_capabilities
-from ..core.jsonrpc import ABSENT, Buffer, InvalidMessage, Lines, Members, Message, Oversize, TooDeep
-from ..core.levels import level_in
+from ..core.jsonrpc import ABSENT, Buffer, InvalidMessage, Members, Message, TooDeep
+from ..core.lines import Lines, Oversize
+from ..core.log_levels import level_in
 from ..core.protocol import Era
 from ..core.settings import LimitsConfig
 from ..servers.snapshot import Snapshot, Snapshots

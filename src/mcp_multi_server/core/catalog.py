@@ -12,12 +12,12 @@ import msgspec
 from .jsonrpc import Buffer, Members, Raw, members, text
 
 NAMES_SHOWN = 3
-"""Names that one problem cites; a server that repeats thousands gets one line all the same."""
+"""Names that one problem quotes, so that a server that repeats thousands still gets one line."""
 NAME_LENGTH_SHOWN = 60
 
 
 class Kind(StrEnum):
-    """The four things a server can list, with what MCP calls their parts."""
+    """The four kinds of things that a server can list, with MCP's names for what belongs to them."""
 
     TOOL = "tool", "tools/list", "tools", "name", "tools"
     PROMPT = "prompt", "prompts/list", "prompts", "name", "prompts"
@@ -37,7 +37,7 @@ class Kind(StrEnum):
     """The key of `subscriptions/listen` (2026-07-28) that asks for that notification."""
 
     def __new__(cls, value: str, *terms: str) -> Kind:
-        """A kind by what MCP calls its parts; the rest follows from the capability's name."""
+        """Make a kind from MCP's names; the notification and the subscription are named after the capability."""
         kind = str.__new__(cls, value)
         kind._value_ = value
         kind.list_method, kind.member, kind.key, kind.capability = terms
@@ -47,13 +47,13 @@ class Kind(StrEnum):
 
 
 class CatalogError(Exception):
-    """A list result that cannot be read; what the server offered before stays."""
+    """Raised if a list result cannot be read. What the server offered before stays."""
 
 
 class Item(msgspec.Struct, frozen=True, gc=False):
     """One tool, prompt, resource or template. `name`: the value of its kind's key; `raw`: its JSON as it was sent.
 
-    Made for every item of every list, hence not a dataclass: it costs a fifth.
+    One is made for every item of every list, so it is a msgspec struct: that costs a fifth of a dataclass.
     """
 
     name: str
@@ -62,7 +62,7 @@ class Item(msgspec.Struct, frozen=True, gc=False):
 
 @dataclass(frozen=True, slots=True)
 class ListPage:
-    """One list result. `cursor` asks for the next page, and "" is one; None: this is the last."""
+    """One list result. `cursor` asks for the next page, and can be ""; None: this is the last page."""
 
     items: tuple[Item, ...]
     cursor: str | None = None
@@ -104,12 +104,13 @@ def read_item(kind: Kind, raw: Buffer) -> Item | None:
         name = text(members(raw).get(kind.key))
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
+    # A copy: `raw` is a view into the page and would keep all of it in memory.
     return Item(name, bytes(raw)) if name else None
 
 
 def _cursor(kind: Kind, body: Members) -> str | None:
     raw = body.get("nextCursor")
-    if raw is None or bytes(raw) == b"null":
+    if raw is None or bytes(raw) == b"null":  # null is not in the schema, but it can only mean the last page
         return None
     cursor = text(raw)
     if cursor is None:
@@ -118,7 +119,7 @@ def _cursor(kind: Kind, body: Members) -> str | None:
 
 
 def _ttl(body: Members) -> float | None:
-    """Seconds from `ttlMs`; a value that is no number, or below zero, is as good as none."""
+    """Seconds from `ttlMs`; a value that is no number, or is negative, counts as none."""
     try:
         ttl_ms = _decode_number(body["ttlMs"])
     except (KeyError, msgspec.DecodeError):
@@ -136,12 +137,12 @@ def _nothing() -> Mapping[Kind, tuple[Item, ...]]:
 
 @dataclass(frozen=True, slots=True)
 class Catalog:
-    """All that one server offers. Two are equal where clients would be shown the same."""
+    """Everything that one server offers; `Catalog.of` makes it. Two are equal if clients would be shown the same."""
 
     items: Mapping[Kind, tuple[Item, ...]] = field(default_factory=_nothing)
     """Every kind is a key; the names of one kind are unique."""
     ttl: float | None = field(default=None, compare=False)
-    """Seconds for which the shortest-lived page holds; None where no page says."""
+    """Seconds for which the page with the shortest life is valid; None if no page says."""
     problems: tuple[str, ...] = field(default=(), compare=False)
 
     @classmethod
@@ -165,9 +166,10 @@ class Catalog:
         return len(self.items[kind])
 
     def filtered(self, include: Sequence[str] | None, exclude: Sequence[str]) -> Catalog:
-        """What case-sensitive globs leave of it; they meet names of tools and prompts, URIs of resources and templates.
+        """The catalog with only the items that its entry's globs let pass.
 
-        `include` None lets everything in; `exclude` is stronger.
+        The globs are case-sensitive and match names of tools and prompts, and URIs of resources and templates.
+        `include` None lets everything pass; `exclude` wins over `include`.
         """
         if include is None and not exclude:
             return self
@@ -184,6 +186,7 @@ def _meets(item: Item, globs: Sequence[str]) -> bool:
 
 def _unique(items: Iterable[Item]) -> tuple[tuple[Item, ...], list[str]]:
     first: dict[str, Item] = {}
+    # `setdefault` returns the earlier item if there is one.
     repeated = [item.name for item in items if first.setdefault(item.name, item) is not item]
     return tuple(first.values()), repeated
 

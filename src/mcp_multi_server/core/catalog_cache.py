@@ -1,7 +1,7 @@
-"""The last good catalogs as the bytes of a file, so that a daemon that starts can list what the one before it knew.
+"""The last good catalogs as the bytes of a file, from which a daemon that starts can answer lists at once.
 
-A file is a line with the format's version, the SHA-256 of the rest, and the rest: one record a server, in MessagePack,
-which keeps each item as the bytes that it came as. Of a server's entry there is a hash alone: entries hold secrets.
+The file is a line with the format's version, the SHA-256 of the rest, and the rest: one record for each server, in
+MessagePack, with each item as the bytes that it came as. Of a server's entry it has only a hash: entries hold secrets.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .plan import DEFINES_THE_SERVER
 from .protocol import LEGACY_VERSIONS, MODERN_VERSION, Era, Negotiated
 
 MAX_BYTES = 64 << 20
-"""Of the file."""
+"""The most that the file may have."""
 TITLE = b"mcp-multi-server catalogs "
 HEAD = TITLE + b"2\n"
 _DIGEST_BYTES = 32
@@ -33,10 +33,10 @@ class Unusable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Remembered:
-    """What one server said when it was last read. Two are equal where clients would be shown the same."""
+    """What is kept of one server since its lists were last read. Two are equal if clients would be shown the same."""
 
     fingerprint: str
-    """Of the entry that defined the server; under another one its catalog means nothing."""
+    """Of the entry that defined the server. If the entry is another one now, the catalog is not used."""
     negotiated: Negotiated
     catalog: Catalog
     refreshed_at: float = field(compare=False)
@@ -73,7 +73,7 @@ def dump(servers: Mapping[str, Remembered], cap: int = MAX_BYTES) -> tuple[bytes
     kept: dict[str, msgspec.Raw] = {}
     for name in sorted(records, key=lambda name: len(records[name])):
         room -= len(name.encode()) + len(records[name]) + _RECORD_OVERHEAD
-        if room < 0:
+        if room < 0:  # they are in order of size: none of the others fits either
             break
         kept[name] = msgspec.Raw(records[name])
     body = _pack(kept)
@@ -81,7 +81,7 @@ def dump(servers: Mapping[str, Remembered], cap: int = MAX_BYTES) -> tuple[bytes
 
 
 def load(data: bytes) -> dict[str, Remembered]:
-    """What a file remembers; a server whose record cannot be used is left out.
+    """What is in the bytes of a file. A server whose record cannot be used is left out.
 
     Raises:
         Unusable: the file is damaged, or of another version.
@@ -127,7 +127,7 @@ def _usable(records: Mapping[str, msgspec.Raw]) -> Iterator[tuple[str, Remembere
 
 
 def _remembered(record: _Record) -> Remembered:
-    """What a record says. Raises ValueError where it is none that `dump` writes."""
+    """What a record says. Raises ValueError if `dump` would not have written it."""
     capabilities = value(record.capabilities)
     if not isinstance(capabilities, dict) or not 0 <= record.refreshed_at < float("inf"):
         raise ValueError
@@ -150,7 +150,7 @@ def _catalog(record: _Record) -> Catalog:
 
 
 def _item(kind: Kind, raw: bytes) -> Item | None:
-    """The item; None where it has no name. Raises ValueError where it is no text."""
+    """The item; None if it has no name. Raises ValueError if it is not UTF-8."""
     if not raw.isascii():
         raw.decode()
     return read_item(kind, raw)

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from types import MappingProxyType
 
+from .config_reading import UNKNOWN_KEY, JsonObject, Place, Reading, decode, read_object, repeated
 from .errors import ConfigError, Problem
-from .expand import Lookup, Source
-from .reading import UNKNOWN_KEY, JsonObject, Place, Reading, decode, read_object, repeated
 from .settings import AccessConfig, DaemonConfig, LimitsConfig, LogConfig, MetricsConfig, ServerConfig
+from .variables import Lookup, Source
 
 __all__ = [
     "AccessConfig",
@@ -34,7 +34,7 @@ _NOT_IN_PREFIX = re.compile(r"[^A-Za-z0-9_-]")
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """A config that can be applied. Entries that are broken disable only themselves."""
+    """A config that can be applied; `parse` makes it. An entry that is broken disables only itself."""
 
     order: tuple[str, ...]
     """The names of all entries, as in the file."""
@@ -45,7 +45,7 @@ class Config:
     notes: tuple[Problem, ...] = ()
     """What was ignored or looks like a mistake."""
     sha256: str = ""
-    """Of the bytes of the file; what its variables stand for can change without it."""
+    """Of the bytes of the file. The values of its variables can change while it stays the same."""
 
     def prefix_of(self, server: str) -> str:
         """What stands for `server` in qualified names."""
@@ -53,7 +53,7 @@ class Config:
         return (known and known.prefix) or default_prefix(server)
 
     def keeping(self, previous: Config | None) -> Config:
-        """The same, with what `previous` had for the entries that are broken here: they go on as they were.
+        """The same config, but entries that are broken now are those of `previous`: their servers go on as they were.
 
         Such an entry is both in `servers` and in `broken`.
         """
@@ -62,12 +62,12 @@ class Config:
         return self.having({name: previous.servers[name] for name in self.broken if name in previous.servers})
 
     def having(self, entries: Mapping[str, ServerConfig]) -> Config:
-        """The same, with these entries in the place of its own."""
+        """The same config, with these entries in place of its own."""
         return replace(self, servers=MappingProxyType({**self.servers, **entries})) if entries else self
 
 
 def default_prefix(server: str) -> str:
-    """The name, with `_` for what qualified names cannot hold."""
+    """The server's name, with `_` for characters that a qualified name cannot have."""
     return _NOT_IN_PREFIX.sub("_", server)
 
 
@@ -75,12 +75,13 @@ def parse(text: bytes, lookup: Lookup) -> Config:
     """The config in the bytes of a file.
 
     Raises:
-        ConfigError: it is refused as a whole; with everything that is wrong, the broken entries included.
+        ConfigError: the config is refused as a whole. It says everything that is wrong, in broken entries too.
 
     """
     try:
         return _config(decode(text), lookup, sha256(text).hexdigest())
     except RecursionError:
+        # Reading JSON, replacing variables and checking values all recurse.
         raise ConfigError((Problem("", "nested too deeply"),)) from None
 
 
@@ -108,6 +109,7 @@ def _config(top: JsonObject, lookup: Lookup, digest: str) -> Config:
     )
     fatal += _coinciding(config, place)
     if fatal:
+        # Everything at once, so that one edit can put it right.
         raise ConfigError((*fatal, *(problem for problems in broken.values() for problem in problems)))
     return config
 
@@ -149,12 +151,13 @@ def _daemon(given: object, lookup: Lookup, fatal: list[Problem], notes: list[Pro
 
 
 def _server(entry: object, place: Place, lookup: Lookup) -> Reading[ServerConfig]:
-    """One entry. What is wrong with a disabled one is no more than a note."""
+    """Read one entry. What is wrong with a disabled one is only noted."""
     if not isinstance(entry, JsonObject):
         return Reading(None, (place.problem("must be an object"),))
     read = read_object(ServerConfig, entry, place, lookup)
     if read.made is not None:
         return Reading(read.made, (), (*read.notes, *_doubts(read.made, place)))
+    # It is broken, but it is off: nobody has to repair what is not used.
     if entry.get("disabled") is True:
         return Reading(ServerConfig(disabled=True), (), (*read.notes, *read.problems))
     return read
@@ -166,9 +169,10 @@ def _doubts(server: ServerConfig, place: Place) -> Iterator[Problem]:
 
 
 def _coinciding(config: Config, place: Place) -> Iterator[Problem]:
-    """Servers whose qualified names could not be told apart. Disabled and broken ones have none."""
+    """A problem for each server whose qualified names are those of another. Disabled and broken ones have none."""
     owners: dict[str, str] = {}
     for name, server in config.servers.items():
+        # A disabled server claims no prefix.
         owner = name if server.disabled else owners.setdefault(config.prefix_of(name), name)
         if owner != name:
             message = f"its qualified names are those of {owner!r}: give one of the two another prefix"

@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from typing import Literal
 
 ALWAYS = ("HOME", "LANG", "LC_*", "LOGNAME", "PATH", "SHELL", "TERM", "TMPDIR", "TZ", "USER")
-"""Inherited without being asked for: what programs need to run at all, and nothing that is likely to be secret."""
+"""Variables that every child inherits: programs need them to run at all, and none is likely to be a secret."""
 NEVER = (
     "CACHE_DIRECTORY",
     "CONFIGURATION_DIRECTORY",
@@ -31,13 +31,13 @@ NEVER = (
     "WATCHDOG_PID",
     "WATCHDOG_USEC",
 )
-"""What systemd says to the daemon alone (systemd.exec(5)): a child that used it would speak in the daemon's name."""
+"""What systemd tells the daemon alone (systemd.exec(5)): a child that used it would act in the daemon's name."""
 
 
 def child_environment(
     environ: Mapping[str, str], *, inherit: Iterable[str] | Literal["all"], env: Mapping[str, str]
 ) -> dict[str, str]:
-    """The variables of a child: of `environ` those that it may inherit, under `env` as its entry sets them.
+    """The variables of a child: those of `environ` that it may inherit, then `env`, its entry's own, which win.
 
     `inherit` holds names and `*` globs. Shell functions (values that begin with `()`) are never inherited: a shell
     would run them.
@@ -46,6 +46,7 @@ def child_environment(
     inherited = {
         name: value
         for name, value in environ.items()
+        # NEVER holds for "all" too.
         if _matches(name, wanted) and not _matches(name, NEVER) and not value.startswith("()")
     }
     return inherited | dict(env)

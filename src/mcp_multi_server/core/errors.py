@@ -1,4 +1,4 @@
-"""The errors that leave this package: what goes on the wire, and what a config can be wrong about."""
+"""Errors as others see them: JSON-RPC errors, which go to clients, and what can be wrong with a config."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Problem:
 
 
 class ConfigError(Exception):
-    """A config that is refused as a whole; what ran before goes on."""
+    """Raised if a config is refused as a whole. What ran before goes on running."""
 
     def __init__(self, problems: tuple[Problem, ...]) -> None:
         super().__init__("; ".join(map(str, problems)))

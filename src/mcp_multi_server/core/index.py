@@ -7,85 +7,28 @@ what calls need; lists, collisions and the tables for bare URIs are made when fi
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
 
-import msgspec
-
-from .catalog import Catalog, Item, Kind
+from .catalog import Kind
 from .jsonrpc import Raw, encode, is_object, members
+from .names import CALLED_BY_NAME, Collision, Listed, Names, Naming, Offer, Route
 from .uri import Namespaces, Template, namespaced
 
 SERVER_KEY = "serverName"
-"""The `_meta` member of a listed item that says whose it is."""
+"""The `_meta` member of a listed item that names its server."""
 NAME_KEY = "mcp-multi-server/name"
-"""The `_meta` member of a tool or prompt that is listed under its qualified name: its own name."""
+"""The `_meta` member of a tool or prompt that is listed under its qualified name: the server's own name for it."""
 STATE_KEY = "mcp-multi-server/state"
 """The `_meta` member of a listed item whose server is away."""
 LONGEST_NAME = 64
 """Characters of a tool's name that LLM APIs take."""
 LENGTH_SHOWN = 200
 CANDIDATES_SHOWN = 8
+"""Characters that a message quotes of a name or URI, and servers or URIs that it suggests."""
 
 _ACCEPTED = re.compile(r"[A-Za-z0-9_-]*")
-_CALLED_BY_NAME = (Kind.TOOL, Kind.PROMPT)
-
-
-@dataclass(frozen=True)
-class Naming:
-    """How tools and prompts are named.
-
-    `bare`: the owner of a name is listed under it alone, and everything is callable under its qualified name too.
-    `qualified`: there are qualified names only; a bare one does not route.
-    """
-
-    style: Literal["bare", "qualified"] = "bare"
-    separator: str = "__"
-    collisions: Literal["first", "last"] = "first"
-    """Which claimant of a bare name owns it, in config order."""
-
-
-@dataclass(frozen=True, slots=True)
-class Offer:
-    """A configured server and what it offers. `prefix`: its name in qualified names."""
-
-    server: str
-    prefix: str
-    catalog: Catalog
-    has_resources: bool
-    away: str | None = None
-    """The server's state while calls cannot be forwarded to it."""
-
-
-class Route(msgspec.Struct, frozen=True, gc=False):
-    """The server that a name or URI means, and its own name for it. `namespaced`: the client wrote `server:uri`.
-
-    Made for every item at every build, hence not a dataclass: it costs a fifth.
-    """
-
-    server: str
-    name: str
-    namespaced: bool = False
-
-
-class Listed(msgspec.Struct, frozen=True, gc=False):
-    """An item under the name that clients see."""
-
-    name: str
-    server: str
-    item: Item
-
-
-@dataclass(frozen=True, slots=True)
-class Collision:
-    """One name claimed by several servers; the shadowed ones stand in config order."""
-
-    kind: Kind
-    name: str
-    owner: str
-    shadowed: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,74 +42,17 @@ class RefusedName:
 
 
 class Unroutable(Exception):
-    """A reference that means no server, or several; the message says so, and what could be asked for instead."""
+    """Raised if a name or URI means no server, or several. The message says what can be asked for instead."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
         self.message = message
 
 
-class _Names:
-    """The names of one kind, made while an index is built: which servers claim a name, and which one has it.
-
-    Everything has a qualified name, `server:uri` for resources and templates; tools and prompts have a bare one too.
-    """
-
-    def __init__(self, kind: Kind, offers: Sequence[Offer], naming: Naming) -> None:
-        called = kind in _CALLED_BY_NAME
-        self._kind = kind
-        self._bare = called and naming.style == "bare"
-        self._claims = [
-            (offer.prefix + naming.separator if called else namespaced(offer.server, ""), offer) for offer in offers
-        ]
-        self.routes = self._give(last_wins=naming.collisions == "last")
-
-    def _give(self, *, last_wins: bool) -> dict[str, Route]:
-        """Every name that can be called. Qualified names are given first, so that no bare name can take one away."""
-        names: dict[str, Route] = {}
-        by_uri = self._kind not in _CALLED_BY_NAME
-        claims = [
-            (qualifier, [Route(offer.server, item.name, by_uri) for item in offer.catalog.items[self._kind]])
-            for qualifier, offer in self._claims
-        ]
-        for qualifier, routes in claims:
-            for route in routes:
-                names.setdefault(qualifier + route.name, route)
-        if self._bare:
-            for _, routes in reversed(claims) if last_wins else claims:
-                for route in routes:
-                    names.setdefault(route.name, route)
-        return names
-
-    def listed(self) -> Iterator[Listed]:
-        """Each item under its bare name if it has that, else its qualified one; one that has neither is left out."""
-        for qualifier, offer in self._claims:
-            for item in offer.catalog.items[self._kind]:
-                if self._bare and _means(self.routes[item.name], offer, item):
-                    yield Listed(item.name, offer.server, item)
-                elif _means(self.routes[qualified := qualifier + item.name], offer, item):
-                    yield Listed(qualified, offer.server, item)
-
-    def collisions(self) -> Iterator[Collision]:
-        """Every name that several servers claim."""
-        shadowed: dict[str, dict[str, None]] = {}
-        for qualifier, offer in self._claims:
-            for item in offer.catalog.items[self._kind]:
-                for name in (item.name, qualifier + item.name) if self._bare else (qualifier + item.name,):
-                    if self.routes[name].server != offer.server:
-                        shadowed.setdefault(name, {})[offer.server] = None
-        for name, servers in shadowed.items():
-            yield Collision(self._kind, name, self.routes[name].server, tuple(servers))
-
-
-def _means(route: Route, offer: Offer, item: Item) -> bool:
-    return route.name == item.name and route.server == offer.server
-
-
 class Index:
-    """What every name and URI means. The supervisor has it built with each snapshot; it is never changed."""
+    """What every name and URI means. It is built for each snapshot and never changed."""
 
-    def __init__(self, offers: tuple[Offer, ...], names: Mapping[Kind, _Names]) -> None:
+    def __init__(self, offers: tuple[Offer, ...], names: Mapping[Kind, Names]) -> None:
         self._offers = offers
         self._names = names
         self._tools, self._prompts = names[Kind.TOOL].routes, names[Kind.PROMPT].routes
@@ -177,18 +63,18 @@ class Index:
     @classmethod
     def build(cls, offers: Sequence[Offer], naming: Naming) -> Index:
         """The index of `offers`, which stand in config order."""
-        return cls(tuple(offers), {kind: _Names(kind, offers, naming) for kind in Kind})
+        return cls(tuple(offers), {kind: Names(kind, offers, naming) for kind in Kind})
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{sum(offer.catalog.count(kind) for offer in self._offers)} {kind}s" for kind in Kind)
         return f"<Index of {len(self._offers)} servers: {counts}>"
 
     def tool(self, name: str) -> Route | None:
-        """Where a call of the tool goes."""
+        """Where a call of the tool goes; None if no server offers it."""
         return self._tools.get(name)
 
     def prompt(self, name: str) -> Route | None:
-        """Where a request for the prompt goes."""
+        """Where a request for the prompt goes; None if no server offers it."""
         return self._prompts.get(name)
 
     def resource(self, uri: str) -> Route:
@@ -201,10 +87,12 @@ class Index:
             Unroutable: where that is no server, or several.
 
         """
+        # Listed names come first, so that each of them means the item that is listed under it.
         named = self._resources.get(uri) or self._namespaced(uri)
         if named is not None:
             return named
         servers = self._claimants[Kind.RESOURCE].get(uri) or self._matching(uri)
+        # A server need not list all that it has, so the only one with resources is worth asking.
         if not servers and len(self._with_resources) == 1:
             servers = self._with_resources
         return self._only(uri, servers)
@@ -257,7 +145,7 @@ class Index:
         """Every listed tool and prompt that LLM APIs refuse for its name."""
         return tuple(
             RefusedName(kind, entry.server, entry.name, problem)
-            for kind in _CALLED_BY_NAME
+            for kind in CALLED_BY_NAME
             for entry in self.listed(kind)
             if (problem := _refusal(entry.name))
         )
@@ -272,11 +160,12 @@ class Index:
 
     @cached_property
     def _claimants(self) -> Mapping[Kind, Mapping[str, tuple[str, ...]]]:
-        """The servers that list a bare URI, and a bare template."""
+        """For resources and for templates: the servers that list each bare URI."""
         return {kind: _claimants(kind, self._offers) for kind in (Kind.RESOURCE, Kind.TEMPLATE)}
 
     @cached_property
     def _patterns(self) -> tuple[tuple[str, Template], ...]:
+        """Every template, with its server."""
         return tuple((o.server, Template(item.name)) for o in self._offers for item in o.catalog.items[Kind.TEMPLATE])
 
     def _namespaced(self, uri: str) -> Route | None:
@@ -288,9 +177,11 @@ class Index:
         if named is not None:
             return named
         servers = self._claimants[Kind.TEMPLATE].get(name)
+        # A client may complete a URI that it has filled in, too.
         return self._only(name, servers) if servers else self.resource(name)
 
     def _matching(self, uri: str) -> tuple[str, ...]:
+        # A server with two templates that match is still one server.
         return tuple(dict.fromkeys(server for server, template in self._patterns if template.matches(uri)))
 
     def _only(self, uri: str, servers: tuple[str, ...]) -> Route:
@@ -303,7 +194,7 @@ class Index:
 
 
 def changed_kinds(old: Index, new: Index) -> frozenset[Kind]:
-    """The kinds whose lists differ for clients; that a server went away or came back is no difference."""
+    """The kinds whose lists differ for clients. It is no difference that a server went away or came back."""
     return frozenset(kind for kind in Kind if not _look_alike(old.listed(kind), new.listed(kind)))
 
 
@@ -324,11 +215,12 @@ def _claimants(kind: Kind, offers: Iterable[Offer]) -> Mapping[str, tuple[str, .
 
 
 def _fragment(kind: Kind, entry: Listed, away: str | None) -> bytes:
-    """The item under its listed name and with its server's name; all else the bytes it came as."""
+    """The item under its listed name, with its server's name in `_meta`; all else stays the bytes it came as."""
     marks = {SERVER_KEY: Raw(encode(entry.server))} | ({STATE_KEY: Raw(encode(away))} if away is not None else {})
     raw = entry.item.raw
-    if kind in _CALLED_BY_NAME and entry.name != entry.item.name:
+    if kind in CALLED_BY_NAME and entry.name != entry.item.name:
         marks[NAME_KEY] = Raw(encode(entry.item.name))
+    # The usual case: nothing is decoded, and `_meta` is put before the closing brace.
     if entry.name == entry.item.name and b'"_meta"' not in raw:
         return b'%b,"_meta":%b}' % (raw[:-1], encode(marks))
     body = members(raw)
@@ -347,7 +239,7 @@ def _refusal(name: str) -> str | None:
 
 
 def _shown(text: str) -> str:
-    """Text of a client's or server's, fit for a message: short and on one line."""
+    """A text of a client or server for an error message: short, and on one line."""
     return repr(text if len(text) <= LENGTH_SHOWN else f"{text[:LENGTH_SHOWN]}…")
 
 

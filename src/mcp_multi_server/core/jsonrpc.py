@@ -1,4 +1,4 @@
-"""JSON-RPC 2.0, one message a line: bytes to messages and back, without a stream.
+"""JSON-RPC 2.0: lines of bytes to messages and back, without a stream.
 
 Members that are only passed on (`id`, `params`, `result`, `error`) stay the bytes they came as, so big integers, number
 formats, escapes and unknown members survive by construction.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 import msgspec
@@ -53,10 +53,10 @@ class InvalidMessage(RpcError):
 
 
 class TooDeep(RpcError, msgspec.ValidationError):
-    """JSON that is nested deeper than Python can follow from where it is looked at.
+    """JSON that is nested more deeply than Python's stack allows at the place where it is decoded.
 
-    Whoever looks inside a message may stand deeper in the stack than who read it, so a message that was read can
-    still be too deep. To a client it is an error of its own; elsewhere it is JSON of another shape than is needed.
+    A message can be decoded further at a deeper place of the stack than the first time, so it can turn out too deep
+    even then. A client gets an error of its own for it; elsewhere it is handled as JSON of the wrong shape.
     """
 
     def __init__(self) -> None:
@@ -64,10 +64,11 @@ class TooDeep(RpcError, msgspec.ValidationError):
 
 
 def decoder(wanted: Any, form: Any = msgspec.json) -> Callable[[Buffer], Any]:
-    """What decodes JSON, or another form of msgspec's, to the wanted type.
+    """Make a function that decodes JSON, or another form of msgspec's, to the wanted type.
 
-    It raises msgspec.DecodeError, UnicodeDecodeError and, as one of the former, TooDeep. No other module meets a
-    RecursionError, since none decodes by other means; `decode` and `text`, which every message passes, save the frame.
+    The function raises msgspec.DecodeError (TooDeep is one) or UnicodeDecodeError. No other module has to deal with
+    RecursionError, since everything from outside is decoded by such a function. `decode` and `text` do the same without
+    that call, since every message passes them.
     """
     decode = form.Decoder(wanted).decode
 
@@ -104,19 +105,22 @@ def decode(line: bytes) -> Message:
         message = _decode_repaired(line)
     if message.jsonrpc != "2.0":
         raise InvalidMessage(INVALID_REQUEST, 'jsonrpc must be "2.0"', _usable_id(message.id))
+    # Nearly every id is a number, which `isdigit` finds faster than the pattern.
     if message.id is not ABSENT and not bytes(message.id).isdigit() and not _ID.fullmatch(message.id):
         raise InvalidMessage(INVALID_REQUEST, "id must be a string or an integer")
+    # The params stay undecoded, so their first byte has to tell their type.
     if message.params is not ABSENT and bytes(memoryview(message.params)[:1]) != b"{":
         raise InvalidMessage(INVALID_REQUEST, "params must be an object", _usable_id(message.id))
     if message.id is ABSENT and not message.method:
         raise InvalidMessage(INVALID_REQUEST, "neither a method nor an id")
+    # msgspec does not check the UTF-8 of members that stay undecoded.
     if not line.isascii() and not _is_utf8(line):
         raise InvalidMessage(PARSE_ERROR, "not valid UTF-8", _usable_id(message.id))
     return message
 
 
 def text(raw: msgspec.Raw | None) -> str | None:
-    """The string that `raw` holds, or None where it is missing or no string."""
+    """The string that `raw` holds; None if it is missing or no string."""
     if raw is None:
         return None
     try:
@@ -132,9 +136,10 @@ def is_object(raw: Buffer) -> bool:
 
 
 def salvage_id(head: bytes, tail: bytes) -> bytes | None:
-    """The id of a line that could not be read whole, from its first and last bytes; None where it cannot be told.
+    """The id of a line that was too long to keep, from its first and last bytes; None if they do not show it.
 
-    Sound on valid JSON: at the head nothing has nested yet, at the tail the last brace closes the top level.
+    On valid JSON the id is never that of a nested object: at the head nothing is nested yet, and the last brace closes
+    the outermost object.
     """
     found = _ID_AT_HEAD.match(head) or _ID_AT_TAIL.search(tail)
     return found[1] if found else None
@@ -213,67 +218,3 @@ def _is_utf8(line: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
-
-
-class Oversize:
-    """A line longer than the cap; only its ends were kept."""
-
-    __slots__ = ("head", "size", "tail")
-
-    def __init__(self, head: bytes) -> None:
-        self.head = head
-        self.tail = b""
-        self.size = len(head)
-
-    def extend(self, data: bytes) -> None:
-        """Count more of the line, keeping its end."""
-        self.size += len(data)
-        self.tail = (self.tail + data)[-Lines.KEEP :]
-
-
-class Lines:
-    """Cuts a byte stream into lines in O(n). It keeps at most `cap` bytes of a line that has not ended."""
-
-    KEEP = 256
-    """Bytes kept of either end of a line over the cap, enough to find its id."""
-
-    def __init__(self, cap: int) -> None:
-        self.cap = cap
-        self._parts: list[bytes] = []
-        self._size = 0
-        self._over: Oversize | None = None
-
-    @property
-    def partial(self) -> bool:
-        """Whether a line has begun and not ended."""
-        return self._size > 0 or self._over is not None
-
-    def feed(self, data: bytes) -> Iterator[bytes | Oversize]:
-        """The lines that `data` completes, without their newlines; blank ones are left out."""
-        *complete, rest = data.split(b"\n")
-        for piece in complete:
-            line = self._complete(piece)
-            if isinstance(line, Oversize) or (line and not line.isspace()):
-                yield line
-        if rest:
-            self._keep(rest)
-
-    def _complete(self, piece: bytes) -> bytes | Oversize:
-        if self._parts or self._over is not None or len(piece) > self.cap:
-            self._keep(piece)
-            over, parts = self._over, self._parts
-            self._parts, self._size, self._over = [], 0, None
-            return over if over is not None else b"".join(parts)
-        return piece
-
-    def _keep(self, data: bytes) -> None:
-        if self._over is not None:
-            self._over.extend(data)
-            return
-        self._parts.append(data)
-        self._size += len(data)
-        if self._size > self.cap:
-            whole = b"".join(self._parts)
-            self._over = Oversize(whole[: self.KEEP])
-            self._over.extend(whole[self.KEEP :])
-            self._parts, self._size = [], 0

@@ -1,4 +1,4 @@
-"""The states of one server and what moves it between them.
+"""The states of one server, and what takes it from one to the next.
 
 `step` is the only way from one `Status` to the next. Time (monotonic seconds) and jitter (a random number 0 ≤ n < 1)
 are arguments, so a ten-minute outage is an ordinary function call.
@@ -14,12 +14,15 @@ from typing import TypeAlias
 BACKOFF_BASE = 0.5
 BACKOFF_CAP = 30.0
 BACKOFF_FLOOR = 0.1
+"""Seconds: the first ceiling of the wait in backoff, the highest one, and the shortest wait."""
 PARKED_RETRY = 300.0
 PARKED_SPREAD = 0.2
+"""Seconds between two attempts when parked, and the share by which they vary."""
 STABLE_AFTER = 60.0
 """Seconds of being up after which earlier failures are forgotten."""
 FLAP_LIMIT = 10
 FLAP_WINDOW = 600.0
+"""More failures than this, within so many seconds, park a server."""
 CALL_RETRY_BACKOFF = 2.0
 CALL_RETRY_PARKED = 30.0
 """Seconds between two attempts that calls may cause, in backoff and when parked."""
@@ -46,7 +49,7 @@ ROUTED = frozenset({State.READY, State.DEGRADED})
 
 
 class Reason(StrEnum):
-    """Why a connection failed; a closed set, used as a metric label."""
+    """Why a session failed or could not be had. The set is closed: the words are labels of metrics."""
 
     CONFIG = "config"
     SPAWN = "spawn"
@@ -102,7 +105,10 @@ def http_failure(status: int) -> Failure:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """One server's state and all that decides the next one. Times are monotonic seconds."""
+    """One server's state and everything that decides the next one. The server's task keeps it; `step` makes the next.
+
+    Times are monotonic seconds.
+    """
 
     state: State = State.CONNECTING
     since: float = 0.0
@@ -111,13 +117,15 @@ class Status:
     failures: int = 0
     """Failures in a row, without a stable time between them."""
     recent: tuple[float, ...] = ()
-    """When it failed within the last ten minutes."""
+    """When it failed, within the last `FLAP_WINDOW` seconds."""
     next_attempt: float | None = None
+    """None if no attempt is planned."""
     last_attempt: float = float("-inf")
     good: int = 0
     bad: int = 0
     """Probes in a row, good and bad, while degraded."""
     transport_failures: int = 0
+    """Calls lost on their way, in a row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +168,7 @@ class Stop:
 
 
 Happening: TypeAlias = Attempt | Connected | Failed | Answered | Unanswered | TransportFailed | Stop
+"""What can happen to a server; `step` takes one of them."""
 
 
 class IllegalTransition(Exception):
@@ -210,8 +219,8 @@ def call_retry_due(status: Status, now: float) -> float | None:
 
 
 def backoff(failures: int, jitter: float) -> float:
-    """Seconds to wait after so many failures in a row: full jitter, `jitter × min(30, 0.5 × 2ⁿ⁻¹)`, at least 0.1."""
-    ceiling = min(BACKOFF_CAP, BACKOFF_BASE * 2.0 ** min(failures - 1, 60))
+    """Seconds to wait after so many failures in a row (full jitter): `jitter × min(30, 0.5 × 2ⁿ⁻¹)`, at least 0.1."""
+    ceiling = min(BACKOFF_CAP, BACKOFF_BASE * 2.0 ** min(failures - 1, 60))  # larger powers overflow
     return max(BACKOFF_FLOOR, jitter * ceiling)
 
 
@@ -222,13 +231,15 @@ def _to(status: Status, state: State, now: float, **changes: object) -> Status:
 
 
 def _failed(status: Status, failure: Failure, now: float, jitter: float) -> Status:
+    # A server that was up for long enough starts from zero, both in what backoff counts and in what flapping counts.
     earlier = () if is_stable(status, now) else status.recent
     recent = (*(time for time in earlier if now - time < FLAP_WINDOW), now)
     failures = 1 if is_stable(status, now) else status.failures + 1
     if not failure.permanent and len(recent) > FLAP_LIMIT:
         failure = Failure(Reason.FLAPPING, f"failed {len(recent)} times in 10 min; last: {failure.message}", True)
-        recent = ()
+        recent = ()  # or the first failure after the pause would park it again
     if failure.permanent:
+        # Only an edit can help a broken entry; anything else may have been put right meanwhile, so try now and then.
         retry = None if failure.reason is Reason.CONFIG else now + PARKED_RETRY * (1 + PARKED_SPREAD * (2 * jitter - 1))
         state = State.PARKED
     else:
@@ -237,7 +248,7 @@ def _failed(status: Status, failure: Failure, now: float, jitter: float) -> Stat
 
 
 def _answered(status: Status, probe: bool, now: float) -> Status:
-    if is_stable(status, now) and status.failures:
+    if is_stable(status, now) and status.failures:  # the last failure itself is kept, for people who look later
         status = replace(status, failures=0, recent=())
     if status.state is State.READY or not probe:
         return replace(status, transport_failures=0)

@@ -1,4 +1,4 @@
-"""Where the socket, the config and the state are: candidates in order, from an environment that is an argument."""
+"""Where the socket, the config and the state are looked for, in order. The environment is an argument."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def socket_candidates(environ: Mapping[str, str], uid: int, tmpdir: str) -> tupl
 
 
 def daemon_socket(environ: Mapping[str, str], uid: int, tmpdir: str) -> str:
-    """The socket that a daemon creates where nothing says otherwise; always one that its clients look for."""
+    """The socket that a daemon creates if it is told nothing else; clients always look for it."""
     return environ.get(SOCKET_VARIABLE) or (*_own_sockets(environ), temporary_socket(uid, tmpdir))[0]
 
 
 def temporary_socket(uid: int, tmpdir: str) -> str:
-    """The last resort of a user without a runtime directory. Anyone could make its directory: check who owns it."""
+    """The socket of a user who has no runtime directory. Anybody could have made its directory: check who owns it."""
     return posixpath.join(tmpdir, f"{APPLICATION}-{uid}", SOCKET_NAME)
 
 
@@ -48,9 +48,10 @@ def config_candidates(environ: Mapping[str, str], cwd: str, home: str) -> tuple[
 
 
 def catalog_cache_file(environ: Mapping[str, str], home: str, config: str) -> str:
-    """Where a daemon keeps its servers' catalogs, each config in a file of its own; "" where there is no place."""
+    """The file in which a daemon keeps its servers' catalogs, one for each config; "" if there is no place for it."""
     user = posixpath.join(_xdg(environ, "XDG_STATE_HOME") or posixpath.join(home, ".local/state"), APPLICATION)
     directory = _first_directory(environ, "STATE_DIRECTORY") or user
+    # A path may hold bytes that are no UTF-8. Its hash is a short name for a file in any case.
     key = sha256(config.encode("utf-8", "surrogateescape")).hexdigest()[:16]
     return posixpath.join(directory, f"catalogs-{key}") if directory.startswith("/") else ""
 
@@ -61,7 +62,7 @@ def fits_socket_address(path: str) -> bool:
 
 
 def _own_sockets(environ: Mapping[str, str]) -> tuple[str, ...]:
-    """In the directories that systemd made for this service and for this user."""
+    """Sockets in the directories that systemd makes for a service and for a user."""
     service = _first_directory(environ, "RUNTIME_DIRECTORY")
     session = _xdg(environ, "XDG_RUNTIME_DIR")
     return (

@@ -1,4 +1,4 @@
-"""What has to happen to the servers that run when one config takes the place of another."""
+"""What to do with the servers that run when a new config is applied: start, stop, replace, update or keep each."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .config import Config, ServerConfig
 DEFINES_THE_SERVER = frozenset(
     {"command", "args", "env", "cwd", "inherit_env", "url", "headers", "type", "protocol", "may_ask"}
 )
-"""Fields that a running process or connection cannot change."""
+"""Fields that cannot be changed for a running process or session: the server is replaced."""
 APPLIES_AT_ONCE = frozenset(
     {
         "timeout",
@@ -25,15 +25,15 @@ APPLIES_AT_ONCE = frozenset(
         "grace",
     }
 )
-"""Fields that change what we do with it."""
+"""Fields that change only what the daemon does with the server: it goes on running."""
 Change: TypeAlias = Literal["replace", "update", "keep"]
-"""What a changed entry asks of the server that runs."""
+"""What to do with a running server whose entry may have changed."""
 assert DEFINES_THE_SERVER | APPLIES_AT_ONCE | {"disabled"} == set(ServerConfig.model_fields), "a field without its step"
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The difference between two configs, by server; what neither config runs is in none of the lists.
+    """The difference between two configs, server by server. A server that runs in neither is in none of the lists.
 
     The names are in the new config's order; those that it lacks come last.
     """
@@ -46,7 +46,10 @@ class Plan:
 
     @classmethod
     def between(cls, old: Config | None, new: Config) -> Plan:
-        """How to get from `old` to `new`. `old` is what was applied: see `Config.keeping` for its broken entries."""
+        """The plan from `old` to `new`.
+
+        `old` is the config in force, in which `Config.keeping` has put earlier entries in place of broken ones.
+        """
         names = dict.fromkeys((*new.order, *(old.order if old else ())))
         steps = {name: _step(old, new, name) for name in names}
         return cls(**{step: tuple(name for name in names if steps[name] == step) for step in STEPS})
@@ -64,7 +67,7 @@ def _step(old: Config | None, new: Config, name: str) -> str:
     before, after = _running(old, name), _running(new, name)
     if before is None:
         return "start" if after is not None and name not in new.broken else ""
-    if name in new.broken:
+    if name in new.broken:  # no edit takes down what runs: the old entry stays in force
         return "keep"
     if after is None:
         return "stop"
@@ -72,7 +75,7 @@ def _step(old: Config | None, new: Config, name: str) -> str:
 
 
 def change_between(before: ServerConfig, after: ServerConfig) -> Change:
-    """What it takes to get from one entry of a server that runs to another."""
+    """What to do with a running server to get from one entry to the other."""
     changed = {key for key in ServerConfig.model_fields if getattr(before, key) != getattr(after, key)}
     if changed & DEFINES_THE_SERVER:
         return "replace"

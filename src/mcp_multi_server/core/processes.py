@@ -1,7 +1,7 @@
-"""Which processes are ours to end: what servers left behind, and what a daemon that was killed did.
+"""Which processes are ours to end: those that servers left behind, and those of a daemon that was killed.
 
-Every child carries a mark in its environment, which all that it starts inherits, whatever session or parent it moves
-to. A process that is neither marked nor known by its number *and* its start time is somebody else's.
+Each child has a mark in its environment. The processes that it starts inherit the mark and keep it, whatever session
+or parent they move to. A process is never ended for its number alone: the kernel uses numbers again.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from typing import Annotated, NamedTuple, TypeAlias
 import msgspec
 
 MARK = "MCP_MULTI_SERVER_CHILD"
-"""The environment variable: the run of the daemon, a dot, the number of the child."""
+"""The environment variable that holds the mark: the daemon's run, a dot, the number of the child."""
 ENDED = frozenset("ZX")
 """States of a process that has ended and is not reaped yet (proc_pid_stat(5))."""
 
 
 class Identity(NamedTuple):
-    """One process for good: numbers are used again, so the time of its start belongs to it."""
+    """The number and the start time of a process. The number alone would not do: the kernel uses it again."""
 
     pid: int
     started: int
@@ -28,7 +28,7 @@ class Identity(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A process as it was seen."""
+    """A process as /proc showed it at one moment. `procfs.read` makes it; `procfs.marked` adds its owner and mark."""
 
     pid: int
     started: int
@@ -40,19 +40,19 @@ class Process:
 
     @property
     def identity(self) -> Identity:
-        """What tells it from every other one, before and after."""
+        """What no other process has, neither before nor after it."""
         return Identity(self.pid, self.started)
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessUsage:
-    """What a process and its descendants use."""
+    """The memory and CPU time of a process and its descendants, as `procfs.read_usage` finds them."""
 
     resident_bytes: int
     cpu_seconds: float
     """CPU time since their starts."""
     runnable: bool
-    """One of them is on a CPU, or waits for one."""
+    """Whether one of them runs on a CPU or waits for one."""
 
 
 _Pid: TypeAlias = Annotated[int, msgspec.Meta(ge=2)]
@@ -70,7 +70,7 @@ class Record(msgspec.Struct, frozen=True):
 
 
 def mark_of(run: str, number: int) -> str:
-    """The mark of a child."""
+    """The mark of the child with this number."""
     return f"{run}.{number}"
 
 
@@ -92,7 +92,8 @@ def left_behind(
     candidates = [each for each in processes if each.uid == uid and each.pid not in spare and each.state not in ENDED]
     known = set(record.children)
     ours = {each.pid for each in candidates if (each.pid, each.started) in known or is_of_run(each.mark, record.run)}
-    # A group keeps its number for as long as it has members: one of ours in it says that all of it is.
+    # The kernel does not reuse the number of a group that has members. So if one process of ours is in the group of a
+    # child, the group is still the child's, and all of its processes are ours.
     groups = {each.group for each in candidates if each.pid in ours} & {pid for pid, _ in known}
     ours |= {each.pid for each in candidates if each.group in groups}
     while more := {each.pid for each in candidates if each.parent in ours} - ours:
@@ -103,8 +104,9 @@ def left_behind(
 def is_abandoned(orphan: Process, *, run: str, running: Mapping[str, int], alone: bool) -> bool:
     """Whether an orphan, which became our child when its parent ended, belongs to no server that runs.
 
-    `running`: the marks of those that run, and when they started. `alone`: only servers can leave orphans to us, so
-    that one which threw its environment away, if it is older than all of them, belongs to none.
+    `running`: the marks of the servers that run, and when they started. `alone`: this process has no children other
+    than servers, so that an orphan without a mark comes from a server that cleared its environment. If the orphan is
+    older than all servers that run, none of them can have started it.
     """
     if orphan.mark in running:
         return False

@@ -1,4 +1,4 @@
-"""The two eras of MCP: what each requires on the wire, and how one is told to the other.
+"""The two eras of MCP: what each requires of a message, and how messages of one are translated for the other.
 
 Legacy revisions (up to 2025-11-25) begin with an `initialize` handshake; modern ones (2026-07-28) are stateless and
 carry version and capabilities in every request's `_meta`.
@@ -34,7 +34,7 @@ DAEMON_EXTENSION = "mcp-multi-server/daemon"
 """Advertises the `daemon/…` control methods."""
 
 OWN_INFO = {"name": "mcp-multi-server", "version": __version__}
-"""How we name ourselves, to servers and to clients."""
+"""The name and version that we give to servers and clients."""
 
 _OWN_INFO_RAW = msgspec.Raw(encode(OWN_INFO))
 _VERSION_RAW = msgspec.Raw(encode(MODERN_VERSION))
@@ -54,7 +54,7 @@ class Era(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Negotiated:
-    """What a server said of itself at the start."""
+    """What a server said of itself in its answer to `initialize` or `server/discover`."""
 
     era: Era
     version: str
@@ -84,6 +84,7 @@ def check_envelope(meta: Members) -> None:
 
     """
     capabilities = meta.get(CAPABILITIES_KEY)
+    # The usual case is found by comparing bytes, without decoding.
     if meta[VERSION_KEY] == _VERSION_RAW and capabilities is not None and is_object(capabilities):
         return
     requested = text(meta[VERSION_KEY])
@@ -130,7 +131,7 @@ def from_discover(result: Buffer) -> Negotiated | None:
 
 
 class Introduction(Protocol):
-    """What a legacy client said of itself once, and a modern server is told with every request."""
+    """What a legacy client said of itself once, at the start, and a modern server has to be told with every request."""
 
     client_info: Buffer | None
     capabilities: Members
@@ -140,7 +141,7 @@ class Introduction(Protocol):
 def meta_for_server(
     meta: Members | None, *, client: Era, server: Era, introduction: Introduction, token: int | None
 ) -> Members | None:
-    """The `_meta` to forward. `token` replaces the client's progress token, which is unique for that client only."""
+    """The `_meta` to forward. `token` replaces the client's progress token, which other clients may use as well."""
     if client is server and token is None:
         return meta
     forwarded = dict(meta) if meta else {}
@@ -159,7 +160,7 @@ def meta_for_server(
 
 
 def result_for_client(result: Buffer, *, method: str, client: Era, server: Era) -> Buffer:
-    """A server's result in the client's era; the very bytes where both speak the same.
+    """A server's result in the client's era; the same bytes if both speak the same era.
 
     Raises:
         RpcError: the result is of a kind that the client's era does not have.
@@ -170,6 +171,7 @@ def result_for_client(result: Buffer, *, method: str, client: Era, server: Era) 
     body = members(result)
     if client is Era.MODERN:
         return encode(_modernised(body, method))
+    # The legacy era knows complete results only.
     if body.pop("resultType", _COMPLETE) != _COMPLETE:
         raise RpcError(INTERNAL_ERROR, f"the server answers with what needs a client of revision {MODERN_VERSION}")
     for hint in ("ttlMs", "cacheScope"):
@@ -190,7 +192,7 @@ def error_for_client(error: Buffer, *, method: str, client: Era, server: Era) ->
 
 
 def own_capabilities() -> dict[str, Any]:
-    """What we offer clients: all we may ever offer, since a legacy client cannot be told of more later."""
+    """What we offer to clients: all that we may ever offer, since a legacy client cannot be told of more later."""
     changing = {"listChanged": True}
     return {
         "tools": changing,
@@ -216,7 +218,7 @@ def discover_result(instructions: str) -> dict[str, Any]:
 
 
 def modern_result(body: dict[str, Any], *, cacheable: bool = False) -> dict[str, Any]:
-    """A result of our own as the modern era wants it."""
+    """A result of our own, with what the modern era requires in it."""
     hints = {"ttlMs": 0, "cacheScope": "private"} if cacheable else {}
     return {"resultType": "complete", **body, **hints, "_meta": {SERVER_INFO_KEY: OWN_INFO}}
 
@@ -235,6 +237,7 @@ def subscription_meta(subscription: bytes) -> dict[str, Any]:
 
 def _modernised(body: Members, method: str) -> Members:
     body.setdefault("resultType", _COMPLETE)
+    # A legacy server promises nothing about caching, so the client is told not to cache.
     if method in _CACHEABLE_READS:
         body.setdefault("ttlMs", _ZERO)
         body.setdefault("cacheScope", _PRIVATE)
@@ -248,6 +251,7 @@ def _modernised(body: Members, method: str) -> Members:
 
 
 def _without_server_info(body: Members) -> None:
+    # Searching the bytes is cheaper than decoding, and the key is rarely there.
     if "_meta" not in body or SERVER_INFO_KEY.encode() not in bytes(body["_meta"]):
         return
     try:

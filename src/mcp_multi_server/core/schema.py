@@ -36,7 +36,7 @@ class _File(Settings):
 
 
 class _ForEditors(GenerateJsonSchema):
-    """Without what only a program has use for: null for what is absent, a title that repeats the key."""
+    """Makes the schema without what editors have no use for: null for absent keys, titles that repeat the key."""
 
     def nullable_schema(self, schema: core_schema.NullableSchema) -> JsonSchemaValue:
         return self.generate_inner(schema["schema"])

@@ -5,136 +5,33 @@ The descriptions end up in the JSON Schema that editors show.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
-from urllib.parse import urlsplit
+from collections.abc import Mapping
+from typing import Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Discriminator,
-    Field,
-    StrictInt,
-    Tag,
-    ValidationInfo,
-    field_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 from pydantic.alias_generators import to_camel
 
-MAX_SECONDS = 1_000_000.0
-MAX_BYTES = 1 << 30
-KIB, MIB = 1 << 10, 1 << 20
-
-_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_HEADER_VALUE = re.compile(r"(?:[\x21-\x7e](?:[\x20-\x7e\t]*[\x21-\x7e])?)?")
-_QUALIFIER = re.compile(r"[A-Za-z0-9_-]+")
-_SEPARATOR = re.compile(r"[A-Za-z0-9_./-]{1,16}")
-_LISTEN = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^\s:\[\]]+):(?P<port>[0-9]{1,5})")
-
-
-def _clean(text: str) -> str:
-    """What a program can be given. JSON can write half of a surrogate pair, which is no text."""
-    if "\0" in text:
-        raise ValueError("holds a NUL byte")
-    if any("\ud800" <= character <= "\udfff" for character in text):
-        raise ValueError("holds half a character (an unpaired surrogate, or bytes that are not UTF-8)")
-    return text
-
-
-def _variable_name(name: str) -> str:
-    if not name or "=" in name:
-        raise ValueError("is no name for an environment variable")
-    return _clean(name)
-
-
-def _header_name(name: str) -> str:
-    """RFC 9110 §5.1: a token."""
-    if not _HEADER_NAME.fullmatch(name):
-        raise ValueError("is no name for an HTTP header")
-    return name
-
-
-def _header_value(value: str) -> str:
-    """RFC 9110 §5.5, without its obsolete octets: clients disagree on their encoding."""
-    if not _HEADER_VALUE.fullmatch(value):
-        raise ValueError("holds characters that an HTTP header cannot (line breaks, spaces around it, non-ASCII)")
-    return value
-
-
-def _http_url(url: str) -> str:
-    if any(character <= " " or character == "\x7f" for character in url):
-        raise ValueError("holds a space or a control character")
-    try:
-        parts = urlsplit(url)
-        usable = bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        usable = False
-    else:
-        if parts.scheme not in ("http", "https"):
-            raise ValueError("must begin with http:// or https://")
-    if not usable:
-        raise ValueError("names no host, or a port that is none")
-    return url
-
-
-def _qualifier(prefix: str) -> str:
-    if not _QUALIFIER.fullmatch(prefix):
-        raise ValueError("may hold only letters, digits, _ and -, at least one")
-    return prefix
-
-
-def _separator(text: str) -> str:
-    if not _SEPARATOR.fullmatch(text):
-        raise ValueError("may hold only letters, digits and _ - . /, 1 to 16 of them")
-    return text
-
-
-def _listen(address: str) -> str:
-    found = _LISTEN.fullmatch(address)
-    if address != "off" and (found is None or int(found["port"]) > 65535):
-        raise ValueError('must be HOST:PORT, [IPV6]:PORT or "off"')
-    return address
-
-
-def _no_bool(value: object) -> object:
-    """Python counts true as 1; a person who writes it means something else."""
-    if isinstance(value, bool):
-        raise ValueError("must be a number")
-    return value
-
-
-def _transport_kind(value: object) -> object:
-    """Hosts spell streamable HTTP as http, streamable-http, streamableHttp and streamable_http."""
-    if isinstance(value, str) and re.sub("[-_]", "", value).lower() == "streamablehttp":
-        return "http"
-    return value
-
-
-def _list_or_word(value: object) -> str:
-    return "word" if isinstance(value, str) else "list"
-
-
-Text: TypeAlias = Annotated[str, AfterValidator(_clean)]
-FullText: TypeAlias = Annotated[str, Field(min_length=1), AfterValidator(_clean)]
-Timeout: TypeAlias = Annotated[float, Field(gt=0, le=MAX_SECONDS, allow_inf_nan=False), BeforeValidator(_no_bool)]
-Patience: TypeAlias = Annotated[float, Field(ge=0, le=MAX_SECONDS, allow_inf_nan=False), BeforeValidator(_no_bool)]
-Count: TypeAlias = Annotated[int, Field(ge=1, le=1_000_000), BeforeValidator(_no_bool)]
-LineBytes: TypeAlias = Annotated[int, Field(ge=KIB, le=MAX_BYTES), BeforeValidator(_no_bool)]
-Account: TypeAlias = FullText | Annotated[StrictInt, Field(ge=0)]
-"""A user or group: its name or its number."""
-Ability: TypeAlias = Literal["sampling", "elicitation", "roots"]
-if TYPE_CHECKING:  # programs give lists, of which pydantic makes tuples: a type checker knows nothing of that
-    Texts: TypeAlias = Sequence[Text]
-    Abilities: TypeAlias = Sequence[Ability]
-else:
-    Texts = tuple[Text, ...]
-    Abilities = tuple[Ability, ...]
-InheritEnv: TypeAlias = Annotated[
-    Annotated[Texts, Tag("list")] | Annotated[Literal["all"], Tag("word")], Discriminator(_list_or_word)
-]
+from .setting_values import (
+    MIB,
+    Abilities,
+    Account,
+    Count,
+    FullText,
+    HeaderName,
+    HeaderValue,
+    HttpUrl,
+    InheritEnv,
+    LineBytes,
+    ListenAddress,
+    Patience,
+    Prefix,
+    Separator,
+    Text,
+    Texts,
+    Timeout,
+    TransportKind,
+    VariableName,
+)
 
 
 class Settings(BaseModel):
@@ -172,7 +69,7 @@ class ServerConfig(Settings):
     args: Texts = Field(
         default=(), description="Arguments of the program, one a string; no shell reads them.", repr=False
     )
-    env: Mapping[Annotated[str, AfterValidator(_variable_name)], Text] = Field(
+    env: Mapping[VariableName, Text] = Field(
         default_factory=dict,
         description="Environment variables for the program, besides the inherited ones.",
         examples=[{"GITHUB_TOKEN": "${file:~/.secrets/github}"}],
@@ -185,22 +82,21 @@ class ServerConfig(Settings):
         'names, * as a wildcard, or "all".',
         examples=[["SSH_AUTH_SOCK", "AWS_*"], "all"],
     )
-    url: Annotated[FullText, AfterValidator(_http_url)] | None = Field(
+    url: HttpUrl | None = Field(
         default=None,
         description="Address of a server that runs elsewhere. Without `type`, streamable HTTP is tried, then SSE.",
         examples=["https://example.com/mcp"],
+        # So that `_exactly_one_way` is also called if no url is given.
         validate_default=True,
         repr=False,
     )
-    headers: Mapping[Annotated[str, AfterValidator(_header_name)], Annotated[str, AfterValidator(_header_value)]] = (
-        Field(
-            default_factory=dict,
-            description="HTTP headers of every request to `url`.",
-            examples=[{"Authorization": "Bearer ${env:API_TOKEN}"}],
-            repr=False,
-        )
+    headers: Mapping[HeaderName, HeaderValue] = Field(
+        default_factory=dict,
+        description="HTTP headers of every request to `url`.",
+        examples=[{"Authorization": "Bearer ${env:API_TOKEN}"}],
+        repr=False,
     )
-    type: Annotated[Literal["stdio", "http", "sse"], BeforeValidator(_transport_kind)] | None = Field(
+    type: TransportKind | None = Field(
         default=None,
         description="How to talk to the server. Needed only to choose between http (streamable HTTP) and sse.",
         json_schema_extra={"enum": ["stdio", "http", "sse", "streamable-http"]},
@@ -231,7 +127,7 @@ class ServerConfig(Settings):
         description="Glob patterns of names that are not passed on; stronger than `include`.",
         examples=[["*_delete"]],
     )
-    prefix: Annotated[str, AfterValidator(_qualifier)] | None = Field(
+    prefix: Prefix | None = Field(
         default=None,
         description="Stands for the server in qualified names (prefix__tool). Default: its name, with _ for what is "
         "neither letter, digit, _ nor -.",
@@ -259,7 +155,10 @@ class ServerConfig(Settings):
     @field_validator("url")
     @classmethod
     def _exactly_one_way(cls, url: str | None, info: ValidationInfo) -> str | None:
-        """Fields are validated in order, and one that is wrong is missing from `data`: it was given all the same."""
+        """A server has either a command or a url.
+
+        Fields are validated in order. One that is wrong is not in `data`, but it was given, so it counts.
+        """
         command = info.data.get("command", "")
         if command is None and url is None and not info.data.get("disabled"):
             raise ValueError("needs a command or a url")
@@ -278,7 +177,7 @@ class ServerConfig(Settings):
 
 
 class DaemonSettings(Settings):
-    """Ours alone: no other host has reason to put a key here, so an editor may call an unknown one a mistake."""
+    """An object that is ours alone. No other host has keys in it, so the schema calls an unknown one a mistake."""
 
     model_config = ConfigDict(json_schema_extra={"additionalProperties": False})
 
@@ -286,7 +185,7 @@ class DaemonSettings(Settings):
 class MetricsConfig(DaemonSettings):
     """Where Prometheus reads."""
 
-    listen: Annotated[str, AfterValidator(_listen)] = Field(
+    listen: ListenAddress = Field(
         default="127.0.0.1:9464",
         description='HOST:PORT of /metrics, /healthz and /readyz, or "off".',
         examples=["127.0.0.1:9464", "[::1]:9464", "off"],
@@ -332,7 +231,7 @@ class LimitsConfig(DaemonSettings):
     @field_validator("outgoing")
     @classmethod
     def _holds_a_line(cls, outgoing: int, info: ValidationInfo) -> int:
-        """With less, one allowed message would cut its reader off."""
+        """One message of the allowed length must not be enough to cut its reader off."""
         if outgoing < max(info.data.get("client_line", 0), info.data.get("server_line", 0)):
             raise ValueError("must be at least clientLine and serverLine")
         return outgoing
@@ -357,9 +256,7 @@ class DaemonConfig(DaemonSettings):
         description="bare: names are listed as the servers give them, later claimants of one as prefix__name. "
         "qualified: all as prefix__name.",
     )
-    separator: Annotated[str, AfterValidator(_separator)] = Field(
-        default="__", description="Between prefix and name in a qualified name."
-    )
+    separator: Separator = Field(default="__", description="Between prefix and name in a qualified name.")
     collisions: Literal["first", "last"] = Field(
         default="first", description="Which server, in the order of this file, gets a bare name that several claim."
     )

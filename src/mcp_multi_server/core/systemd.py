@@ -14,7 +14,7 @@ MOST_PASSED = 1024
 STATUS_LONGEST = 300
 """Characters of a status line; `systemctl status` shows it on one line."""
 _TOLD = (State.DEGRADED, State.CONNECTING, State.BACKOFF, State.PARKED, State.STOPPING)
-"""States worth a number of their own, in this order; a disabled server is left out as its owner wished."""
+"""States that the status line counts, in this order. Disabled servers are not counted: their owner wants them off."""
 
 
 def passed_descriptors(environ: Mapping[str, str], pid: int) -> dict[int, str]:
@@ -27,7 +27,7 @@ def passed_descriptors(environ: Mapping[str, str], pid: int) -> dict[int, str]:
 
 
 def watchdog_seconds(environ: Mapping[str, str], pid: int) -> float | None:
-    """How long systemd waits for a sign of life before it ends this process; None where it does not."""
+    """Seconds that systemd waits for a sign of life before it ends this process; None if it does not."""
     if environ.get("WATCHDOG_PID", str(pid)) != str(pid):
         return None
     return _whole(environ.get("WATCHDOG_USEC")) / 1e6 or None
@@ -49,7 +49,7 @@ def status_line(states: Iterable[State], wait: float | None, trouble: str = "") 
 
 
 def reload_trouble(outcome: str, problems: Sequence[Problem]) -> str:
-    """What the last reading of the config left to say; "" where it went well."""
+    """What was wrong with the config when it was last read; "" if nothing was."""
     if not problems:
         return ""
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
@@ -58,4 +58,5 @@ def reload_trouble(outcome: str, problems: Sequence[Problem]) -> str:
 
 def _whole(text: str | None) -> int:
     """A number as systemd writes it; 0 for anything else."""
+    # Twenty digits are more than 64 bits hold, and `int` takes long for thousands.
     return int(text) if text and text.isascii() and text.isdigit() and len(text) < 20 else 0

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 LONGEST_MATCHED = 16 * 1024
 """Characters of a URI above which no template matches it."""
 LONGEST_TEMPLATE = 4 * 1024
-"""Characters of a template above which it matches nothing; within both bounds a match takes milliseconds at most."""
+"""Characters of a template above which it matches nothing. Within both limits a match takes milliseconds at most."""
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _EXPRESSION = re.compile(r"\{([+#./;?&]?)[^{}]+\}")
@@ -30,10 +30,11 @@ class Namespaces:
         self._longest = max(map(len, self._servers), default=0)
 
     def split(self, uri: str) -> tuple[str, str] | None:
-        """The server and its own URI, which must have a scheme; None where no server's name stands in front.
+        """The server and its own URI, which must have a scheme; None if no server's name is in front.
 
         The scheme keeps a server called `file` from owning every `file:///…`. The longest name wins.
         """
+        # From the right, so that the longest name wins, and not beyond the longest name, so that the time is bounded.
         colon = uri.rfind(":", 0, self._longest + 1)
         while colon >= 0:
             if uri[:colon] in self._servers and _SCHEME.match(uri, colon + 1):
@@ -44,9 +45,9 @@ class Namespaces:
 
 @dataclass(frozen=True, slots=True)
 class _Hole:
-    """What stands for an expression of a template: at least one byte that is not `barred`.
+    """What an expression of a template can stand for: one byte or more, none of them `barred`.
 
-    With a `lead`, which expansion writes first, all of it may be missing: variables can be undefined.
+    Some operators write a `lead` first. Such a hole may be missing as a whole, since variables can be undefined.
     """
 
     lead: bytes
@@ -90,6 +91,7 @@ class Template:
             reached = positions.after_text(reached, part) if isinstance(part, bytes) else positions.after(reached, part)
             if not reached:
                 return False
+        # Only the position behind the last byte counts.
         return bool(reached >> len(rest))
 
 
@@ -107,10 +109,10 @@ def _bytes(text: str) -> bytes:
 
 
 class _Positions:
-    """Sets of positions in `data` as integers, bit n for position n.
+    """Sets of positions in `data`. A set is an integer in which bit n stands for position n.
 
-    All ways to match are followed at once, one addition or shift a step: linear in the URI whatever the template says,
-    where a backtracking regular expression is polynomial in it with one degree for each variable.
+    All ways to match are followed at once, with one addition or shift a step, so the time is linear in the URI whatever
+    the template is. A backtracking regular expression is polynomial in it, with one degree for each variable.
     """
 
     __slots__ = ("_everywhere", "_found", "_reversed")
@@ -121,28 +123,29 @@ class _Positions:
         self._found: dict[int, int] = {}
 
     def after_text(self, reached: int, literal: bytes) -> int:
-        """Where `literal` ends that begins where `reached` says."""
+        """The positions after `literal`, where it begins at one of those in `reached`."""
         for byte in literal:
             reached = (reached & self._of(byte)) << 1
         return reached
 
     def after(self, reached: int, hole: _Hole) -> int:
-        """Where a hole ends that begins where `reached` says."""
+        """The positions after a hole that begins at one of those in `reached`."""
         if not hole.lead:
             return self._spread(reached, hole.barred)
         led = self.after_text(reached, hole.lead)
         return reached | led | self._spread(led, hole.barred)
 
     def _spread(self, reached: int, barred: bytes) -> int:
-        """One or more positions on, as far as no byte is barred: the carry of an addition runs through the ones."""
+        """The positions one or more bytes further on, as long as no byte is barred."""
         free = self._everywhere
         for byte in barred:
             free &= ~self._of(byte)
         starts = reached & free
+        # Adding a bit to a run of ones carries to the end of the run: the bits that changed are where the hole can be.
         return ((((free + starts) ^ free) | starts) & free) << 1
 
     def _of(self, byte: int) -> int:
-        """Where `byte` stands."""
+        """The positions of `byte`."""
         if byte not in self._found:
             ones = b"0" * byte + b"1" + b"0" * (255 - byte)
             self._found[byte] = int(b"0" + self._reversed.translate(ones), 2)

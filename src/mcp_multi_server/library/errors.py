@@ -8,7 +8,7 @@ from math import isnan
 import mcp_types as types
 
 from ..core.errors import INVALID_PARAMS, METHOD_NOT_FOUND, RESOURCE_NOT_FOUND_LEGACY, RpcError
-from ..core.levels import LEVELS
+from ..core.log_levels import LEVELS
 
 
 def check_single_page(cursor: str | None, params: types.PaginatedRequestParams | None) -> None:

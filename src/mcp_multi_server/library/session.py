@@ -17,8 +17,9 @@ from ..core import jsonrpc
 from ..core.catalog import Catalog, Kind
 from ..core.errors import RpcError
 from ..core.input_requests import params_of
-from ..core.jsonrpc import Buffer, Lines, Members, Message
+from ..core.jsonrpc import Buffer, Members, Message
 from ..core.lifecycle import Failure, Lost, Reason, State
+from ..core.lines import Lines
 from ..core.protocol import Era
 from ..servers.catalog_reading import read_catalog
 from ..servers.exchange import Exchange

@@ -1,1 +1,1 @@
-"""Child processes: how they start, how they are watched, how they and all they started end."""
+"""Child processes: starts and watches them, and ends them with everything that they started."""

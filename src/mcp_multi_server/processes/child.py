@@ -1,44 +1,41 @@
-"""A child process that leads a group of its own: how it is started, watched and stopped, with all that it started."""
+"""A child process that leads a group of its own: it is watched, and stopped together with all that it started."""
 
 from __future__ import annotations
 
 import asyncio
 import errno
-import functools
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 
 import anyio
 
-from ..core.lifecycle import Failure, Lost, Reason
-from ..core.processes import ENDED, MARK, Identity, Process
+from ..core.processes import ENDED, Identity, Process
 from . import procfs
 
-TRANSIENT = frozenset({errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ETXTBSY})
-"""Why a program could not be started this time; every other reason is still there the next time."""
 KILL_WAIT = 0.5
 GROUP_WAIT = 0.5
 LAST_WAIT = 0.3
-"""Seconds that are granted: to die of SIGKILL, to what the leader left behind, to that after SIGKILL."""
+"""Seconds to wait: for the leader after SIGKILL, for its group after SIGTERM, and for the group after SIGKILL."""
 BLOCKING_WAIT = 0.1
-"""Seconds that the loop may stand still for a stop that was cut short."""
+"""Seconds for which `close` may block the event loop, if `stop` was cancelled."""
 POLL = 0.01
-PR_SET_PDEATHSIG = 1
+"""Seconds between two looks at what nothing tells of: the end of a group."""
 PIDFD_SIGNAL_PROCESS_GROUP = 4
-"""Linux 6.9: the signal goes to the group, and never to one that came to the same number later."""
+"""Linux 6.9: the signal goes to the child's group, and never to another group that has its number by now."""
 LEADERS: set[int] = set()
-"""The children of this process that a `Child` will reap itself; every other one is an orphan that came to us."""
+"""The children of this process that a `Child` will reap. In the daemon, every other child is an orphan."""
 
 
 class Child:
     """A started program, its pipes and exit, and whatever it started. `spawn` makes it; `stop` and `close` end it.
 
-    The pipes belong to whoever reads and writes them. The exit is seen on a pidfd, also while others hold the pipes
-    open. The child is reaped in `stop`, so that until then its number can mean nothing else. What it started is known
-    by its group, by descent while the parents live, and by `mark` once we, as the subreaper, have inherited it.
+    Whoever reads and writes the pipes also closes them. The exit is seen on a pidfd, even while other processes hold
+    the pipes open. The child is reaped in `stop` or `close` and not before, so that until then no other process can get
+    its number. Processes that it started are found by their group, by descent while their parents live, and by `mark`
+    once they are orphans and this process, as their subreaper, has become their parent.
     """
 
     def __init__(
@@ -61,7 +58,7 @@ class Child:
         LEADERS.add(self.pid)
 
     def watch(self, exited: Callable[[int | None], None]) -> None:
-        """Have `exited` called once with the return code: negative for a signal, None where another reaped it."""
+        """Have `exited` called once with the return code: negative for a signal, None if others reaped the child."""
 
         def readable() -> None:
             self._loop.remove_reader(self._pidfd)
@@ -70,19 +67,23 @@ class Child:
 
         self._loop.add_reader(self._pidfd, readable)
 
-    def look_below(self) -> None:
+    def note_descendants(self) -> None:
         """Note the child's descendants while it lives: once it has ended, nothing tells whose they were."""
-        self._note(procfs.below(self.pid))
+        self._note(procfs.descendants(self.pid))
 
     async def stop(self, patience: float) -> None:
-        """End all of it, gently first. Takes at most `patience` + 1.3 s; stdin is to be closed before."""
+        """End the child and all that it started, by SIGTERM if that is enough. Takes at most `patience` + 1.3 s.
+
+        Call it after stdin was closed: that asks a server to end by itself.
+        """
         if not await self._ends_within(patience / 2):
             self._terminate()
             if not await self._ends_within(patience / 2):
-                self.look_below()
+                self.note_descendants()
                 self._signal(signal.SIGKILL)
                 await self._ends_within(KILL_WAIT)
         self._terminate()  # whatever the leader left behind
+        # This reaps the leader, whose number keeps meaning the group as long as that has members.
         self._popen.poll()
         self._send_strays(signal.SIGTERM)
         if not await self._is_gone_within(GROUP_WAIT, signal.SIGTERM):
@@ -91,12 +92,12 @@ class Child:
             await self._is_gone_within(LAST_WAIT, signal.SIGKILL)
 
     def kill(self) -> None:
-        """SIGKILL all that is known of it."""
+        """SIGKILL the child and all that it is known to have started."""
         self._signal(signal.SIGKILL)
         self._send_strays(signal.SIGKILL)
 
     def close(self) -> None:
-        """Kill what `stop`, cut short, may have left, and forget the child."""
+        """Forget the child, and kill what is left of it if `stop` was cancelled."""
         if self._popen.returncode is None:
             self.kill()
             with suppress(subprocess.TimeoutExpired):
@@ -113,9 +114,9 @@ class Child:
         return self._ended.is_set()
 
     async def _is_gone_within(self, seconds: float, number: int) -> bool:
-        """Whether nothing of it is left. A group has no descriptor to wait on: it is asked.
+        """Whether nothing is left of the child within `seconds`. No descriptor tells the end of a group, so this polls.
 
-        Whoever shows up only now, with the end of its parent, gets the signal that the others got.
+        A process that becomes our child only now, as its parent ended, gets the signal that the others got.
         """
         deadline = self._loop.time() + seconds
         while self._lives() or self._strays_live() or self._send_strays(number):
@@ -136,10 +137,10 @@ class Child:
         return bool(self._strays)
 
     def _send_strays(self, number: int) -> bool:
-        """Signal all that left the group, after one more look at what came to us; whether there was any."""
+        """Signal all that left the group, orphans that have just come to us included. Says whether there were any."""
         for orphan in orphans():
             if self.mark and orphan.mark == self.mark:
-                self._note([orphan, *procfs.below(orphan.pid)])
+                self._note([orphan, *procfs.descendants(orphan.pid)])
         for each in self._strays.values():
             procfs.send(each, number)
         return bool(self._strays)
@@ -150,18 +151,19 @@ class Child:
                 self._strays[each.identity] = each
 
     def _terminate(self) -> None:
-        """SIGTERM the group, and wake what is stopped: it could not act on it."""
+        """SIGTERM the group, then SIGCONT: a process that is stopped would not act on SIGTERM."""
         self._signal(signal.SIGTERM)
         self._signal(signal.SIGCONT)
 
     def _signal(self, number: int) -> bool:
-        """Signal the group; whether any of it was there and ours to signal."""
+        """Signal the group. Says whether it had a process that we may signal."""
         try:
             try:
                 signal.pidfd_send_signal(self._pidfd, number, None, PIDFD_SIGNAL_PROCESS_GROUP)
             except OSError as failure:
                 if failure.errno != errno.EINVAL:
                     raise
+                # An older kernel: by number, which can mean no other group as long as the leader is not reaped.
                 os.killpg(self.pid, number)
         except (ProcessLookupError, PermissionError):
             return False
@@ -169,16 +171,16 @@ class Child:
 
 
 def orphans() -> list[Process]:
-    """The living children of this process that no `Child` stands for, with their marks.
+    """The living children of this process that are no `Child`, with their marks.
 
-    They came to the daemon when their parents ended; in a library they may be the program's own.
+    In the daemon they became its children when their parents ended. In a library they may be the program's own.
     """
     found = (procfs.read(pid) for pid in _unattended())
     return [procfs.marked(each) for each in found if each is not None and each.state not in ENDED]
 
 
 def reap_orphans() -> None:
-    """Reap all that ended and that no `Child` stands for; only where none of them can be somebody else's to reap."""
+    """Reap every child that has ended and is no `Child`. The daemon alone may: a program reaps its own children."""
     for pid in _unattended():
         _reap(pid)
 
@@ -188,7 +190,7 @@ def _unattended() -> list[int]:
 
 
 def _reap(pid: int) -> None:
-    """Reap it, if it is our child and has ended."""
+    """Reap the process if it is our child and has ended."""
     with suppress(ChildProcessError):
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG)
 
@@ -201,153 +203,9 @@ def _remains(stray: Process) -> bool:
     return False
 
 
-def spawn(command: str, args: Sequence[str], *, cwd: str | None, env: Mapping[str, str]) -> Child:
-    """Start a program in a session and group of its own, with three pipes.
-
-    It dies with the *thread* that calls this (PR_SET_PDEATHSIG): the one that runs the event loop, in the daemon the
-    main one, in the library that of the client. Hand it to no other.
-
-    Raises:
-        Lost: the reason is `spawn`; permanent unless the machine was short of something.
-
-    """
-    directory = _find_directory(cwd)
-    program = find_program(command, cwd=directory, path=env.get("PATH", os.defpath))
-    try:
-        return _start([command, *args], program, cwd=directory, env=env)
-    except OSError as failure:
-        raise _refused(command, failure) from None
-    except ValueError:
-        raise _lost("command, args or env holds what no program can be given: a NUL, or = in a name") from None
-    except subprocess.SubprocessError:
-        raise _lost(f"command {command!r} could not be set up", permanent=False) from None
-
-
-def find_program(command: str, *, cwd: str, path: str) -> str:
-    """The file that `command` means: with a slash, relative to `cwd`; else the first executable one on `path`.
-
-    Raises:
-        Lost: there is none, or it is not executable.
-
-    """
-    if "\0" in command or not command:
-        raise _lost("command is empty or holds a NUL")
-    directories = [""] if "/" in command else path.split(os.pathsep)
-    candidates = [os.path.join(cwd, directory, command) for directory in directories]
-    for candidate in candidates:
-        if os.path.isfile(candidate) and os.access(candidate, os.X_OK):
-            return candidate
-    if any(map(os.path.isfile, candidates)):
-        raise _lost(f"command {command!r} is not executable")
-    if "/" not in command:
-        raise _lost(f"command {command!r} not found on PATH")
-    raise _lost(f"command {command!r} {'is a directory' if os.path.isdir(candidates[0]) else 'not found'}")
-
-
-def _find_directory(cwd: str | None) -> str:
-    """`cwd` as an absolute path, "" where the child stays in the daemon's. Raises Lost where it cannot be entered."""
-    if not cwd:
-        return ""
-    try:
-        directory = os.path.abspath(cwd)
-    except OSError:  # it is relative, and the daemon's own is gone
-        raise _lost(f"cwd {cwd!r} does not exist") from None
-    if not os.path.exists(directory):
-        raise _lost(f"cwd {cwd!r} does not exist")
-    if not os.path.isdir(directory):
-        raise _lost(f"cwd {cwd!r} is not a directory")
-    if not os.access(directory, os.X_OK):
-        raise _lost(f"cwd {cwd!r} may not be entered")
-    return directory
-
-
-def _start(argv: list[str], program: str, *, cwd: str, env: Mapping[str, str]) -> Child:
-    with ExitStack() as undo:
-        stdin, to_child = _pipe(undo)
-        from_child, stdout = _pipe(undo)
-        errors_from_child, stderr = _pipe(undo)
-        popen = subprocess.Popen(
-            argv,
-            executable=program,
-            stdin=stdin,
-            stdout=stdout,
-            stderr=stderr,
-            cwd=cwd or None,
-            env=env,
-            start_new_session=True,
-            preexec_fn=_preparation(),
-        )
-        undo.callback(popen.wait)
-        undo.callback(popen.kill)
-        child = Child(
-            popen,
-            os.pidfd_open(popen.pid),
-            stdin=to_child,
-            stdout=from_child,
-            stderr=errors_from_child,
-            mark=env.get(MARK, ""),
-        )
-        undo.pop_all()
-    for descriptor in (stdin, stdout, stderr):
-        os.close(descriptor)
-    return child
-
-
-def _pipe(undo: ExitStack) -> tuple[int, int]:
-    reader, writer = os.pipe()
-    undo.callback(os.close, reader)
-    undo.callback(os.close, writer)
-    return reader, writer
-
-
-def _preparation() -> Callable[[], None]:
-    """What the child does between fork and exec; all it needs is looked up before."""
-    control, parent = prctl(), os.getpid()
-    ignored = [number for number in signal.valid_signals() if signal.getsignal(number) is signal.SIG_IGN]
-
-    def prepare() -> None:
-        control(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != parent:  # it died before we asked to be told
-            os._exit(1)
-        for number in ignored:
-            signal.signal(number, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_SETMASK, ())
-
-    return prepare
-
-
-@functools.cache
-def prctl() -> Callable[..., int]:
-    """A way to call prctl, which Python itself does not offer."""
-    import ctypes
-
-    found = ctypes.CDLL(None).prctl
-    found.argtypes = [ctypes.c_int, *[ctypes.c_ulong] * 4]
-    return found
-
-
 def _peek(pidfd: int) -> int | None:
-    """The return code of an ended process, which stays to be reaped; None where another reaped it."""
+    """The return code of a process that has ended, which is not reaped by this; None if others reaped it."""
     with suppress(ChildProcessError):
         if found := os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOWAIT | os.WNOHANG):
             return found.si_status if found.si_code == os.CLD_EXITED else -found.si_status
     return None
-
-
-def _refused(command: str, failure: OSError) -> Lost:
-    """What the failure of an exec says about a command that was found and is executable."""
-    if failure.errno in TRANSIENT:
-        return _lost(f"command {command!r} could not be started: {_reason(failure)}", permanent=False)
-    if failure.errno == errno.ENOEXEC:
-        return _lost(f"command {command!r} is no program: a script needs a #! line")
-    if failure.errno == errno.ENOENT:
-        return _lost(f"command {command!r} names an interpreter that does not exist")
-    return _lost(f"command {command!r} cannot be executed: {_reason(failure)}")
-
-
-def _reason(failure: OSError) -> str:
-    return os.strerror(failure.errno) if failure.errno else "unknown error"
-
-
-def _lost(message: str, *, permanent: bool = True) -> Lost:
-    return Lost(Failure(Reason.SPAWN, message, permanent))

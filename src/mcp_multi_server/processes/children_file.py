@@ -20,7 +20,10 @@ _decode: Callable[[bytes], Record] = decoder(Record)
 
 
 class ChildrenFile:
-    """The file of one daemon, which alone writes it, as it holds the socket's lock. `doubt` is told what goes wrong."""
+    """The file of children of one daemon, which makes this. `doubt` is told what goes wrong.
+
+    No other process writes the file, since the daemon holds the lock of the socket that the file is named after.
+    """
 
     def __init__(self, socket: str, doubt: Callable[[str], None]) -> None:
         self.path = socket + SUFFIX
@@ -29,7 +32,7 @@ class ChildrenFile:
         self._failing = False
 
     def take_over(self, run: str) -> Record | None:
-        """What the daemon before left, if it was killed; from now on the file is about `run`."""
+        """What the last daemon left in the file if it was killed. From now on the file is about `run`."""
         left = None
         try:
             left = read(self.path)
@@ -39,9 +42,10 @@ class ChildrenFile:
         return left
 
     def note(self, children: Iterable[Identity]) -> None:
-        """Write the file anew. Where that fails the old one stays, which names the run; the first failure is told."""
+        """Write the file anew. If that fails the old file stays, which names the run too; the first failure is told."""
         record = Record(procfs.boot_id(), self._run, tuple((each.pid, each.started) for each in children))
         try:
+            # Not durable: after a restart of the machine nothing in it is true any more.
             files.replace(self.path, msgspec.json.encode(record), durable=False)
         except OSError as failure:
             if not self._failing:
@@ -51,13 +55,13 @@ class ChildrenFile:
             self._failing = False
 
     def remove(self) -> None:
-        """Nothing is left to write down."""
+        """Remove the file: no child is left."""
         with contextlib.suppress(OSError):
             os.unlink(self.path)
 
 
 def read(path: str) -> Record | None:
-    """What the file says; None where there is none. Raises UnusableFile."""
+    """What the file says; None if there is none. Raises UnusableFile."""
     try:
         data, status = files.read(path, cap=SIZE_CAP, follow_links=False)
     except MissingFile:

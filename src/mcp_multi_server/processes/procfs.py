@@ -1,4 +1,4 @@
-"""What /proc says about processes: who they are, who descends from whom, what they use. Nothing here waits."""
+"""What /proc says of processes: who they are, which descend from which, what they use. Nothing here waits."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from dataclasses import replace
 from ..core.processes import ENDED, MARK, Process, ProcessUsage
 
 USAGE_PROCESSES = 64
-"""Processes of one server that are looked at; more of them are a fork bomb's."""
-BELOW_CAP = 4096
-"""Descendants that are looked at; a fork bomb's, again."""
+"""Processes of one server that are measured; a server with more of them is a fork bomb."""
+DESCENDANTS_CAP = 4096
+"""Descendants that are found; again, more of them are those of a fork bomb."""
 _MARK = f"\0{MARK}=".encode()
 
 
 def read(pid: int) -> Process | None:
-    """The process of this number; None where there is none."""
+    """The process with this number; None if there is none."""
     fields = _read_stat(pid)
     if fields is None:
         return None
@@ -26,13 +26,13 @@ def read(pid: int) -> Process | None:
 
 
 def is_alive(process: Process) -> bool:
-    """Whether that very process still runs; a zombie does not."""
+    """Whether this process still runs, and not another one with its number; a zombie does not run."""
     found = read(process.pid)
     return found is not None and found.started == process.started and found.state not in ENDED
 
 
 def marked(process: Process) -> Process:
-    """The same, with its owner and its mark, as far as we may see them."""
+    """The process with its owner and its mark, as far as we may read them."""
     mark, uid = "", -1
     with suppress(OSError):
         uid = os.stat(f"/proc/{process.pid}").st_uid
@@ -43,18 +43,18 @@ def marked(process: Process) -> Process:
     return replace(process, uid=uid, mark=mark)
 
 
-def everyone() -> Iterator[Process]:
+def all_processes() -> Iterator[Process]:
     """All processes that we can see, with their marks."""
     for name in os.listdir("/proc"):
         if name.isdigit() and (found := read(int(name))) is not None:
             yield marked(found)
 
 
-def below(pid: int) -> list[Process]:
+def descendants(pid: int) -> list[Process]:
     """All descendants of a process, parents first."""
     found: list[Process] = []
     waiting = children(pid)
-    while waiting and len(found) < BELOW_CAP:
+    while waiting and len(found) < DESCENDANTS_CAP:
         if (each := read(waiting.pop(0))) is not None:
             found.append(each)
             waiting += children(each.pid)
@@ -62,7 +62,7 @@ def below(pid: int) -> list[Process]:
 
 
 def ancestors(pid: int) -> set[int]:
-    """The process itself and all above it."""
+    """The process itself, its parent, and so on upwards."""
     found: set[int] = set()
     while pid > 0 and pid not in found:
         found.add(pid)
@@ -72,7 +72,7 @@ def ancestors(pid: int) -> set[int]:
 
 
 def children(pid: int) -> list[int]:
-    """The children of all threads: `uv`, for one, does not start them from its first."""
+    """The children of all threads of a process: `uv`, for one, does not start them from its first."""
     found: list[int] = []
     with suppress(OSError):  # it may end while we look
         for task in os.listdir(f"/proc/{pid}/task"):
@@ -82,11 +82,11 @@ def children(pid: int) -> list[int]:
 
 
 def send(process: Process, number: int) -> bool:
-    """Signal that very process, never one that came to its number later; whether it was there and ours to signal."""
+    """Signal this process, and no other with its number. Says whether it was alive and could be signalled."""
     with suppress(OSError):
         pidfd = os.pidfd_open(process.pid)
         try:
-            if is_alive(process):  # asked only now: from here on the descriptor holds on to whom we asked about
+            if is_alive(process):  # only now: the descriptor stays with the process that this looks at
                 signal.pidfd_send_signal(pidfd, number)
                 return True
         finally:
@@ -95,16 +95,16 @@ def send(process: Process, number: int) -> bool:
 
 
 def boot_id() -> str:
-    """The kernel's name for the time since the machine was started; "" where it gives none."""
+    """The kernel's name for the time since the machine was started; "" if it has none."""
     with suppress(OSError), open("/proc/sys/kernel/random/boot_id", encoding="ascii") as boot:
         return boot.read().strip()
     return ""
 
 
 def read_usage(pid: int) -> ProcessUsage | None:
-    """What the process and its descendants use by now, or None where it is gone.
+    """What the process and its descendants use; None if it has ended.
 
-    Descendants count because `npx`, `uvx` and shells only start the server that does the work.
+    Descendants count, since `npx`, `uvx` and shells only start the process that does the work.
     """
     leader = _read_stat(pid)
     if leader is None or leader[0] in ENDED:
@@ -124,9 +124,9 @@ def read_usage(pid: int) -> ProcessUsage | None:
 
 
 def _read_stat(pid: int) -> list[str] | None:
-    """The fields of /proc/PID/stat from the state on, the third (proc_pid_stat(5)); None where it is gone."""
+    """The fields of /proc/PID/stat from the state on, the third (proc_pid_stat(5)); None if it has ended."""
     try:
         with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as stat:
-            return stat.read().rpartition(")")[2].split()
+            return stat.read().rpartition(")")[2].split()  # the name before it may hold spaces and brackets
     except OSError:
         return None

@@ -1,4 +1,4 @@
-"""All processes below this one: the servers that run, what those that ran have left, and how every last one ends."""
+"""Keeps account of all processes below this one, and ends those that belong to no server any more."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ import anyio
 from ..core.events import Observer, ProcessesEnded
 from ..core.processes import ENDED, Identity, Process, Record, is_abandoned, is_of_run, left_behind, mark_of
 from . import procfs
-from .child import LEADERS, POLL, Child, orphans, prctl, reap_orphans
+from .child import LEADERS, POLL, Child, orphans, reap_orphans
+from .spawn import prctl
 
 PR_SET_CHILD_SUBREAPER = 36
 TERM_WAIT = 2.0
 KILL_WAIT = 1.0
-"""Seconds that orphans get to end by themselves, and to be gone after SIGKILL."""
+"""Seconds to wait for orphans after SIGTERM, and after SIGKILL."""
 TOGETHER = 0.1
 LOOK_EVERY = 10.0
 """Seconds in which the ends of several processes are handled together, and between two looks without a signal."""
@@ -31,8 +32,9 @@ KILL_ROUNDS = 20
 class Reaper:
     """Keeps account of the children of this process, and ends what they leave behind.
 
-    The daemon makes it, calls `adopt` so that no orphan gets away, and runs `keep`; a library only has its own children
-    counted. `noted` is called with all children whenever one begins or ends.
+    The daemon makes one, calls `adopt` so that orphans of its servers become its children, and runs `keep`. In a
+    library, the opener of servers makes one, which only counts them. `noted` is called with all children when one
+    begins or ends.
     """
 
     def __init__(
@@ -42,13 +44,13 @@ class Reaper:
         noted: Callable[[Iterable[Identity]], None] = lambda children: None,
     ) -> None:
         self.run = secrets.token_hex(16)
-        """Stands in the mark of every child."""
+        """Identifies this run of the daemon in the marks of its children."""
         self._tell = tell
         self._noted = noted
         self._numbers = count(1)
         self._running: dict[str, Child] = {}
-        self._nameless: set[Identity] = set()
-        self._stirred = asyncio.Event()
+        self._unmarked: set[Identity] = set()
+        self._something_ended = asyncio.Event()
         self._alone = False
 
     def next_mark(self) -> str:
@@ -64,25 +66,27 @@ class Reaper:
         """A child was stopped, and its group with it."""
         self._running.pop(child.mark, None)
         self._note_children()
-        self._stirred.set()
+        self._something_ended.set()
 
     def adopt(self) -> None:
         """Become the parent of every orphan below us. Children that are there before any server are not ours."""
+        # Process 1 also gets the orphans of programs that are not ours.
         self._alone = os.getpid() != 1 and not procfs.children(os.getpid())
         prctl()(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
     async def keep(self) -> None:
         """Reap every process that ends, and end those that belong to no server any more; until cancelled."""
         loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGCHLD, self._stirred.set)
+        loop.add_signal_handler(signal.SIGCHLD, self._something_ended.set)
         try:
             while True:
+                # No signal tells that an orphan has come to us and goes on running, so look now and then.
                 with anyio.move_on_after(LOOK_EVERY):
-                    await self._stirred.wait()
+                    await self._something_ended.wait()
                     await anyio.sleep(TOGETHER)
-                self._stirred.clear()
-                await self.end_abandoned()  # what ends of it stirs us again, to be reaped
-                self._note_nameless()
+                self._something_ended.clear()
+                await self.end_abandoned()  # SIGCHLD of what it ends starts the next round, which reaps it
+                self._note_unmarked()
         finally:
             loop.remove_signal_handler(signal.SIGCHLD)
 
@@ -98,18 +102,18 @@ class Reaper:
         boot, spare = procfs.boot_id(), procfs.ancestors(os.getpid())
 
         def left() -> list[Process]:
-            return left_behind(record, procfs.everyone(), boot=boot, uid=os.geteuid(), spare=spare)
+            return left_behind(record, procfs.all_processes(), boot=boot, uid=os.geteuid(), spare=spare)
 
         ended = await end(left)
         if ended:
             self._tell(ProcessesEnded("a daemon that was killed left them", _pids(ended)))
 
     def kill(self) -> None:
-        """SIGKILL all that is below us, without waiting for anything."""
+        """SIGKILL all processes below us, at once, without the event loop."""
         for child in self._running.values():
             child.kill()
         for _ in range(KILL_ROUNDS):
-            if not (living := [each for each in procfs.below(os.getpid()) if self._may_kill(each)]):
+            if not (living := [each for each in procfs.descendants(os.getpid()) if self._may_kill(each)]):
                 return
             for each in living:
                 procfs.send(each, signal.SIGKILL)
@@ -123,18 +127,18 @@ class Reaper:
     def _abandoned(self) -> list[Process]:
         running = {mark: child.identity.started for mark, child in self._running.items()}
         found = [each for each in orphans() if is_abandoned(each, run=self.run, running=running, alone=self._alone)]
-        return [*found, *(below for each in found for below in procfs.below(each.pid))]
+        return [*found, *(below for each in found for below in procfs.descendants(each.pid))]
 
-    def _note_nameless(self) -> None:
+    def _note_unmarked(self) -> None:
         """Have processes without a mark written down, too: after a kill -9 nothing else tells that they are ours."""
-        strangers = [each for each in procfs.below(os.getpid()) if self._alone and each.pid not in LEADERS]
-        nameless = {each.identity for each in strangers if not is_of_run(procfs.marked(each).mark, self.run)}
-        if nameless != self._nameless:
-            self._nameless = nameless
+        strangers = [each for each in procfs.descendants(os.getpid()) if self._alone and each.pid not in LEADERS]
+        unmarked = {each.identity for each in strangers if not is_of_run(procfs.marked(each).mark, self.run)}
+        if unmarked != self._unmarked:
+            self._unmarked = unmarked
             self._note_children()
 
     def _note_children(self) -> None:
-        self._noted([*(child.identity for child in self._running.values()), *sorted(self._nameless)])
+        self._noted([*(child.identity for child in self._running.values()), *sorted(self._unmarked)])
 
 
 async def end(find: Callable[[], list[Process]]) -> dict[Identity, Process]:
@@ -147,7 +151,7 @@ async def end(find: Callable[[], list[Process]]) -> dict[Identity, Process]:
             for each in living:
                 if each.identity not in told:
                     procfs.send(each, number)
-                    procfs.send(each, signal.SIGCONT)  # what is stopped could not act on the other
+                    procfs.send(each, signal.SIGCONT)  # a process that is stopped would not act on SIGTERM
                     told.add(each.identity)
             if time.monotonic() >= deadline:
                 break

@@ -11,8 +11,9 @@ import msgspec
 
 from ..core import jsonrpc, protocol
 from ..core.flood import FloodLimit
-from ..core.jsonrpc import ABSENT, Buffer, InvalidMessage, Members, Message, Oversize, TooDeep
+from ..core.jsonrpc import ABSENT, Buffer, InvalidMessage, Members, Message, TooDeep
 from ..core.lifecycle import Failure, Lost, Reason
+from ..core.lines import Lines, Oversize
 from ..transport import Receiver, Transport
 from .pending import AwaitedAnswer, PendingRequests
 
@@ -216,7 +217,7 @@ class Exchange:
     def _unreadable(self, line: bytes, problem: str) -> None:
         """A line that is no message; where it was meant as an answer, its waiter need not wait for the deadline."""
         self._count_invalid(problem)
-        id = _number(jsonrpc.salvage_id(line[: jsonrpc.Lines.KEEP], line[-jsonrpc.Lines.KEEP :]) or b"")
+        id = _number(jsonrpc.salvage_id(line[: Lines.KEEP], line[-Lines.KEEP :]) or b"")
         if id is not None and (waiter := self.pending.take(id)) is not None:
             waiter.fail(Failure(Reason.PROTOCOL, f"sent an answer that cannot be read: {problem}"))
 

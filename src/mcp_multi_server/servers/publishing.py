@@ -8,8 +8,9 @@ from collections.abc import Iterable, Mapping
 from ..core.catalog import Catalog, Kind
 from ..core.config import Config
 from ..core.events import CatalogWithdrawn, CollisionChanged, Observer
-from ..core.index import Collision, Index, Naming, Offer, changed_kinds
+from ..core.index import Index, changed_kinds
 from ..core.lifecycle import ROUTED
+from ..core.names import Collision, Naming, Offer
 from .server import Server
 from .snapshot import Snapshot, Snapshots
 

@@ -8,7 +8,8 @@ from typing import Protocol
 
 from ..core.catalog import Kind
 from ..core.config import Config
-from ..core.index import Index, Naming
+from ..core.index import Index
+from ..core.names import Naming
 from ..core.protocol import Era, listing_result
 from .server import Server
 

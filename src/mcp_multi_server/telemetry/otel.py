@@ -20,7 +20,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from .. import __version__
 from ..core.jsonrpc import Members, encode, text
-from ..core.operation import Operation, attributes, error_attributes, span_name
+from ..core.spans import Operation, attributes, error_attributes, span_name
 
 NAME = "mcp-multi-server"
 PARENT, STATE = "traceparent", "tracestate"

@@ -16,7 +16,7 @@ import anyio.to_thread
 
 from ..core.events import DaemonWarning, Observer
 from ..core.jsonrpc import Members
-from ..core.operation import Operation
+from ..core.spans import Operation
 
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")

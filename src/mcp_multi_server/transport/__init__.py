@@ -1,4 +1,4 @@
-"""Carries the bytes of one session: every transport is a stream of JSON-RPC lines, whatever is below."""
+"""Carries the bytes of one session. Every transport, whatever it runs over, is a stream of JSON-RPC messages."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from ..core.jsonrpc import Buffer, Oversize
+from ..core.jsonrpc import Buffer
 from ..core.lifecycle import Failure
+from ..core.lines import Oversize
 
 
 class Transport(Protocol):
-    """A live stream to one server or client; the task that opens it also leaves it."""
+    """An open stream to one server. The server's opener opens it; the task that opened it also closes it."""
 
     kind: str
     """`stdio`, `http` or `sse`."""
     pid: int | None
-    """The child's process id; None where there is no child."""
+    """The child's process id; None if there is no child."""
     last_status: int | None
     """The last HTTP status that was an error; None over stdio."""
 
@@ -26,13 +27,16 @@ class Transport(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Receiver:
-    """Who is told what a transport brings. Its functions are called on the event loop and must not block."""
+    """The functions that a transport calls with what comes in, on the event loop; they must not block.
+
+    The session's exchange makes one and gives it to the transport that is opened for it.
+    """
 
     line: Callable[[bytes | Oversize], None]
     """One line from the server, without its newline."""
     stderr: Callable[[str], None]
     """One line of the server's stderr."""
     failed: Callable[[int, Failure], None]
-    """The request with this id was lost on its way out or its way back; the transport lives."""
+    """The request with this id was lost on the way out or on the way back. The transport goes on."""
     lost: Callable[[Failure], None]
-    """The stream ended without our asking; called at most once, nothing comes after it."""
+    """The stream ended without our asking. Called at most once, and nothing is called after it."""

@@ -1,6 +1,6 @@
-"""One byte stream on the event loop: a reader callback, and writes joined once per turn.
+"""A byte stream on the event loop: reads call a function, and writes of one turn of the loop are joined.
 
-No transport, stream or task stands in between: at 100 bytes a message these cost more than everything else together.
+It does without asyncio's transports, streams and tasks: for messages of 100 bytes they cost more than all the rest.
 """
 
 from __future__ import annotations
@@ -16,13 +16,16 @@ from itertools import islice
 from ..core.jsonrpc import Buffer
 
 READ_SIZE = 64 * 1024
-"""Bytes a read. Above 128 KiB glibc maps and unmaps memory for every single one (13 µs)."""
+"""Bytes of one read. Above 128 KiB, glibc maps and unmaps memory for each one, which takes 13 µs."""
 MAX_PARTS = 512
-"""Buffers a write; the kernel takes 1024."""
+"""Buffers of one write; the kernel takes 1024."""
 
 
 class Flusher:
-    """Writes what one turn of the loop produced, each link once, at the end of that turn."""
+    """Writes at the end of each turn of the loop what the turn queued, with one write for each link.
+
+    The fleet makes one for all of its links, so that a message read from one is written to another in the same turn.
+    """
 
     def __init__(self) -> None:
         self._dirty: deque[Link] = deque()
@@ -30,7 +33,7 @@ class Flusher:
         self._scheduled = False
 
     def mark(self, link: Link) -> None:
-        """Have `link` written: at the end of the read that is being served, else in the next turn."""
+        """Have `link` flushed: at the end of the read that is being served, or else in the next turn."""
         self._dirty.append(link)
         if self._depth == 0:
             self._schedule()
@@ -59,17 +62,18 @@ class Flusher:
             while self._dirty:
                 self._dirty.popleft().flush()
         finally:
-            if self._dirty:  # one link's owner raised: the others are written all the same
+            if self._dirty:  # an owner of a link raised an exception: the other links are flushed in the next turn
                 self._schedule()
 
 
 class Link:
-    """A pair of non-blocking descriptors, closed by `close` or by the first failure.
+    """A byte stream on a pair of descriptors, or on one for both ways. The transport or session that uses it makes it.
 
-    `feed` gets what was read; `lost` gets called once, with the reason, when the stream ends without `close`, and never
-    from inside `send`. At most `cap` bytes wait to be written: a peer that does not read is cut off. With `unwritable`
-    (for a pipe pair only), a failure to write ends the writing alone and is told there. With `said_all` (for a socket
-    only), a peer that ends its side and still reads is no loss and is told there.
+    It ends with `close` or with the first failure. `feed` is called with what was read. `lost` is called once, with the
+    reason, if the stream ends without `close`; never from inside `send`. At most `cap` bytes wait to be written: a peer
+    that does not read is cut off. With `unwritable` (for a pair of pipes), a failed write ends only the writing, and
+    `unwritable` is called. With `said_all` (for a socket), a peer that ends its side but still reads is not lost, and
+    `said_all` is called.
     """
 
     def __init__(
@@ -97,7 +101,7 @@ class Link:
         self._marked = False
         self._blocked = False
         self.overfull = 0
-        """Bytes that waited when they were more than `cap`, for which the link ends or has ended."""
+        """Bytes that waited when they exceeded `cap`, for which the link ends or has ended; else 0."""
         self.waiting = 0
         """Bytes that wait to be written."""
         self.closed = False
@@ -106,7 +110,7 @@ class Link:
         self._loop.add_reader(reader, self._read)
 
     def send(self, parts: Sequence[Buffer]) -> None:
-        """Queue one message; never waits, never raises. After the end of the stream it is dropped."""
+        """Queue one message. It never waits and never raises; after the end of the stream the message is dropped."""
         if self.closed or self.overfull or self._writer < 0:
             return
         for part in parts:
@@ -114,13 +118,14 @@ class Link:
                 self._out.append(part)
                 self.waiting += size
         if self.waiting > self._cap:
+            # `flush` ends the link: `lost` must not be called from inside `send`.
             self.overfull = self.waiting
         if not self._marked and (self.overfull or not self._blocked):
             self._marked = True
             self._flusher.mark(self)
 
     def flush(self) -> None:
-        """Write as much as the other side takes."""
+        """Write as much as the other side takes. The flusher calls this."""
         self._marked = False
         if self.overfull:
             self._end(f"does not read: {self.overfull} bytes wait")
@@ -139,8 +144,9 @@ class Link:
             self._loop.remove_writer(self._writer)
 
     def drain(self) -> None:
-        """Read what the pipe holds by now, without waiting. Does nothing where the reader is no pipe."""
+        """Read what is in the pipe by now, without waiting. Does nothing if the reader is no pipe."""
         try:
+            # No more than a pipe holds: the other side may never stop writing.
             left = -1 if self.closed else fcntl(self._reader, F_GETPIPE_SZ)
         except OSError:
             return
@@ -150,6 +156,7 @@ class Link:
     def is_deserted(self) -> bool:
         """Whether the peer of a socket has closed both of its sides."""
         poll = select.poll()
+        # No event is asked for, since a closed peer is always reported.
         poll.register(self._writer, 0)
         return self.closed or bool(poll.poll(0))
 
@@ -207,7 +214,7 @@ class Link:
             self._loop.remove_writer(self._writer)
 
     def _read(self) -> int:
-        """Serve one read; its size, 0 where nothing was there or the stream has ended."""
+        """Read once and serve what came. Returns its size: 0 if nothing was there or the stream has ended."""
         try:
             data = os.read(self._reader, READ_SIZE)
         except BlockingIOError:

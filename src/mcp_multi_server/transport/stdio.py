@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import re
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Literal
@@ -14,36 +11,27 @@ from typing import Literal
 import anyio
 
 from ..core.environment import child_environment
-from ..core.jsonrpc import Buffer, Lines
+from ..core.jsonrpc import Buffer
 from ..core.lifecycle import Failure, Reason, exit_failure
+from ..core.lines import Lines
 from ..core.processes import MARK
-from ..processes.child import Child, spawn
+from ..processes.child import Child
 from ..processes.reaper import Reaper
+from ..processes.spawn import spawn
 from . import Receiver
-from .link import READ_SIZE, Flusher, Link
+from .link import Flusher, Link
+from .stderr import StderrReader
 
 EXIT_GRACE = 0.2
-"""Seconds after the end of a stream in which the exit that explains it may still be seen."""
+"""Seconds to wait, after a stream ended, for the exit that explains it."""
 ENDLESS = 4
-"""Times the cap of a line after which it is taken to have no end."""
-STDERR_LINE = 8 * 1024
-"""Bytes kept of a line of stderr."""
-STDERR_BURST = 256
-STDERR_PAUSE = 0.005
-"""Lines of stderr that are told at once, and seconds until the next: a flood gets a tenth of the loop, no more."""
-CUT = " [cut]"
+"""A line of so many times the cap is taken to have no end."""
 UNKNOWN_EXIT = Failure(Reason.EXIT, "exited, with a code that another process took")
-
-_UNPRINTABLE = re.compile(
-    r"\x1b\[[0-?]*[ -/]*[@-~]"  # colours and cursor movements
-    r"|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)"  # window titles and links
-    r"|[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]"  # line ends, and what reorders text
-)
 
 
 @dataclass(frozen=True, slots=True)
 class StdioSpec:
-    """What defines a child process."""
+    """What a program is started with; made from the server's entry."""
 
     command: str
     args: Sequence[str] = ()
@@ -54,7 +42,10 @@ class StdioSpec:
 
 
 class StdioTransport:
-    """The stream to one child process. Its end is told once, after all that the child wrote before."""
+    """The stream to one child process. `open_stdio` makes it, and stops it in the end.
+
+    Its end is reported once, after everything that the child wrote before.
+    """
 
     kind = "stdio"
     last_status: int | None = None
@@ -66,7 +57,7 @@ class StdioTransport:
         self._lines = Lines(line_cap)
         self._unfinished = 0
         self._silent = False
-        self._stderr = _Stderr(child.stderr, receiver.stderr)
+        self._stderr = StderrReader(child.stderr, receiver.stderr)
         self._link = Link(
             child.stdout,
             child.stdin,
@@ -79,15 +70,16 @@ class StdioTransport:
         child.watch(self._child_ended)
 
     def send(self, parts: Sequence[Buffer]) -> None:
-        """Queue one line; never waits, never raises."""
+        """Queue one line. It never waits and never raises."""
         self._link.send(parts)
 
     async def stop(self, patience: float) -> None:
-        """End the child and its group, reading on: a child that cannot write may not be able to exit."""
+        """End the child and its group. Reading goes on meanwhile: a child that cannot write may be unable to exit."""
         self._silent = True
-        self._child.look_below()
+        self._child.note_descendants()
         self._link.close_writer()
         try:
+            # When cancelled, too: what is not ended here would stay.
             with anyio.CancelScope(shield=True):
                 await self._child.stop(patience)
         finally:
@@ -116,12 +108,13 @@ class StdioTransport:
 
     def _child_ended(self, returncode: int | None) -> None:
         try:
+            # What the child wrote before its exit comes before the news of it.
             self._link.drain()
         finally:
             self._report(UNKNOWN_EXIT if returncode is None else exit_failure(returncode))
 
     def _report_soon(self, failure: Failure) -> None:
-        """Report the end of a stream, unless the child's own end explains it in a moment."""
+        """Report the end of a stream, unless the child exits in a moment: then the exit is reported."""
         asyncio.get_running_loop().call_later(EXIT_GRACE, self._report, failure)
 
     def _report(self, failure: Failure) -> None:
@@ -129,97 +122,6 @@ class StdioTransport:
             self._silent = True
             self._stderr.end()
             self._receiver.lost(failure)
-
-
-class _Stderr:
-    """The log of a child: read always, whatever it holds, so that a full pipe never stops the child."""
-
-    def __init__(self, reader: int, tell: Callable[[str], None]) -> None:
-        self._reader = reader
-        self._tell: Callable[[str], None] | None = tell
-        self._loop = asyncio.get_running_loop()
-        self._pending: deque[bytes] = deque()
-        self._begun = b""
-        self._pause: asyncio.TimerHandle | None = None
-        os.set_blocking(reader, False)
-        self._loop.add_reader(reader, self._read)
-
-    def end(self) -> None:
-        """Tell the last lines that are there; what comes later is read and dropped."""
-        if self._tell is None:
-            return
-        self._keep(self._take() or b"")
-        self._keep(b"\n")
-        if (left_out := len(self._pending) - STDERR_BURST) > 0:
-            self._tell(f"[{left_out} lines left out]")
-        while len(self._pending) > STDERR_BURST:
-            self._pending.popleft()
-        self._tell_some()
-        self._tell = None
-
-    def close(self) -> None:
-        """Tell the last lines, then close."""
-        self.end()
-        if self._pause is not None:
-            self._pause.cancel()
-        self._loop.remove_reader(self._reader)
-        os.close(self._reader)
-
-    def _read(self) -> None:
-        data = self._take()
-        if data is None:
-            return
-        if not data:
-            self._loop.remove_reader(self._reader)
-        self._keep(data or b"\n")
-        if len(self._pending) > STDERR_BURST or len(data) == READ_SIZE:
-            self._rest()
-        self._tell_some()
-
-    def _take(self) -> bytes | None:
-        """What is there to read, None where nothing is by now, empty at the end."""
-        try:
-            return os.read(self._reader, READ_SIZE)
-        except BlockingIOError:
-            return None
-        except OSError:
-            return b""
-
-    def _keep(self, data: bytes) -> None:
-        """Queue the lines that `data` completes; a carriage return ends one too (progress bars)."""
-        if self._tell is None:
-            return
-        first, *others = data.replace(b"\r", b"\n").split(b"\n")
-        for piece in others:
-            self._pending.append(self._begun + first)
-            self._begun, first = b"", piece
-        self._begun = (self._begun + first)[: STDERR_LINE + 1]
-
-    def _tell_some(self) -> None:
-        for _ in range(min(len(self._pending), STDERR_BURST)):
-            text = _clean(self._pending.popleft())
-            if text and self._tell is not None:
-                self._tell(text)
-
-    def _rest(self) -> None:
-        """Leave the loop to others for a moment."""
-        self._loop.remove_reader(self._reader)
-        self._pause = self._loop.call_later(STDERR_PAUSE, self._resume)
-
-    def _resume(self) -> None:
-        if len(self._pending) > STDERR_BURST:
-            self._rest()
-        else:
-            self._loop.add_reader(self._reader, self._read)
-        self._tell_some()
-
-
-def _clean(line: bytes) -> str:
-    """A line as text that a terminal shows and never obeys."""
-    text = line[:STDERR_LINE].decode(errors="replace")
-    if not text.isprintable():
-        text = _UNPRINTABLE.sub("", text)
-    return text.rstrip() + (CUT if len(line) > STDERR_LINE else "")
 
 
 @asynccontextmanager
@@ -233,15 +135,15 @@ async def open_stdio(
     environ: Mapping[str, str],
     reaper: Reaper,
 ) -> AsyncIterator[StdioTransport]:
-    """Start the program and talk to it; on the way out end it, and all that it started.
+    """Start the program and open a stream to it. On the way out, end it and all that it started.
 
     Leaving takes at most `stop_timeout` + 1.5 s, also when cancelled, and never raises.
 
     Args:
         spec: The program.
-        receiver: Who is told what comes.
+        receiver: Is called with what comes in.
         flusher: Writes what a turn of the loop produced.
-        line_cap: Bytes of a line from the server; of a longer one only the ends are kept.
+        line_cap: Bytes of a line from the server; only the two ends are kept of a longer one.
         out_cap: Bytes that may wait for the server to read them.
         environ: The daemon's environment, of which the child inherits a part.
         reaper: Keeps account of the child.

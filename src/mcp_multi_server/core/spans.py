@@ -1,7 +1,7 @@
-"""A request forwarded to a server, and how a span tells of it.
+"""What a trace span says of a request that is forwarded to a server: its name and its attributes.
 
-Names and attributes: OpenTelemetry semantic conventions, gen-ai/mcp, "Client". Arguments, results and error texts
-are never told: they hold what is nobody else's business.
+Both follow OpenTelemetry's semantic conventions (gen-ai/mcp, "Client"). Arguments, results and error texts are never
+in a span: they are the user's own business.
 """
 
 from __future__ import annotations
@@ -13,15 +13,18 @@ from urllib.parse import urlsplit
 Attributes: TypeAlias = dict[str, str | int]
 
 SERVER_NAME = "mcp_multi_server.server"
-"""Which server of the config it is; the conventions have no word for it."""
+"""The server's name in the config, for which the conventions have no attribute."""
 LONGEST = 256
-"""Characters of what a server or a client chose."""
+"""Characters that are kept of a text that a server or a client chose."""
 TARGETS = {"tools/call": "gen_ai.tool.name", "prompts/get": "gen_ai.prompt.name", "resources/read": "mcp.resource.uri"}
 
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """`target`: the server's own name for the tool or prompt, or the URI. `url`: "" for a child process."""
+    """A request as it is forwarded to a server. A call makes it when it is sent, if spans are wanted.
+
+    `target`: the server's own name for the tool or prompt, or the URI. `url`: "" for a child process.
+    """
 
     method: str
     target: str
@@ -32,14 +35,14 @@ class Operation:
 
 
 def span_name(operation: Operation) -> str:
-    """Method and tool or prompt; a URI would make a name of its own for every resource."""
+    """The method, with the tool or prompt. A URI is left out: each resource would get a span name of its own."""
     if operation.method in ("tools/call", "prompts/get"):
         return f"{operation.method} {operation.target[:LONGEST]}"
     return operation.method
 
 
 def attributes(operation: Operation) -> Attributes:
-    """What is known when the request is sent."""
+    """The attributes that are known when the request is sent."""
     found: Attributes = {
         "mcp.method.name": operation.method,
         "mcp.protocol.version": operation.version,
@@ -55,7 +58,7 @@ def attributes(operation: Operation) -> Attributes:
 
 
 def error_attributes(error: str) -> Attributes:
-    """What is known when it failed; `error` as `RequestDone` has it."""
+    """The attributes that a failure adds; `error` is that of the event `RequestDone`."""
     told: Attributes = {"error.type": error[:LONGEST]}
     if error.removeprefix("-").isdigit():
         told["rpc.response.status_code"] = error[:LONGEST]
@@ -63,7 +66,7 @@ def error_attributes(error: str) -> Attributes:
 
 
 def _address(url: str) -> Attributes:
-    """Host and port alone: the rest of a URL may be a secret."""
+    """Host and port only: the rest of a URL may be a secret."""
     if not url:
         return {}
     parts = urlsplit(url)

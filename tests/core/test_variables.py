@@ -1,8 +1,10 @@
+"""Variables in the strings of a config."""
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcp_multi_server.core.expand import Source, Unexpandable, expand
+from mcp_multi_server.core.variables import Source, Unexpandable, expand
 
 KNOWN: dict[tuple[Source, str], str] = {
     ("env", "TOKEN"): "s3cret",
@@ -104,13 +106,13 @@ def test_doubling_every_dollar_gives_the_text_itself(text: str) -> None:
 
 
 @given(st.text(), st.text(alphabet="${}:-ABC\n\\1g<"))
-def test_what_a_variable_brings_in_is_not_looked_at_again(around: str, value: str) -> None:
+def test_variables_in_the_value_of_a_variable_are_not_replaced(around: str, value: str) -> None:
     quoted = around.replace("$", "$$")
     assert expand(f"{quoted}${{X}}{quoted}", lambda source, name: value) == f"{around}{value}{around}"
 
 
 @given(st.text(alphabet="${}:-AB env:file"))
-def test_a_text_is_expanded_or_said_to_be_wrong(text: str) -> None:
+def test_any_text_is_expanded_or_refused(text: str) -> None:
     try:
         expand(text, look)
     except Unexpandable as failure:

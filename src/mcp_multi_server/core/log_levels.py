@@ -1,4 +1,4 @@
-"""Levels of log messages, the least important first (RFC 5424)."""
+"""Levels of log messages, from the least important to the most important (RFC 5424)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _RANKS = {level: rank for rank, level in enumerate(LEVELS)}
 
 
 def level_in(raw: Raw | None, where: str) -> str:
-    """The level that a request names. Raises RpcError -32602 where it is none."""
+    """The level in a request. Raises RpcError -32602 if it is none; the error calls its place `where`."""
     level = text(raw)
     if level not in _RANKS:
         raise RpcError(INVALID_PARAMS, f"{where} must be one of {', '.join(LEVELS)}")
@@ -20,10 +20,10 @@ def level_in(raw: Raw | None, where: str) -> str:
 
 
 def reaches(level: str | None, threshold: str) -> bool:
-    """Whether a message is important enough; one without a level of ours always is."""
+    """Whether a message of this level is at least as important as `threshold`; one of an unknown level always is."""
     return _RANKS.get(level or "", len(LEVELS)) >= _RANKS[threshold]
 
 
 def lowest(levels: Iterable[str]) -> str | None:
-    """The least important of these levels; None where there are none."""
+    """The least important of these levels; None if there are none."""
     return min(levels, key=_RANKS.__getitem__, default=None)

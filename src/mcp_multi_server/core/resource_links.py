@@ -1,4 +1,4 @@
-"""URIs inside results: those that would not lead back to the server that wrote them get its name in front."""
+"""URIs inside results: a URI that would not route back to the server that wrote it gets the server's name in front."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import msgspec
 from .jsonrpc import Buffer, Members, encode, members, text
 
 Rename: TypeAlias = Callable[[str], str]
-"""A server's own URI to the one a client can use."""
+"""Turns a server's own URI into one that a client can use."""
 
 _decode_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
 def renamed_links(result: Buffer, method: str, rename: Rename) -> Buffer:
-    """`result` with the URIs in its resource links and embedded resources renamed, all else the same bytes.
+    """`result` with the URIs in its resource links and embedded resources renamed; all else stays the same bytes.
 
-    Knows `tools/call` (`content`), `prompts/get` (`messages[].content`) and `resources/read` (`contents`).
-    A result of another shape comes back untouched.
+    It knows the results of `tools/call` (`content`), `prompts/get` (`messages[].content`) and `resources/read`
+    (`contents`). A result of any other shape comes back unchanged.
     """
     try:
         body = members(result)
@@ -35,7 +35,7 @@ def renamed_links(result: Buffer, method: str, rename: Rename) -> Buffer:
 
 
 def _each(body: Members, member: str, visit: Callable[[Members], bool]) -> bool:
-    """Visit the objects in a list member; whether one was changed."""
+    """Visit the objects in a list member, and say whether one of them was changed."""
     if member not in body:
         return False
     items: list[msgspec.Raw | Members] = []
@@ -54,7 +54,7 @@ def _message(message: Members, rename: Rename) -> bool:
     content = message.get("content")
     if content is None:
         return False
-    if bytes(memoryview(content)[:1]) == b"[":
+    if bytes(memoryview(content)[:1]) == b"[":  # the specification has one block here; a list of them is understood too
         return _each(message, "content", lambda block: _block(block, rename))
     block = members(content)
     if not _block(block, rename):

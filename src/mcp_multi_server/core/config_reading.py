@@ -1,4 +1,7 @@
-"""One object of the config file: its JSON, its known keys, its variables, its values; and all that is wrong with it."""
+"""Reads an object of the config file: its JSON, known keys, variables and values. Finds all that is wrong at once.
+
+Problems and notes name a place in the file and hold no values: values can be secrets.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,8 @@ from typing import Any, Generic, TypeVar
 from pydantic import ValidationError
 
 from .errors import ConfigError, Problem
-from .expand import Lookup, Unexpandable, expand
 from .settings import Settings
+from .variables import Lookup, Unexpandable, expand
 
 UNKNOWN_KEY = "unknown key, ignored"
 TWICE = "given twice"
@@ -41,20 +44,20 @@ _MUST_BE = {
     "string_unicode": "valid text",
     "tuple_type": "a list",
 }
-"""What pydantic's types of errors ask for. Its own messages are not used: some quote the value."""
+"""What a value must be, for each of pydantic's types of error. Its own messages are not shown: some quote the value."""
 
 M = TypeVar("M", bound=Settings)
 
 
 class JsonObject(dict[str, object]):
-    """A JSON object that remembers which of its keys came more than once."""
+    """A JSON object that knows which of its keys were given more than once."""
 
     twice: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where in the file something stands."""
+    """A place in the config file, as a JSON path; `server` names the entry that the place is in."""
 
     path: str
     server: str | None = None
@@ -68,13 +71,13 @@ class Place:
         return Place(f"{self.path}[{json.dumps(key)}]", self.server)
 
     def problem(self, message: str) -> Problem:
-        """`message` about this place."""
+        """A problem at this place."""
         return Problem(self.path, message, self.server)
 
 
 @dataclass(frozen=True, slots=True)
 class Reading(Generic[M]):
-    """What came of reading one object: with problems it is unusable (`made` is None), with notes it is not."""
+    """The result of `read_object`. With problems the object is unusable and `made` is None; notes change nothing."""
 
     made: M | None
     problems: tuple[Problem, ...]
@@ -84,6 +87,7 @@ class Reading(Generic[M]):
 def decode(data: bytes) -> JsonObject:
     """The JSON object in a config file. Raises ConfigError with the line and column of what is wrong."""
     try:
+        # Some editors put a byte order mark in front.
         text = data.removeprefix(_BOM).decode()
     except UnicodeDecodeError as failure:
         line = data.removeprefix(_BOM).count(b"\n", 0, failure.start) + 1
@@ -91,12 +95,13 @@ def decode(data: bytes) -> JsonObject:
     if not text.strip():
         raise _refused("the file is empty")
     try:
+        # Not msgspec: the hook sees keys that are given twice, and errors have a position.
         found = json.loads(text, object_pairs_hook=_object)
     except json.JSONDecodeError as failure:
         position, why = _why_no_json(text, failure)
         line, column = text.count("\n", 0, position) + 1, position - text.rfind("\n", 0, position)
         raise _refused(f"line {line}, column {column}: {why}") from None
-    except ValueError:
+    except ValueError:  # Python refuses whole numbers of more than 4,300 digits
         raise _refused("holds a number of too many digits") from None
     if not isinstance(found, JsonObject):
         raise _refused("must be a JSON object")
@@ -104,11 +109,13 @@ def decode(data: bytes) -> JsonObject:
 
 
 def read_object(model: type[M], given: JsonObject, place: Place, lookup: Lookup) -> Reading[M]:
-    """`given` as a `model`. All that is wrong with it is found in one pass."""
+    """Read `given` as a `model`, and find everything that is wrong with it in one pass."""
     notes: list[Problem] = []
     problems: list[Problem] = []
     known = _known(model, given, place, notes)
     expanded = _expanded(known, place, lookup, problems)
+    # A string with a variable that has no value stays as it is. What pydantic says of it would be a second problem at
+    # the same place, about text that the user did not mean.
     spoiled = {problem.field for problem in problems}
     made: M | None = None
     try:
@@ -119,7 +126,7 @@ def read_object(model: type[M], given: JsonObject, place: Place, lookup: Lookup)
 
 
 def repeated(found: JsonObject, place: Place) -> Iterator[Problem]:
-    """A problem for each key that an object has more than once; of which one the last would silently win."""
+    """A problem for each key that an object has more than once: by itself, JSON would silently take the last one."""
     for key in found.twice:
         yield place.at(key).problem(TWICE)
 
@@ -148,7 +155,7 @@ def _refused(message: str) -> ConfigError:
 
 
 def _known(model: type[Settings], given: JsonObject, place: Place, notes: list[Problem]) -> JsonObject:
-    """The members of `given` that mean something; null is as if absent. A field by both its names is there twice."""
+    """The members of `given` that the model knows. null counts as absent. A field under both its names counts twice."""
     fields = _fields_by_key(model)
     kept = JsonObject()
     seen: set[str] = set()
@@ -169,7 +176,7 @@ def _known(model: type[Settings], given: JsonObject, place: Place, notes: list[P
 
 
 def _fields_by_key(model: type[Settings]) -> Mapping[str, tuple[str, type[Settings] | None]]:
-    """The name of the field behind each key, and the model of its members where it is an object of settings."""
+    """For each key the name of its field, and the model of its members if it is an object of settings."""
     found: dict[str, tuple[str, type[Settings] | None]] = {}
     for name, field in model.model_fields.items():
         kind = field.annotation
@@ -195,10 +202,11 @@ def _expanded(found: object, place: Place, lookup: Lookup, problems: list[Proble
 
 
 def _explained(failure: ValidationError, given: object, place: Place) -> Iterable[Problem]:
-    """What pydantic found, in our words. Alternatives that one value missed make one problem."""
+    """What pydantic found, in our words. If a value may have one of several forms, one problem names them all."""
     wanted: dict[Place, list[str]] = {}
     for error in failure.errors(include_url=False, include_input=False):
         words = _MUST_BE.get(error["type"], "").format_map(error.get("ctx", {}))
+        # A value_error is raised by a check of ours, whose message holds no value.
         own = str(error["ctx"]["error"]) if error["type"] == "value_error" else "is not valid"
         wanted.setdefault(_place_of(error["loc"], given, place), []).append(f"must be {words}" if words else own)
     for where, messages in wanted.items():
@@ -207,7 +215,7 @@ def _explained(failure: ValidationError, given: object, place: Place) -> Iterabl
 
 
 def _place_of(location: tuple[str | int, ...], given: Any, place: Place) -> Place:
-    """The location in pydantic's words, without its names for alternatives and for keys: they are not in the file."""
+    """The place of an error. Pydantic's locations also name alternatives and keys of mappings; these are left out."""
     for part in location:
         if part in given if isinstance(given, dict) else isinstance(given, list) and isinstance(part, int):
             given, place = given[part], place.at(part)

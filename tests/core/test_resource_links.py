@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from mcp_multi_server.core.links import renamed_links
+from mcp_multi_server.core.resource_links import renamed_links
 
 
 def rename(uri: str) -> str:

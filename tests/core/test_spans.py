@@ -2,7 +2,7 @@
 
 import pytest
 
-from mcp_multi_server.core.operation import LONGEST, Operation, attributes, error_attributes, span_name
+from mcp_multi_server.core.spans import LONGEST, Operation, attributes, error_attributes, span_name
 
 
 def operation(method: str = "tools/call", target: str = "log", url: str = "") -> Operation:

@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 
 Source: TypeAlias = Literal["env", "file", "cred"]
 Lookup: TypeAlias = Callable[[Source, str], str]
-"""What a variable stands for. Raises LookupError(message) where it is undefined or unreadable."""
+"""Returns the value of a variable. Raises LookupError(message) if it is undefined or cannot be read."""
 
 _PLACE = re.compile(r"\$\$|\$\{([^}]*)(\}?)")
 _FROM_ENVIRONMENT = re.compile(r"(?:env:)?([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL)
@@ -17,7 +17,7 @@ _FROM_ELSEWHERE = re.compile(r"([A-Za-z]+):.*", re.DOTALL)
 
 
 class Unexpandable(Exception):
-    """A string holds variables that have no value. The messages name the variables and hold no values."""
+    """Raised if variables in a string have no value. Each message says what is wrong; none holds a value."""
 
     def __init__(self, messages: tuple[str, ...]) -> None:
         super().__init__("; ".join(messages))
@@ -25,9 +25,9 @@ class Unexpandable(Exception):
 
 
 def expand(text: str, lookup: Lookup) -> str:
-    """`text` with its variables replaced, once: what a variable brings in is not looked at again.
+    """`text` with its variables replaced by their values, in which variables are not replaced again.
 
-    `$$` is a dollar sign; a `$` before anything but `{` is left alone. Raises Unexpandable with all that is wrong.
+    `$$` stands for a dollar sign; a `$` before anything but `{` stays. Raises Unexpandable with all that is wrong.
     """
     messages: list[str] = []
 
@@ -37,7 +37,7 @@ def expand(text: str, lookup: Lookup) -> str:
         try:
             return _value(place[1], closed=bool(place[2]), lookup=lookup)
         except LookupError as failure:
-            messages.append(str(failure.args[0]))
+            messages.append(str(failure.args[0]))  # look at the others too: all that is wrong is said at once
             return ""
 
     expanded = _PLACE.sub(replaced, text)
@@ -47,7 +47,7 @@ def expand(text: str, lookup: Lookup) -> str:
 
 
 def _value(body: str, *, closed: bool, lookup: Lookup) -> str:
-    """What the inside of `${…}` stands for. Raises LookupError(message)."""
+    """The value for the inside of `${…}`. Raises LookupError(message)."""
     if not closed:
         raise LookupError("${ without its }")
     if "${" in body:
@@ -61,7 +61,7 @@ def _value(body: str, *, closed: bool, lookup: Lookup) -> str:
 
 
 def _environment_value(name: str, default: str | None, lookup: Lookup) -> str:
-    """As in a shell, the default also replaces an empty value."""
+    """The value of an environment variable. As in a shell, the default also replaces an empty value."""
     if default is None:
         return lookup("env", name)
     try:
@@ -71,7 +71,7 @@ def _environment_value(name: str, default: str | None, lookup: Lookup) -> str:
 
 
 def _without_newline(text: str) -> str:
-    """Editors and `echo` end a file with a newline that is no part of the secret in it."""
+    """`text` without its last newline: editors and `echo` add one, and it is no part of a secret in the file."""
     return text.removesuffix("\n").removesuffix("\r")
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from mcp_multi_server.core.errors import INVALID_PARAMS, RpcError
 from mcp_multi_server.core.jsonrpc import Raw
-from mcp_multi_server.core.levels import LEVELS, level_in, lowest, reaches
+from mcp_multi_server.core.log_levels import LEVELS, level_in, lowest, reaches
 
 
 @pytest.mark.parametrize("level", LEVELS)
