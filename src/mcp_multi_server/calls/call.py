@@ -125,8 +125,10 @@ class SentCall:
         self._rounds = rounds
         self._pauses = 0
         self._paused_at = self._time_left = 0.0
+        # The time starts when the request is sent: waiting for the server had its own limit, the hold.
         now, timeout = context.time(), server.config.timeout
         self.deadline, self._latest = now + timeout, now + LONGEST_FACTOR * timeout
+        # The id is needed for the params: it is the token under which the server reports progress.
         self.id = session.pending.add(self)
         self._span: Span | None = None if context.tracer is None else self._traced(context.tracer)
         try:
@@ -168,6 +170,7 @@ class SentCall:
 
     def fail(self, failure: Failure) -> None:
         """The request or its answer was lost; what was certainly not carried out is sent again."""
+        # A postponed call has no client that waits, and is not sent anew for one that may never come back.
         if failure.undone and not self.is_postponed and self._hold(self):
             self._end_span("")
             return
@@ -184,6 +187,7 @@ class SentCall:
     def progress(self, params: Members) -> None:
         """The server is at work: tell the client under its own token, and give the call more time."""
         if not self._pauses:
+            # Capped, since a server that reports progress for ever must not keep a call for ever.
             self.deadline = min(self._context.time() + self.server.config.timeout, self._latest)
         if self._token is not None:
             params[PROGRESS_TOKEN] = self._token
@@ -219,6 +223,7 @@ class SentCall:
         if self._pauses == 0:
             now = self._context.time()
             self.deadline, self._latest = now + self._time_left, self._latest + now - self._paused_at
+            # The table's timer was set for the later deadline.
             self.session.pending.hasten(self.deadline)
 
     @property
@@ -337,6 +342,7 @@ class SentCall:
             return
         for one in list(self.session.input_requests.values()):
             if isinstance(one, InputRequest) and one.is_for_call and one.caller is self.caller:
+                # One that was asked for no call, of a client whose servers these are, stays open.
                 one.refuse(OVER)
 
     def _end_span(self, error: str) -> None:
@@ -377,11 +383,13 @@ class SentCall:
         """The result for the client, and `tool_error` where the result says so itself."""
         method = self.request.method
         payload: Buffer = result
+        # A cheap look at the bytes: most results hold no link and are forwarded without being decoded.
         if b'"uri"' in result and method != "completion/complete":
             payload = renamed_links(result, method, self._context.renaming(self.route, method))
         payload = protocol.result_for_client(
             payload, method=method, client=self.request.era, server=self.session.negotiated.era
         )
+        # Likewise for the flag; only a result that has the word in it is decoded.
         failed = b'"isError"' in result and bytes(jsonrpc.members(result).get("isError", b"")) == b"true"
         return payload, "tool_error" if failed else ""
 

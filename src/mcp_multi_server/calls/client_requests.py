@@ -64,6 +64,7 @@ class ClientRequests:
     def end(self) -> None:
         """The client can answer no more: everybody who waits for it is told."""
         self._is_over = True
+        # Emptied first: who is told may look at the table, or ask again and be refused.
         rows, self._rows = self._rows, {}
         for row in rows.values():
             row.lost()

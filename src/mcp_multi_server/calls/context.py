@@ -40,6 +40,7 @@ class CallContext:
         says nothing.
         """
         status = server.status
+        # The last failure of a server that is ready again explains nothing of this call.
         why = failure or (None if status.state in ROUTED else status.failure)
         data = {
             "server": server.name,

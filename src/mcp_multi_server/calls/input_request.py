@@ -55,6 +55,7 @@ class InputRequest:
     def open(self, *, take_back: Callable[[str], object], late: Callable[[], None]) -> None:
         """The client has been asked. `take_back` tells it that its answer is not needed; `late` is for a silent one."""
         self._take_back = take_back
+        # Entered only now: a request that could not be put to the client was answered with an error.
         self._session.input_requests[self.id] = self
         self._timer = asyncio.get_running_loop().call_later(PERSON_ANSWERS_WITHIN, late)
 
@@ -93,6 +94,7 @@ class InputRequest:
     def _close(self, reason: str) -> None:
         if self._timer is not None:
             self._timer.cancel()
+        # Several ends can meet, such as an answer and the end of the call: the first one counts.
         if self._session.input_requests.pop(self.id, None) is not None:
             self._take_back(reason)
             self._closed()
@@ -130,6 +132,7 @@ class InputRound:
         Nothing has been sent then, or what has been sent ends with `end`.
         """
         loop = asyncio.get_running_loop()
+        # All are checked before the first is sent, so that nothing is asked in vain.
         for method, params in self._needed.requests.values():
             if (refusal := input_requests.refusal(method, params, self._capabilities)) is not None:
                 raise RpcError(INTERNAL_ERROR, f"server {self._server!r} asks for input: {refusal.message}")

@@ -103,6 +103,7 @@ class InputRequests:
         responses = input_requests.responses_in(request.params)
         del self._postponed[state]
         self._orphans.discard(state)
+        # Only now, since responses that cannot be read leave the state good for another try.
         call.resume(caller, request)
         self._take(call, responses)
         return True
@@ -123,6 +124,7 @@ class InputRequests:
         """Raises RpcError where there is no client to ask, or more than one, or it cannot be asked."""
         if ABILITIES.get(message.method) not in session.capabilities:
             raise input_requests.unsupported(message.method)
+        # Two requests of one id could not be told apart in our answers.
         if bytes(message.id) in session.input_requests:
             raise RpcError(INVALID_REQUEST, "a request with this id is still being answered")
         calls = calls_on(session)
@@ -148,6 +150,7 @@ class InputRequests:
         if not callers:
             raise RpcError(INTERNAL_ERROR, "no client's call is with this server, so there is nobody to ask")
         if len(callers) > 1:
+            # So that a client that left for good does not keep the others from being asked.
             self._abandon_orphans(calls)
             raise RpcError(INTERNAL_ERROR, "calls of several clients are with this server: it is not known whom to ask")
         return callers.pop()
@@ -157,6 +160,7 @@ class InputRequests:
         _check(opened, opened.caller.capabilities)
         requests = opened.caller.client_requests
         id = requests.ask(opened.method, opened.payload, answered=opened.answered, lost=opened.lost)
+        # The user is sent to a URL; only this client is to hear when that is done.
         if "elicitationId" in opened.params and len(self._elicitations) < ELICITATIONS_MOST:
             self._elicitations[bytes(opened.params["elicitationId"])] = opened.caller
         opened.open(take_back=partial(requests.cancel, id), late=opened.late)
@@ -170,6 +174,7 @@ class InputRequests:
         if len(asked) >= MOST_OPEN:
             raise RpcError(INTERNAL_ERROR, f"the client has {MOST_OPEN} questions to answer")
         self._keys += 1
+        # Keys are never used twice: an answer that comes late must not meet a later question.
         key = f"ask-{self._keys}"
         asked[key] = opened
         try:
@@ -187,6 +192,7 @@ class InputRequests:
         by_one = sum(other.caller is call.caller for other in self._postponed.values())
         if by_one >= POSTPONED_BY_ONE or len(self._postponed) >= POSTPONED_MOST:
             raise RpcError(INTERNAL_ERROR, "too many calls wait for answers of clients")
+        # Not to be guessed: whoever has it may answer for the client.
         state = STATE_PREFIX + secrets.token_urlsafe(24)
         self._postponed[state] = call
         call.postpone(state)
@@ -240,6 +246,7 @@ def _check(opened: InputRequest, capabilities: Members) -> None:
 def _continues(call: SentCall, caller: Caller, request: ClientRequest) -> bool:
     """Whether a request may go on with a postponed call: the same method and name, from the same user."""
     same = call.request.method == request.method and _target(call.request) == _target(request)
+    # The user may be back over another connection, so it is the user that is compared, not the client.
     return same and call.caller.uid == caller.uid
 
 

@@ -118,6 +118,7 @@ class Router:
 
     def forward(self, caller: Caller, request: ClientRequest) -> None:
         """Take up a request; it is answered through `caller`. Raises RpcError where nothing can answer it."""
+        # A state that is not of ours belongs to a modern server, and goes to it like any other param.
         if "requestState" in request.params and self._input_requests.resume(caller, request):
             return
         self._dispatch(caller, request, self._context.time(), may_hold=True)
@@ -128,6 +129,7 @@ class Router:
             self.logs.changed(server)
         if server is None or not self._held:
             return
+        # A list of its own: what is released leaves the table.
         for call in [call for call in self._held if call.server == server.name]:
             if server.live is not None or server.status.state in (State.PARKED, State.DISABLED):
                 self._release(call, may_hold=False)
@@ -175,6 +177,7 @@ class Router:
         try:
             route = resolve(snapshot, request)
         except RpcError:
+            # The name may be one that the server will list when it is there: its lists were not read yet.
             server = unread_owner(snapshot, request)
             if server is None:
                 raise
@@ -184,6 +187,7 @@ class Router:
                 SentCall(self._context, caller, request, started, server, session, route, hold=self._hold_again)
                 return
         server.retry_for_call()
+        # A parked server is tried again in minutes, so holding the call would only delay its error.
         if not may_hold or server.status.state is State.PARKED:
             raise self._away(server)
         self._hold(HeldCall(self, caller, request, started, server.name), self._held_until(started, server))
@@ -214,6 +218,7 @@ class Router:
 
     def _release(self, call: HeldCall, *, may_hold: bool) -> None:
         """Try once more to send a held call."""
+        # It leaves both tables before it is dispatched: sending or holding it enters it anew.
         del self._held[call]
         call.stop_waiting()
         try:

@@ -33,6 +33,7 @@ class ServerLogs:
     def opted_in(self, caller: Caller, level: str) -> None:
         """A request of a modern client asks for messages while it runs."""
         before = self._wanted.get(caller)
+        # Only a lower level than before changes what servers are told to send.
         if before is None or not log_levels.reaches(level, before):
             self._want(caller, level)
 
@@ -52,6 +53,7 @@ class ServerLogs:
         A modern server sends it because of a call, so clients that have none there are none of its business.
         """
         calls = [call for call in calls_on(session) if not call.is_postponed]
+        # A legacy server does not say for whose call a message is.
         is_legacy = session.negotiated.era is Era.LEGACY
         wanted = {c: c.log_level for c in (self._wanted if is_legacy else (call.caller for call in calls))}
         params = params_of(message.params)
@@ -59,6 +61,7 @@ class ServerLogs:
         reached = {caller for caller, least in wanted.items() if least is not None and log_levels.reaches(level, least)}
         reached |= {call.caller for call in calls if _opted_in(call, level)}
         if reached:
+            # Named once for all who get it.
             payload = named(params, server.name)
             for caller in reached:
                 caller.notify(METHOD, payload)

@@ -43,6 +43,7 @@ class Access:
 
     def refusal(self, peer: Peer) -> str | None:
         """Why this peer may not use the socket; None where it may."""
+        # First, since the servers run as the daemon's own user, which may do everything.
         if not self._allow_descendants and _descends_from_us(peer.pid):
             return "a process that the daemon started may not use its socket (daemon.access.allowDescendants)"
         known = peer.uid in self._own | self._users | self._admins
@@ -62,6 +63,7 @@ def _descends_from_us(pid: int) -> bool:
 
 def _groups_of(peer: Peer) -> set[int]:
     try:
+        # The kernel tells one group of the peer; the others are those that the user has.
         name = pwd.getpwuid(peer.uid).pw_name
     except KeyError:
         return {peer.gid}

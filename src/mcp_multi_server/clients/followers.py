@@ -118,6 +118,7 @@ class EventFollowers:
         if self._left_out:
             params["left_out"], self._left_out = self._left_out, 0
         encoded = jsonrpc.encode(params)
+        # A list of its own: a client that does not read is cut off while it is told, and leaves.
         for stream in list(self._streams):
             stream.tell(encoded)
 

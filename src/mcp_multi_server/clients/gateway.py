@@ -98,6 +98,7 @@ class Gateway:
 
         New calls are still taken, and waited for.
         """
+        # Looks instead of an event: draining happens once, and calls end on a path that must cost nothing more.
         for look in range(round(max(patience, FRESH) / DRAIN_LOOK_EVERY)):
             has_time = look * DRAIN_LOOK_EVERY < patience
             if not any(each.is_fresh or (has_time and each.waits_for_server) for each in self.sessions.values()):
@@ -114,6 +115,7 @@ class Gateway:
         return self._control(session, request, self._access.may_administer(session.peer))
 
     def _gone(self, session: ClientSession, reason: str) -> None:
+        # A session can end twice: cut off by us, and then seen to be closed.
         if self.sessions.pop(session.number, None) is not None:
             self._tell(ClientGone(session.number, reason))
 
@@ -121,6 +123,7 @@ class Gateway:
 
     def _accept(self) -> None:
         assert self._listener is not None
+        # Bounded, so that a storm of connections leaves the loop to those who are connected.
         for _ in range(ACCEPTS_A_TURN):
             try:
                 connection, _address = self._listener.accept()
@@ -155,6 +158,7 @@ class Gateway:
     def _turn_away(self, connection: socket.socket, reason: str, message: str) -> None:
         """Say why, in one line, before hanging up."""
         self._tell(Rejected(reason, None, message))
+        # Whoever is turned away and does not read must not stop the loop.
         connection.setblocking(False)
         line = b"".join(jsonrpc.error(b"null", jsonrpc.error_object(RpcError(INVALID_REQUEST, message))))
         try:
@@ -220,6 +224,7 @@ class Gateway:
         self._services.limits = config.daemon.limits
 
     def _tell_changes(self) -> None:
+        # Taken before anybody is told: a client that is cut off meanwhile may publish a change.
         changed, self._changed = frozenset(self._changed), set()
         for session in list(self.sessions.values()):
             session.list_changed(changed)

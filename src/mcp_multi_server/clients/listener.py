@@ -43,6 +43,7 @@ class Listener:
         """Stop listening; the socket's file goes where it is still the one we made. The lock's file stays."""
         self.socket.close()
         with contextlib.suppress(OSError):
+            # Another daemon may have made a socket of its own there, after somebody removed ours.
             if self.inode is not None and _inode(self.path) == self.inode:
                 os.unlink(self.path)
         os.close(self.lock)
@@ -55,9 +56,11 @@ def listen(path: str, *, shared: bool = False) -> Listener:
         raise SocketUnusable(f"the socket path has {size} bytes, at most {SOCKET_PATH_BYTES} work: {path}")
     lock = -1
     try:
+        # Others need to pass through the directory, and are judged when they connect.
         _make_directory(os.path.dirname(path) or ".", 0o711 if shared else 0o700)
         lock = _lock(path + ".lock")
         _remove_leftover(path)
+        # Only with the lock held: nobody else makes or removes this socket meanwhile.
         return _bind(path, 0o666 if shared else 0o600, lock)
     except (OSError, SocketUnusable) as failure:
         if lock >= 0:
@@ -107,6 +110,7 @@ def _passed_socket(descriptor: int) -> socket.socket:
         found.close()
         raise SocketUnusable(f"{what} is an abstract socket, which anybody could use (ListenStream=PATH)")
     found.setblocking(False)
+    # A server must not inherit the socket that clients connect to.
     found.set_inheritable(False)
     return found
 
@@ -134,6 +138,7 @@ def _lock(path: str) -> int:
         holder = os.read(lock, 32).decode(errors="replace").strip()
         os.close(lock)
         raise SocketUnusable(f"already running (pid {holder or 'unknown'})") from None
+    # The pid of a daemon that was killed may be longer than ours.
     os.ftruncate(lock, 0)
     os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
     return lock
@@ -154,6 +159,7 @@ def _remove_leftover(path: str) -> None:
 
 def _is_listening(path: str) -> bool:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
+        # EAGAIN: it listens, and its backlog is full.
         return probe.connect_ex(path) in (0, errno.EAGAIN)
 
 

@@ -147,6 +147,7 @@ class ClientSession:
         told: set[str] = set()
         for kind in kinds:
             method = kind.list_changed
+            # Resources and templates share one notification, and it is sent once.
             if method in told:
                 continue
             told.add(method)
@@ -160,6 +161,7 @@ class ClientSession:
         """End the connection from our side: subscriptions gracefully, calls by telling their servers."""
         for subscription in self._subscriptions():
             subscription.end()
+        # What was just queued is written now: nothing is written after the close.
         self._link.flush()
         self._link.close()
         self._gone(reason)
@@ -172,6 +174,7 @@ class ClientSession:
             self._line(line)
             if self._link.closed:
                 return
+        # Only a line that has begun can be late; a client may be silent for as long as it likes.
         if not self._lines.partial:
             self._stop_line_timer()
         elif self._line_timer is None:
@@ -181,6 +184,7 @@ class ClientSession:
         """One line; whatever it is, the next one is served."""
         try:
             if isinstance(line, Oversize):
+                # Raised like other invalid lines, so that it is answered and counted in one place.
                 raise self._too_long(line)
             message = jsonrpc.decode(line)
             if message.method and message.id is not ABSENT:
@@ -213,9 +217,11 @@ class ClientSession:
         started = self._loop.time()
         id = bytes(message.id)
         try:
+            # Two open requests of one id could not be told apart, by us or by the client.
             if id in self.open_requests:
                 raise RpcError(INVALID_REQUEST, "a request with this id is still being answered")
             request = ClientRequest(message)
+            # The most frequent requests first; they tell their end themselves, once the server has answered.
             if message.method in router.METHODS:
                 self._check(request)
                 self._admit(request)
@@ -239,6 +245,7 @@ class ClientSession:
 
     def _notified(self, message: Message) -> None:
         if message.method == "notifications/initialized":
+            # Before that a legacy client must not be sent notifications (2025-11-25, basic/lifecycle).
             self._initialized = self.era is Era.LEGACY
         elif message.method == "notifications/cancelled" and message.params is not ABSENT:
             params = jsonrpc.members(message.params)
@@ -279,6 +286,7 @@ class ClientSession:
             assert request.meta is not None
             protocol.check_envelope(request.meta)
             allowed = method in COMMON or method in MODERN_ONLY
+            # A legacy client stays one: it may be asked at any time, also where it tries a modern request.
             self.era = self.era or Era.MODERN
             if (level := level_of(request)) is not None:
                 self._services.router.logs.opted_in(self, level)
@@ -301,6 +309,7 @@ class ClientSession:
     def _list(self, request: ClientRequest, kind: Kind) -> bytes:
         if "cursor" in request.params:
             raise RpcError(INVALID_PARAMS, "params.cursor is not one of ours: the list is a single page")
+        # Encoded once per snapshot and era, whoever asks.
         return self._services.snapshot.listing(kind, request.era)
 
     def _initialize(self, request: ClientRequest) -> bytes:
@@ -318,6 +327,7 @@ class ClientSession:
         if holder is None or not jsonrpc.is_object(holder):
             return
         self.client_info = bytes(holder)
+        # Cut, since it is shown in every status and chosen by the client.
         self.name = (jsonrpc.text(jsonrpc.members(holder).get("name")) or "")[:100]
 
     def _listen(self, request: ClientRequest) -> None:
@@ -340,6 +350,7 @@ class ClientSession:
         if self._lines.partial:
             self._feed(b"\n")  # the end of the stream ends the last line too
         self.client_requests.end()
+        # Nothing tells that a half-closed socket's peer is gone, so it is looked at again and again.
         if self._link.is_deserted() or not (self.open_requests or self._link.waiting):
             self.close("closed")
         else:
@@ -372,6 +383,7 @@ class ClientSession:
     def _line_is_late(self, seen: int) -> None:
         """Cut off a client that began a line and did not end it in time."""
         self._line_timer = None
+        # Another line has begun since; it has the whole time, too.
         if self._lines_done != seen:
             self._start_line_timer()
             return

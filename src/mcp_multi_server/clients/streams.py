@@ -76,6 +76,7 @@ class LogStream(DeferredAnswer):
         self.server = server
         self._others = others
         self._loop = asyncio.get_running_loop()
+        # The newest lines stay: of a flood they tell most about what is wrong now.
         self._lines: deque[str] = deque(maxlen=BATCH_LINES)
         self._came = 0
         """Lines since the last batch, those included that `_lines` has no room for."""

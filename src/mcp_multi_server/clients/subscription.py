@@ -30,5 +30,6 @@ class Subscription:
     def end(self) -> None:
         """End it from our side with a result (subscriptions, "Graceful Closure")."""
         meta = protocol.subscription_meta(self.id)
+        # The only answer that such a request ever gets: it says that nothing more is told.
         self._client.answer(self.id, jsonrpc.encode({"resultType": "complete", "_meta": meta}))
         self._client.open_requests.remove(self.id, self)
