@@ -129,16 +129,13 @@ class SentCall:
         self.deadline, self._latest = now + timeout, now + LONGEST_FACTOR * timeout
         self.id = session.pending.add(self)
         self._span: Span | None = None if context.tracer is None else self._traced(context.tracer)
-        self._send(changed)
-        caller.open_requests.add(request.id, self)
-
-    def _send(self, changed: Members) -> None:
         try:
-            self.session.send(self.id, self.request.method, self._params(changed))
+            session.send(self.id, request.method, self._params(changed))
         except Exception:  # params that are nested too deeply to be written here: nothing may be left of the call
-            self.session.pending.take(self.id)
+            session.pending.take(self.id)
             self._end_span(str(INVALID_PARAMS))
             raise
+        caller.open_requests.add(request.id, self)
 
     @property
     def tool(self) -> str:
@@ -156,10 +153,14 @@ class SentCall:
                 payload, error = self._error(message.error)
                 self._finish(error)
                 self.caller.answer_error(self.request.id, payload)
-            elif not self._needs_input(result := bytes(message.result)):
-                payload, error = self._result(result)
-                self._finish(error)
-                self.caller.answer(self.request.id, payload)
+                return
+            result = bytes(message.result)
+            # Within one era what asks for input is the client's to understand, and a legacy server asks by requests.
+            if self.request.era is Era.LEGACY and self.session.negotiated.era is Era.MODERN and self._asks(result):
+                return
+            payload, error = self._result(result)
+            self._finish(error)
+            self.caller.answer(self.request.id, payload)
         except TooDeep:
             raise  # it is the server's answer that is at fault, and its session says so
         except RpcError as unfit:
@@ -239,7 +240,7 @@ class SentCall:
         asked = {key: (one.method, one.payload) for key, one in postponed.open.items()}
         self.caller.open_requests.remove(self.request.id, self)
         self.caller.answer(self.request.id, input_requests.needs_input_result(asked, state))
-        self._context.done(self.request.method, "", started=self.started, error="")
+        self._context.done(self.request.method, "", "", "", self.started, "")
 
     def resume(self, caller: Caller, request: ClientRequest) -> None:
         """The client is back with `request`, maybe over another connection; what has come meanwhile is told now."""
@@ -266,14 +267,12 @@ class SentCall:
         postponed.outcome = outcome
         return True
 
-    def _needs_input(self, result: bytes) -> bool:
-        """Whether a modern server answers a legacy client's call by asking for input, which the client is asked now.
+    def _asks(self, result: bytes) -> bool:
+        """Whether a modern server asks for input instead of answering; then the legacy client is asked for it now.
 
         Raises RpcError where it cannot be asked.
         """
-        if INPUT_REQUIRED not in result or self.request.era is Era.MODERN or self.session.negotiated.era is Era.LEGACY:
-            return False
-        needed = input_requests.input_needed(result)
+        needed = input_requests.input_needed(result) if INPUT_REQUIRED in result else None
         if needed is None:
             return False
         if self._rounds >= ROUNDS:
@@ -319,10 +318,9 @@ class SentCall:
             self._end_input_requests()
         if self._span is not None:
             self._span.end(error)
-        kind = self.server.transport_kind
-        self._context.done(
-            self.request.method, self.route.server, tool=self.tool, kind=kind, started=self.started, error=error
-        )
+        method = self.request.method
+        tool = self.route.name if method == "tools/call" else ""
+        self._context.done(method, self.route.server, tool, self.server.transport_kind, self.started, error)
 
     def _end_input_requests(self) -> None:
         """End what was asked for this call's sake, as far as that can be told.

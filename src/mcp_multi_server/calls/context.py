@@ -69,6 +69,10 @@ class CallContext:
 
         return lead_back
 
-    def done(self, method: str, server: str, *, tool: str = "", kind: str = "", started: float, error: str) -> None:
-        """Tell that a call has ended. `started`: loop time; `error`: "" for success."""
+    def done(self, method: str, server: str, tool: str, kind: str, started: float, error: str) -> None:
+        """Tell that a call has ended.
+
+        `tool`, `kind`: the server's own name of the tool that was called and the transport that it was sent over, or
+        "" for none; `started`: loop time; `error`: "" for success.
+        """
         self._tell(RequestDone(method, server, tool, kind, self.time() - started, error))

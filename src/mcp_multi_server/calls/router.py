@@ -226,9 +226,7 @@ class Router:
         call.caller.answer_error(call.request.id, error_object(failure))
 
     def _done(self, call: HeldCall, error: str) -> None:
-        self._context.done(
-            call.request.method, call.server, tool=call.tool, kind=call.kind, started=call.started, error=error
-        )
+        self._context.done(call.request.method, call.server, call.tool, call.kind, call.started, error)
 
     def _away(self, server: Server) -> RpcError:
         status = server.status
