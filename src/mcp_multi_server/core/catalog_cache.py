@@ -151,6 +151,7 @@ def _catalog(record: _Record) -> Catalog:
 
 def _item(kind: Kind, raw: bytes) -> Item | None:
     """The item; None if it has no name. Raises ValueError if it is not UTF-8."""
+    # msgspec does not check the UTF-8 of what stays undecoded.
     if not raw.isascii():
         raw.decode()
     return read_item(kind, raw)

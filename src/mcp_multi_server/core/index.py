@@ -55,6 +55,7 @@ class Index:
     def __init__(self, offers: tuple[Offer, ...], names: Mapping[Kind, Names]) -> None:
         self._offers = offers
         self._names = names
+        # Each call looks into one of these.
         self._tools, self._prompts = names[Kind.TOOL].routes, names[Kind.PROMPT].routes
         self._resources, self._templates = names[Kind.RESOURCE].routes, names[Kind.TEMPLATE].routes
         self._listed: dict[Kind, tuple[Listed, ...]] = {}

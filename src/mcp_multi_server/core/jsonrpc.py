@@ -204,6 +204,7 @@ def _explain(line: bytes) -> InvalidMessage:
         return InvalidMessage(INVALID_REQUEST, "a message must be an object")
     wrong = "jsonrpc" if not isinstance(found.get("jsonrpc", ""), str) else "method"
     id = found.get("id")
+    # To Python, true is an int.
     usable = isinstance(id, (int, str)) and not isinstance(id, bool)
     return InvalidMessage(INVALID_REQUEST, f"{wrong} must be a string", encode(id) if usable else b"null")
 

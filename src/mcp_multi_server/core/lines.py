@@ -53,6 +53,7 @@ class Lines:
             self._keep(piece)
             over, parts = self._over, self._parts
             self._parts, self._size, self._over = [], 0, None
+            # Joined once, at the end: joining each piece would take time with the square of the length.
             return over if over is not None else b"".join(parts)
         # The usual case: the line came in one piece, and is not copied.
         return piece

@@ -77,6 +77,7 @@ def _step(old: Config | None, new: Config, name: str) -> str:
 def change_between(before: ServerConfig, after: ServerConfig) -> Change:
     """What to do with a running server to get from one entry to the other."""
     changed = {key for key in ServerConfig.model_fields if getattr(before, key) != getattr(after, key)}
+    # One such field is enough, whatever else changed.
     if changed & DEFINES_THE_SERVER:
         return "replace"
     return "update" if changed else "keep"

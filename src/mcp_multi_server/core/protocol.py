@@ -151,6 +151,7 @@ def meta_for_server(
         forwarded[VERSION_KEY] = _VERSION_RAW
         forwarded[CAPABILITIES_KEY] = msgspec.Raw(encode(introduction.capabilities))
         info = introduction.client_info
+        # A client that gave no name goes by ours.
         forwarded[CLIENT_INFO_KEY] = msgspec.Raw(info) if info else _OWN_INFO_RAW
         if introduction.log_level is not None:
             forwarded[LOG_LEVEL_KEY] = msgspec.Raw(encode(introduction.log_level))

@@ -44,6 +44,7 @@ def _each(body: Members, member: str, visit: Callable[[Members], bool]) -> bool:
         item = members(raw)
         touched = visit(item)
         changed |= touched
+        # What is not changed keeps its bytes, down to spaces and escapes.
         items.append(item if touched else raw)
     if changed:
         body[member] = msgspec.Raw(encode(items))

@@ -19,6 +19,7 @@ _TOLD = (State.DEGRADED, State.CONNECTING, State.BACKOFF, State.PARKED, State.ST
 
 def passed_descriptors(environ: Mapping[str, str], pid: int) -> dict[int, str]:
     """The descriptors that systemd passed to this very process, and their names."""
+    # The variables may be inherited from a process that systemd passed descriptors to.
     if environ.get("LISTEN_PID") != str(pid):
         return {}
     count = min(_whole(environ.get("LISTEN_FDS")), MOST_PASSED)

@@ -43,6 +43,7 @@ class Child:
     ) -> None:
         self.pid = popen.pid
         found = procfs.read(popen.pid)
+        # 0 stands for a child that has ended already: no process of ours has that start time.
         self.identity = Identity(popen.pid, found.started if found else 0)
         self.mark = mark
         self.stdin = stdin
@@ -102,6 +103,7 @@ class Child:
             self.kill()
             with suppress(subprocess.TimeoutExpired):
                 self._popen.wait(BLOCKING_WAIT)
+        # The leader is reaped, but others of its group may live.
         elif not self._gone:
             self.kill()
         LEADERS.discard(self.pid)
@@ -119,6 +121,7 @@ class Child:
         A process that becomes our child only now, as its parent ended, gets the signal that the others got.
         """
         deadline = self._loop.time() + seconds
+        # The last question looks for new orphans, so it is asked only when all known processes are gone.
         while self._lives() or self._strays_live() or self._send_strays(number):
             if self._loop.time() >= deadline:
                 return False
@@ -130,7 +133,7 @@ class Child:
         with suppress(ChildProcessError):  # where we are the subreaper, orphans of the group are ours to reap
             while os.waitid(os.P_PGID, self.pid, os.WEXITED | os.WNOHANG):
                 pass
-        return self._signal(0)
+        return self._signal(0)  # 0 is no signal: it only asks whether one could be sent
 
     def _strays_live(self) -> bool:
         self._strays = {identity: each for identity, each in self._strays.items() if _remains(each)}
@@ -147,6 +150,7 @@ class Child:
 
     def _note(self, found: Iterable[Process]) -> None:
         for each in found:
+            # Those in the group get the signals of the group.
             if each.group != self.pid and each.state not in ENDED:
                 self._strays[each.identity] = each
 
@@ -165,6 +169,7 @@ class Child:
                     raise
                 # An older kernel: by number, which can mean no other group as long as the leader is not reaped.
                 os.killpg(self.pid, number)
+        # Nobody is there, or only processes that have become another user's.
         except (ProcessLookupError, PermissionError):
             return False
         return True
@@ -206,6 +211,7 @@ def _remains(stray: Process) -> bool:
 def _peek(pidfd: int) -> int | None:
     """The return code of a process that has ended, which is not reaped by this; None if others reaped it."""
     with suppress(ChildProcessError):
+        # WNOWAIT leaves it to be reaped by `stop`.
         if found := os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOWAIT | os.WNOHANG):
             return found.si_status if found.si_code == os.CLD_EXITED else -found.si_status
     return None

@@ -37,6 +37,7 @@ def marked(process: Process) -> Process:
     with suppress(OSError):
         uid = os.stat(f"/proc/{process.pid}").st_uid
         with open(f"/proc/{process.pid}/environ", "rb") as environ:
+            # The zero in front lets the first variable be found like all others.
             variables = b"\0" + environ.read()
         if (at := variables.find(_MARK)) >= 0:
             mark = variables[at + len(_MARK) :].partition(b"\0")[0].decode("ascii", "replace")
@@ -64,6 +65,7 @@ def descendants(pid: int) -> list[Process]:
 def ancestors(pid: int) -> set[int]:
     """The process itself, its parent, and so on upwards."""
     found: set[int] = set()
+    # Numbers can be used again while this looks, but must not send it round in circles.
     while pid > 0 and pid not in found:
         found.add(pid)
         process = read(pid)
@@ -118,6 +120,7 @@ def read_usage(pid: int) -> ProcessUsage | None:
             waiting += children(each)
     return ProcessUsage(
         resident_bytes=sum(int(fields[21]) for fields in found) * os.sysconf("SC_PAGE_SIZE"),
+        # User and system time, its own and that of children that it has reaped.
         cpu_seconds=sum(sum(map(int, fields[11:15])) for fields in found) / os.sysconf("SC_CLK_TCK"),
         runnable=any(fields[0] == "R" for fields in found),
     )

@@ -101,6 +101,7 @@ class Reaper:
         """End what the daemon that wrote `record` left running when it was killed."""
         boot, spare = procfs.boot_id(), procfs.ancestors(os.getpid())
 
+        # Looked for anew each time: those that are told to end may still start others.
         def left() -> list[Process]:
             return left_behind(record, procfs.all_processes(), boot=boot, uid=os.geteuid(), spare=spare)
 

@@ -30,6 +30,7 @@ def spawn(command: str, args: Sequence[str], *, cwd: str | None, env: Mapping[st
 
     """
     directory = _find_directory(cwd)
+    # By the PATH of the child, which its entry can set; not by that of the daemon.
     program = find_program(command, cwd=directory, path=env.get("PATH", os.defpath))
     try:
         return _start([command, *args], program, cwd=directory, env=env)
@@ -37,7 +38,7 @@ def spawn(command: str, args: Sequence[str], *, cwd: str | None, env: Mapping[st
         raise _refused(command, failure) from None
     except ValueError:
         raise _lost("command, args or env holds what no program can be given: a NUL, or = in a name") from None
-    except subprocess.SubprocessError:
+    except subprocess.SubprocessError:  # something failed between fork and exec; Python does not say what
         raise _lost(f"command {command!r} could not be set up", permanent=False) from None
 
 
@@ -107,6 +108,7 @@ def _start(argv: list[str], program: str, *, cwd: str, env: Mapping[str, str]) -
             mark=env.get(MARK, ""),
         )
         undo.pop_all()
+    # The child has copies of its ends. As long as we held them open, no pipe would ever end.
     for descriptor in (stdin, stdout, stderr):
         os.close(descriptor)
     return child

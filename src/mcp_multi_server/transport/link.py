@@ -120,6 +120,7 @@ class Link:
         if self.waiting > self._cap:
             # `flush` ends the link: `lost` must not be called from inside `send`.
             self.overfull = self.waiting
+        # While the other side takes nothing, the loop calls `flush` once it does; only the end does not wait for that.
         if not self._marked and (self.overfull or not self._blocked):
             self._marked = True
             self._flusher.mark(self)
@@ -189,6 +190,7 @@ class Link:
         while sent:
             size = len(memoryview(self._out[0]))
             if sent < size:
+                # A view, not a copy: the rest can be megabytes.
                 self._out[0] = memoryview(self._out[0])[sent:]
                 return
             sent -= size
@@ -224,6 +226,7 @@ class Link:
             return 0
         if data:
             self._flusher.serve(self._feed, data)
+        # The end of what the peer sends. It may go on reading.
         elif self._said_all is not None and not self.is_deserted():
             self._loop.remove_reader(self._reader)
             self._said_all()

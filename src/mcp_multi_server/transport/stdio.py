@@ -120,6 +120,7 @@ class StdioTransport:
     def _report(self, failure: Failure) -> None:
         if not self._silent:
             self._silent = True
+            # First, since the last lines may say why.
             self._stderr.end()
             self._receiver.lost(failure)
 
