@@ -18,7 +18,7 @@ from mcp_multi_server.core.jsonrpc import value
 from mcp_multi_server.core.plan import APPLIES_AT_ONCE, DEFINES_THE_SERVER
 from mcp_multi_server.core.protocol import LEGACY_VERSIONS, MODERN_VERSION, Era, Negotiated
 
-from .test_plan import CHANGES, server
+from .server_entries import CHANGES, server
 
 ODD = b'{ "title":"\\u00e9",  "name":"sum", "x-huge":12345678901234567890123, "ratio":1.50, "o":{ }}'
 

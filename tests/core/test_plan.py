@@ -1,7 +1,6 @@
 """The difference between two configs, as what to do with each server."""
 
 from types import MappingProxyType
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -10,6 +9,8 @@ from hypothesis import strategies as st
 from mcp_multi_server.core.config import Config, DaemonConfig, ServerConfig
 from mcp_multi_server.core.errors import Problem
 from mcp_multi_server.core.plan import APPLIES_AT_ONCE, DEFINES_THE_SERVER, Plan
+
+from .server_entries import CHANGES, server
 
 BROKEN = "broken"
 
@@ -24,10 +25,6 @@ def config(daemon: DaemonConfig | None = None, /, **entries: ServerConfig | str)
     )
 
 
-def server(**fields: Any) -> ServerConfig:
-    return ServerConfig(**({} if "url" in fields else {"command": "run"}) | fields)
-
-
 OFF = server(disabled=True)
 
 
@@ -38,30 +35,6 @@ def test_every_field_of_a_server_has_its_step() -> None:
 
 def test_the_first_config_starts_all_that_are_enabled_and_usable() -> None:
     assert Plan.between(None, config(a=server(), b=OFF, c=BROKEN, d=server())) == Plan(start=("a", "d"))
-
-
-CHANGES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    "command": ({}, {"command": "other"}),
-    "args": ({}, {"args": ("-v",)}),
-    "env": ({}, {"env": {"A": "1"}}),
-    "cwd": ({}, {"cwd": "/"}),
-    "inherit_env": ({}, {"inherit_env": "all"}),
-    "url": ({"url": "http://a"}, {"url": "http://b"}),
-    "headers": ({"url": "http://a"}, {"url": "http://a", "headers": {"A": "1"}}),
-    "type": ({"url": "http://a"}, {"url": "http://a", "type": "sse"}),
-    "protocol": ({}, {"protocol": "legacy"}),
-    "may_ask": ({}, {"may_ask": ("roots",)}),
-    "timeout": ({}, {"timeout": 1}),
-    "start_timeout": ({}, {"start_timeout": 1}),
-    "stop_timeout": ({}, {"stop_timeout": 1}),
-    "refresh_interval": ({}, {"refresh_interval": 1}),
-    "include": ({}, {"include": ("a*",)}),
-    "exclude": ({}, {"exclude": ("a*",)}),
-    "prefix": ({}, {"prefix": "p"}),
-    "replace": ({}, {"replace": "stop-first"}),
-    "hold": ({}, {"hold": 0}),
-    "grace": ({}, {"grace": 0}),
-}
 
 
 @pytest.mark.parametrize("field", sorted(set(ServerConfig.model_fields) - {"disabled"}))
