@@ -29,6 +29,7 @@ def find(explicit: str | None, environ: Mapping[str, str] = os.environ) -> str:
         return os.path.abspath(explicit)
     candidates = paths.config_candidates(environ, os.getcwd(), os.path.expanduser("~"))
     for candidate in candidates:
+        # lexists: a link that leads nowhere is an error to tell, not a place to pass over.
         if len(candidates) == 1 or os.path.lexists(candidate):
             return candidate
     raise ConfigError((Problem("", f"no config found; looked for {', '.join(candidates)}"),))
@@ -72,6 +73,7 @@ def _credential(name: str, environ: Mapping[str, str]) -> str:
     directory = environ.get(CREDENTIALS_VARIABLE)
     if not directory:
         raise LookupError(f"credential {name}: {NO_CREDENTIALS}")
+    # Such a name would lead out of the directory.
     if "/" in name or name in (".", ".."):
         raise LookupError("the name of a credential holds no slash")
     return os.path.join(directory, name)
@@ -83,6 +85,7 @@ def _text_of(path: str, what: str) -> str:
     except UnusableFile as failure:
         raise LookupError(f"{what}: {failure}") from None
     except UnicodeDecodeError:
+        # `from None`: a UnicodeDecodeError holds the bytes, which may be a secret.
         raise LookupError(f"{what}: not UTF-8 text") from None
 
 

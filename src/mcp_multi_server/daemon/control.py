@@ -82,6 +82,7 @@ class Control:
                 return jsonrpc.encode(self._log_level(client, request))
             case "daemon/plan":
                 _require(is_admin, request)
+                # Read at once, so that a wrong one is refused before anything starts.
                 config = _given_config(request)
                 self._later(client, request, lambda: self._plan(config))
                 return None
@@ -91,7 +92,7 @@ class Control:
                 return None
             case "daemon/restart":
                 _require(is_admin, request)
-                self._server(request)
+                self._server(request)  # an unknown name is refused at once
                 self._later(client, request, lambda: self._restart(request))
                 return None
             case "daemon/events":
@@ -143,6 +144,7 @@ class Control:
         name = self._server(request).name  # it may have been removed since the request came
         replacement = self._supervisor.restart(name)
         await replacement.decided.wait()
+        # A reload may have removed it while the replacement was decided.
         server = self._supervisor.snapshot.servers.get(name, replacement.server)
         return {
             "server": name,
@@ -156,7 +158,7 @@ class Control:
 
     def _logs(self, client: ClientSession, request: ClientRequest) -> Buffer | None:
         server, wanted = self._server(request), _lines(request)
-        lines = list(server.stderr)
+        lines = list(server.stderr)  # a deque cannot be sliced
         lines = lines[max(0, len(lines) - wanted) :]
         if not _flag(request, "follow"):
             return jsonrpc.encode({"server": server.name, "lines": lines})
@@ -171,6 +173,7 @@ class Control:
             level = LEVELS.get(request.string("level"))
             if level is None:
                 raise RpcError(INVALID_PARAMS, f"params.level must be one of {', '.join(LEVELS)}")
+            # Made before the change, as it names the level that was.
             changed = LogLevelChanged(level, log.level, client.number, client.peer.uid)
             log.change(level, lambda: self._tell(changed))
         return {"level": log.level, "configured": log.configured}

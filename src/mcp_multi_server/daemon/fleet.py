@@ -84,7 +84,7 @@ class Fleet:
         self.reloads = Reloads(path, self.supervisor, tell=events.tell, applied=applied, shown=reloading)
         self.event_followers = EventFollowers(snapshots.present)
         self.log_followers = LogFollowers(snapshots.present)
-        sessions: dict[int, ClientSession] = {}
+        sessions: dict[int, ClientSession] = {}  # the gateway fills it, `daemon/status` lists it
         self.control = Control(
             self.supervisor,
             self.reloads,
@@ -113,9 +113,9 @@ class Fleet:
         """Run every server until cancelled; then stop all of them at once."""
         async with anyio.create_task_group() as tasks:
             if self._catalog_cache is not None:
-                self._catalog_cache.read()
+                self._catalog_cache.read()  # before any server starts, as each is offered its lists then
                 tasks.start_soon(self._catalog_cache.run)
-            await tasks.start(self.supervisor.run)
+            await tasks.start(self.supervisor.run)  # first: reloads and restarts act on a supervisor that runs
             await tasks.start(self.reloads.run)
             await tasks.start(self.control.run)
             tasks.start_soon(suspend.watch, self._woke, self._clocks)

@@ -50,7 +50,7 @@ def run(
     path = None
     try:
         path = config_file.find(config)
-        known = identity(path)
+        known = identity(path)  # before the file is read: the watcher then sees an edit made in between
         loaded = config_file.load(path)
     except ConfigError as unusable:
         if path is not None:
@@ -117,7 +117,7 @@ class Daemon:
         self._stop = anyio.Event()
         self._events = events = Events()
         self._log_observer = LogObserver()
-        events.add(self._log_observer)
+        events.add(self._log_observer)  # first, so that what the other parts warn of is logged
         self._service = Service(os.environ, tell=events.tell)
         events.add(self._service)
         self._children = ChildrenFile(listener.path, partial(self._warn, "children"))
@@ -139,6 +139,7 @@ class Daemon:
         """Listen to signals, and end what a daemon before us left: no server starts beside its own predecessor."""
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(self._callback_failed)
+        # Before the sweep, which takes time: a stop that comes meanwhile is not lost.
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._told_to_stop, signal.Signals(number).name)
         self._reaper.adopt()
@@ -149,9 +150,10 @@ class Daemon:
 
     async def _end(self) -> None:
         """Leave nothing, in whatever way the daemon came to its end."""
+        # Ctrl-C or a bug may have cancelled this task: the processes must end all the same.
         with anyio.CancelScope(shield=True):
             await self._reaper.end_abandoned()
-        self._children.remove()
+        self._children.remove()  # last: if we are killed before, the next start ends what the file names
         self._log_observer.flush()
 
     async def _run(self, known: Hashable) -> None:
@@ -163,12 +165,12 @@ class Daemon:
             tasks.start_soon(self._reaper.keep)
             if tracing.wanted(os.environ):
                 tasks.start_soon(self._trace)
-            await tasks.start(fleet.run)
+            await tasks.start(fleet.run)  # before `listen`: the first client must find the servers known
             fleet.gateway.listen(listener.socket)
             address = await self._metrics.serve(tasks, ready=self._is_ready, tell=tell)
             tell(DaemonListening(listener.path, fleet.reloads.path, address))
             tasks.start_soon(watch, fleet.reloads.path, known, reload_soon)
-            tasks.start_soon(self._service.run, fleet)
+            tasks.start_soon(self._service.run, fleet)  # last: it says READY=1
             await self._stop.wait()
             if listener.is_passed:
                 fleet.gateway.stop_accepting()  # systemd keeps who comes now for the next daemon
@@ -191,7 +193,7 @@ class Daemon:
 
     def _told_to_stop(self, name: str) -> None:
         if self._stop.is_set():
-            self._reaper.kill()
+            self._reaper.kill()  # _exit() runs no `finally`, so the servers are killed here
             os._exit(EXIT_FAILED)  # a second signal is immediate; what it leaves of files the next start sees to
         self._stop.set()
         self._service.stopping(name, _longest_stop(self._fleet.snapshot.config))

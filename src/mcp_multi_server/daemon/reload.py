@@ -89,10 +89,12 @@ class Reloads:
         number = self._begun
         with ExitStack() as shown:
             async with self._reading:
+                # Before the read: a change from now on may not be in it and needs a reload of its own.
                 self._is_queued = False
                 shown.enter_context(self._shown())
                 before = self._supervisor.snapshot.config
                 try:
+                    # A file that a variable names may be on a slow disk.
                     config = await anyio.to_thread.run_sync(self._read)
                 except ConfigError as unusable:
                     return self._ended(number, "rejected", unusable.problems, Plan())

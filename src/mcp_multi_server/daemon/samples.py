@@ -17,6 +17,7 @@ def fleet_sample(snapshot: Snapshot, last_reload: Reload, *, clients: int, loop_
     """What metrics tell of the state, at scrape time."""
     return FleetSample(
         servers=tuple(_server_sample(snapshot, name, last_reload.loaded_at) for name in snapshot.config.order),
+        # A kind without collisions shows 0, not nothing.
         collisions={kind.value: 0 for kind in Kind} | Counter(c.kind.value for c in snapshot.index.collisions),
         clients=clients,
         loop_lag=loop_lag,

@@ -35,7 +35,7 @@ class Notifier:
         if self._address:
             # A line break within a line would begin another one.
             self._waiting.append("\n".join(" ".join(line.split("\n")) for line in lines).encode(errors="replace"))
-            if self._timer is None:
+            if self._timer is None:  # else it waits behind those that could not be sent yet, in order
                 self._flush()
 
     def _flush(self) -> None:
@@ -43,16 +43,17 @@ class Notifier:
         try:
             while self._waiting:
                 _send(self._address, self._waiting[0])
-                self._waiting.popleft()
+                self._waiting.popleft()  # only now: a message that systemd did not take stays the first
         except BlockingIOError:
             self._timer = asyncio.get_running_loop().call_later(AGAIN_AFTER, self._flush)
         except OSError as failure:
-            self._waiting.clear()
+            self._waiting.clear()  # nobody listens: what is kept would never be sent
             self._failed(failure.strerror or "unknown error")
 
 
 def monotonic_usec() -> str:
     """The line that tells systemd which reload a `READY=1` belongs to."""
+    # sd_notify(3): CLOCK_MONOTONIC in microseconds; loop.time() is in seconds as a float.
     return f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}"
 
 

@@ -21,7 +21,7 @@ async def watch(woke: Callable[[float], None], read: Callable[[], Clocks] = cloc
     """Call `woke` with the seconds that were slept, soon after each suspend; until cancelled."""
     before = read()
     while True:
-        await anyio.sleep(LOOK_EVERY)
+        await anyio.sleep(LOOK_EVERY)  # its clock stands still in a suspend, so it ends at most so long after it
         now = read()
         if seconds := slept(before, now):
             woke(seconds)

@@ -18,6 +18,7 @@ from .sd_notify import Notifier, monotonic_usec
 
 STATUS_PAUSE = 1.0
 """Seconds between two status lines, however much happens."""
+# sd_watchdog_enabled(3) advises two; with three, one may come late.
 PINGS_A_PERIOD = 3
 RELOAD_PATIENCE = 130.0
 """Seconds that a reload may take in systemd's eyes: as long as the `reload` command waits for it, and a little."""
@@ -50,6 +51,7 @@ class Service:
 
     async def run(self, fleet: Fleet) -> None:
         """Say that the daemon is ready, then how it is, until cancelled."""
+        # A stop may come before the daemon is ready: READY=1 after STOPPING=1 would be wrong.
         if self._stopping or not self._notifier:
             return
         self._is_ready = True
@@ -66,23 +68,26 @@ class Service:
         Each beginning is told, because newer systemd wants one that is later than its signal.
         """
         self._reloads += 1
-        if self._is_ready:
+        if self._is_ready:  # a reload before READY=1 is part of the start
             self._notifier.send("RELOADING=1", monotonic_usec(), _extension(RELOAD_PATIENCE))
         try:
             yield
         finally:
             self._reloads -= 1
+            # READY=1 ends every reload in systemd's eyes, so only the last one sends it.
             if self._is_ready and not self._reloads:
                 self._notifier.send("READY=1")
 
     def stopping(self, why: str, seconds: float) -> None:
         """Say that the daemon stops, and how long that may take; for newer systemd that is the last word."""
+        # A reload that ends now must not say READY=1.
         self._stopping, self._is_ready = True, False
         self._notifier.send("STOPPING=1", _extension(seconds), f"STATUS=stopping ({why})")
 
     async def _tell_status(self, fleet: Fleet) -> None:
         told = ""
         while not self._stopping:
+            # Before the look at the fleet: a change during it or the pause is seen.
             self._changed = anyio.Event()
             wait = _next_attempt(fleet.snapshot)
             line = _status(fleet, wait)

@@ -24,6 +24,7 @@ def identity(path: str) -> Hashable:
         found = os.stat(real)
     except OSError:
         return real
+    # st_mode: new permissions may make the file usable, or no longer trusted.
     return real, found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_mode
 
 
@@ -51,9 +52,9 @@ async def _watch(path: str, known: Hashable, changed: Callable[[], Awaitable[Non
         directories = _directories(path)
         async for _ in _stirrings(directories, stop):
             if (found := identity(path)) != known:
-                known = found
+                known = found  # before `changed`, which takes time: an edit meanwhile differs from it
                 await changed()
-            if _directories(path) != directories:
+            if _directories(path) != directories:  # a link leads elsewhere now: watch there
                 break
 
 
@@ -72,7 +73,7 @@ async def _stirrings(directories: tuple[str, ...], stop: anyio.Event) -> AsyncIt
             stop_event=stop,
         ):
             yield
-    except OSError:
+    except OSError:  # the kernel gives no watch: its limit is reached, or a directory is missing
         with anyio.move_on_after(LOOK_EVERY):
             await stop.wait()
         yield

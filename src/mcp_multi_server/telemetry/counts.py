@@ -75,6 +75,7 @@ class ServerCounts:
 
     connects: Pair = field(default_factory=lambda: [0, 0])
     probes: Pair = field(default_factory=lambda: [0, 0])
+    # Zeroes from the start: Prometheus's increase() does not see the step from no series to 1.
     restarts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(RESTART_REASONS, 0))
     stderr_lines: int = 0
     invalid_lines: int = 0
@@ -85,6 +86,7 @@ class ServerCounts:
 
     def copy(self) -> ServerCounts:
         """The same numbers, which no event changes any more."""
+        # `errors` stays shared: it only limits labels, and no page shows it.
         return replace(
             self,
             connects=[*self.connects],

@@ -41,6 +41,7 @@ from ..core.lifecycle import State
 from .log_lines import TAIL_LINES, Entry
 
 _STATE_LEVELS = {State.CONNECTING: DEBUG, State.DEGRADED: WARNING, State.BACKOFF: WARNING, State.PARKED: ERROR}
+# `traceback` draws this margin before the lines of an exception group.
 _GROUP_MARGIN = re.compile(r"^ *\| ")
 _FRAME = re.compile(r' *File "(?P<file>.+)", line (?P<line>\d+), in (?P<function>\S+)')
 _RELOAD_LEVELS = {"partial": WARNING, "rejected": ERROR}
@@ -185,6 +186,7 @@ def _stack(trace: str) -> tuple[str, list[str]]:
         if frame := _FRAME.match(line):
             frames.append(f"{frame['file']}:{frame['line']} in {frame['function']}")
             ended = True
+        # The text of an exception may hold lines that look like a type: none is read until the next frame.
         elif ended and (kind := re.match(r"[A-Za-z_][\w.]*(?=:|$)", line)):
             error, ended = kind[0], False
     return error, frames

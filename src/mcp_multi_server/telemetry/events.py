@@ -21,6 +21,7 @@ class Events:
 
     def add(self, observer: Observer) -> None:
         """Have `observer` hear what is told from now on."""
+        # A new tuple: an observer may be added while an event is passed on.
         self._observers = (*self._observers, observer)
 
     def tell(self, event: Event) -> None:
@@ -28,7 +29,7 @@ class Events:
         for observer in self._observers:
             try:
                 observer(event)
-            except Exception:
+            except Exception:  # a cancellation is no failure of an observer and goes on
                 self._contain(observer, traceback.format_exc())
 
     def _contain(self, observer: Observer, trace: str) -> None:
@@ -37,6 +38,6 @@ class Events:
         The telling reaches the one that failed, too, and may fail there again: told once, it cannot go on for ever.
         """
         if observer not in self._failed:
-            self._failed.add(observer)
+            self._failed.add(observer)  # before `tell`, which comes back here when the observer fails again
             name = getattr(observer, "__qualname__", type(observer).__name__)
             self.tell(InternalError(f"observer {name}", trace))

@@ -35,6 +35,7 @@ OUTCOME = ("ok", "error")
 
 _LE = [*map(floatToGoString, BOUNDS), "+Inf"]
 
+# The global registry has these collectors already and refuses the same names twice.
 _PROCESS_REGISTRY = CollectorRegistry()
 _PROCESS = (ProcessCollector(registry=_PROCESS_REGISTRY), GCCollector(registry=_PROCESS_REGISTRY))
 """The daemon's own process: CPU, memory, descriptors, garbage collections."""
@@ -114,6 +115,7 @@ def _states(servers: tuple[ServerSample, ...]) -> Iterator[Metric]:
         ["server"],
         (((s.name,), s.in_flight) for s in servers),
     )
+    # prometheus_client adds `_info` to the name.
     info = InfoMetricFamily(PREFIX.rstrip("_"), "Transport and protocol version of a server.", labels=["server"])
     for server in servers:
         info.add_metric([server.name], {"transport": server.transport, "protocol_version": server.protocol_version})
@@ -188,12 +190,13 @@ def _lives(counts: list[tuple[str, ServerCounts]]) -> Iterator[Metric]:
 
 def _traffic(counts: list[tuple[str, ServerCounts]]) -> Iterator[Metric]:
     durations = HistogramMetricFamily(
-        "mcp_client_operation_duration_seconds",
+        "mcp_client_operation_duration_seconds",  # named by OpenTelemetry's conventions, without our prefix
         "Duration of requests to servers.",
         labels=["server", "mcp_method_name", "error_type", "network_transport"],
     )
     for name, c in counts:
         for key, row in c.durations.items():
+            # Prometheus wants each bucket to include the smaller ones.
             cumulative = accumulate(row[:SUM])
             durations.add_metric([name, *key], buckets=[*zip(_LE, cumulative, strict=True)], sum_value=row[SUM])
     yield durations
@@ -260,6 +263,7 @@ def _gauge(name: str, about: str, labels: list[str], rows: Iterable[Series]) -> 
 
 
 def _counter(name: str, about: str, labels: list[str], rows: Iterable[Series]) -> Metric:
+    # prometheus_client adds `_total` to the name.
     return _fill(CounterMetricFamily(PREFIX + name, about, labels=labels), rows)
 
 

@@ -37,12 +37,15 @@ class Refused(Exception):
 
 def parse_request(head: bytes) -> HttpRequest:
     """What matters of a request; Refused where it is no HTTP/1 or does not say one host."""
+    # Latin-1 decodes every byte: no request can make this raise.
     first, *lines = head.decode("latin-1").split("\r\n")
     fields = [line.partition(":") for line in lines]
     words = first.split(" ")
     hosts = [content.strip() for name, _, content in fields if name.lower() == "host"]
+    # RFC 9112, 3.2: a request without a host, or with several, gets 400.
     if len(words) != 3 or not words[2].startswith("HTTP/1.") or len(hosts) != 1:
         raise Refused("400 Bad Request", b"")
+    # RFC 9110, 5.3: several lines of one field are one list.
     accept = ",".join(content for name, _, content in fields if name.lower() == "accept")
     return HttpRequest(method=words[0], path=words[1].partition("?")[0], host=_without_port(hosts[0]), accept=accept)
 
@@ -62,6 +65,7 @@ def _quality(accept: str, media: str) -> float:
     for choice in accept.lower().split(","):
         name, *parameters = (part.strip() for part in choice.split(";"))
         quality = next((parameter[2:] for parameter in parameters if parameter.startswith("q=")), "1")
+        # float() alone would also take `nan`, `inf` and `1e9`.
         if name == media and quality.replace(".", "", 1).isdecimal():
             best = max(best, float(quality))
     return best

@@ -19,6 +19,7 @@ class Limit:
     def admits(self, now: float) -> bool:
         """Whether one more line may be written."""
         self._refill(now)
+        # Shut until `reopen`: else single lines would pass, each with a note on those before it.
         if self.suppressed or self._tokens < 1.0:
             self.suppressed += 1
             return False

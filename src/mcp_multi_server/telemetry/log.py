@@ -50,18 +50,20 @@ class LogObserver:
 
     def __call__(self, event: Event) -> None:
         """Log the event, unless there was too much of its kind."""
+        # Every request comes by here: it costs one check unless it is logged.
         if type(event) is RequestDone and not LOG.isEnabledFor(DEBUG):
             return
+        # What was kept back happened before this event, so it is told first.
         self._tell_suppressed(at_once=isinstance(event, ServerRemoved | DaemonStopping))
         if self._is_admitted(event):
             _log(describe(event))
         if isinstance(event, ServerRemoved):
-            self._forget(event.server)
+            self._forget(event.server)  # names come and go with reloads; their limits must not pile up
 
     async def run(self) -> None:
         """Tell what a flood cost also where nothing else happens; until cancelled."""
         while True:
-            await self._keeps_back.wait()
+            await self._keeps_back.wait()  # no timer while nothing is kept back: an idle daemon sleeps
             await anyio.sleep(TELL_SUPPRESSED_EVERY)
             self._tell_suppressed()
             if not any(limit.suppressed for limit in self._limits.values()):

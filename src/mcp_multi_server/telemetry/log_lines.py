@@ -66,8 +66,10 @@ def configure(level: Level = "info", form: Format = "auto", *, fd: int = 2) -> N
 
     `auto` is a console on a terminal, else JSON lines, with syslog priorities where the journal reads them.
     """
+    # Logging's report of a handler that fails quotes the record's arguments, which may be payloads.
     logging.raiseExceptions = False
     root, handler = logging.getLogger(), LineHandler(fd, form)
+    # Only our own handler goes: a program may have added others.
     for earlier in installed():
         root.removeHandler(earlier)
     root.addHandler(handler)
@@ -129,11 +131,13 @@ class LineHandler(logging.Handler):
     def _put(self, line: bytes) -> bool:
         """Write in pieces that a writable pipe takes without blocking; False where the line is lost."""
         rest = memoryview(line)
+        # A stuck stderr costs the wait once: after a lost line nothing waits until one gets through.
         while rest and self._poll.poll(0 if self._lost else STUCK_AFTER_MS):
             try:
                 rest = rest[os.write(self._fd, rest[: select.PIPE_BUF]) :]
             except OSError:
                 break
+        # A line that was lost whole leaves the half line before it as it was.
         self._is_cut = 0 < len(rest) < len(line) or (self._is_cut and len(rest) == len(line))
         return not rest
 
@@ -159,8 +163,10 @@ def console(*, colours: bool) -> Render:
 
 def fit(fields: Fields, render: Render) -> str:
     """Render `fields`, made printable, within the cap; where they are too long each is cut, ever shorter."""
+    # JSON escapes and non-ASCII letters lengthen a text, so only the rendered line can be measured.
     for length in (LINE_CAP, 1024, 256, 64):
         text = render({name: _clean(field, length) for name, field in fields.items()})
+        # Room for the break after a cut line, the priority and the line's own end.
         if len(text.encode()) <= LINE_CAP - len("\n<7>\n"):
             return text
     return render({name: fields[name] for name in ("time", "level", "event")} | {"cut": True})
@@ -174,9 +180,10 @@ def printable(text: str) -> str:
 def _clean(field: object, length: int) -> object:
     match field:
         case str():
-            text = printable(field[:LINE_CAP])
+            text = printable(field[:LINE_CAP])  # cut first: a field may be megabytes long
             return text if len(text) <= length else text[: length - 1] + "…"
         case list():
+            # The last lines of a stderr or a stack are nearest to the cause.
             return [_clean(item, length) for item in field[-max(length // 16, TAIL_LINES) :]]
         case _:
             return field

@@ -56,6 +56,7 @@ class LogSettings:
 
     def _set(self, level: Level) -> None:
         self._asked = level
+        # Not `configure`: the form stays, and so does the handler with its count of lost lines.
         LOG.setLevel(level.upper())
 
     def _apply(self) -> None:

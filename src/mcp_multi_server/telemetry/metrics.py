@@ -82,6 +82,7 @@ class Metrics:
 
     def __call__(self, event: Event) -> None:
         """Count the event."""
+        # Requests are most of all events: they take the short way.
         if type(event) is not RequestDone:
             self._count(event)
             return
@@ -98,14 +99,17 @@ class Metrics:
 
     async def render(self, openmetrics: bool) -> tuple[bytes, str]:
         """The page as text and its content type. Imports prometheus_client, the first time."""
+        # The page is copied here, on the loop: counters go on while the thread reads. A stop does not wait for it.
         return await anyio.to_thread.run_sync(self._expose, self.page(), openmetrics, abandon_on_cancel=True)
 
     def page(self) -> MetricsPage:
         """A copy of all counters beside a sample taken now."""
         fleet = self._sample()
         configured = {server.name for server in fleet.servers}
+        # An event that comes after its server's removal makes counters again; they end here.
         for name in self._servers.keys() - configured:
             self._forget(name)
+        # `_server` makes the zeroes of a server without events.
         servers = {name: self._server(name).copy() for name in configured}
         return MetricsPage(fleet, servers, self._daemon.copy())
 
@@ -148,6 +152,7 @@ class Metrics:
             if event.old in ROUTED:
                 reason = event.failure.reason
                 counts.restarts[reason] = counts.restarts.get(reason, 0) + 1
+            # With a faulty config nothing was attempted.
             elif event.old is State.CONNECTING and event.failure.reason is not Reason.CONFIG:
                 counts.connects[1] += 1
 
@@ -164,7 +169,7 @@ class Metrics:
         # A key holds what others chose; only short ones are kept, and not without end.
         if method is not OTHER and len(event.tool) + len(event.error) <= 4 * LABEL_CAP:
             if len(self._rows) >= ROWS_CAP:
-                self._rows.clear()
+                self._rows.clear()  # rows only lead to counters, which stay
             self._rows[key] = row
         return row
 
@@ -176,6 +181,7 @@ class Metrics:
 
     def _tool(self, counts: ServerCounts, tool: str) -> Pair:
         in_all = sum(len(other.tools) for other in self._servers.values())
+        # At 0 the tools that are known keep their own series; new ones share one.
         cap = TOOLS_PER_SERVER if in_all < TOOLS_IN_ALL else 0
         return counts.tools.setdefault(_capped(_label(tool), counts.tools, cap), [0, 0])
 
@@ -187,6 +193,7 @@ class Metrics:
 
     def _forget(self, server: str) -> None:
         self._servers.pop(server, None)
+        # A row that stayed would count in what no page shows when the server comes back.
         self._rows = {key: row for key, row in self._rows.items() if key[0] != server}
 
 

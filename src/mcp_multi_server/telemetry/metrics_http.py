@@ -101,6 +101,7 @@ class Endpoint:
         loop = asyncio.get_running_loop()
         async with anyio.create_task_group() as tasks:
             while True:
+                # Before the accept, so that who finds no room waits in the kernel and holds no descriptor.
                 await self._connections.acquire()
                 try:
                     connection, _ = await loop.sock_accept(listener)
@@ -125,6 +126,7 @@ class Endpoint:
         is_head = False
         try:
             request = parse_request(await _head(connection))
+            # Known before the answer: a refusal of HEAD has no body either (RFC 9110, 9.3.2).
             is_head = request.method == "HEAD"
             with anyio.move_on_after(ANSWER_DEADLINE):
                 await _send(connection, await self._answer(request, connection.getsockname()[0]), is_head)
@@ -165,9 +167,10 @@ def _listener(host: str, port: int) -> socket.socket:
     try:
         listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as failure:
+        # The failure's own text repeats the address.
         reason = os.strerror(failure.errno) if failure.errno else "cannot be bound"
         raise CannotListen(f"metrics.listen: {_authority(host, port)}: {reason}") from failure
-    listener.setblocking(False)
+    listener.setblocking(False)  # sock_accept() demands it
     return listener
 
 
@@ -178,7 +181,7 @@ async def _head(connection: socket.socket) -> bytes:
         while (end := head.find(b"\r\n\r\n")) < 0 and len(head) <= HEAD_CAP:
             data = await loop.sock_recv(connection, READ_SIZE)
             if not data:
-                raise ConnectionResetError
+                raise ConnectionResetError  # an OSError, at which `_connection` ends quietly
             head += data
         if not 0 <= end <= HEAD_CAP:
             raise Refused("431 Request Header Fields Too Large", b"")
@@ -191,9 +194,9 @@ async def _send(connection: socket.socket, response: Response, is_head: bool) ->
         f"HTTP/1.1 {response.status}",
         f"Content-Type: {response.content_type}",
         f"Content-Length: {len(response.body)}",
-        "X-Content-Type-Options: nosniff",
+        "X-Content-Type-Options: nosniff",  # a label may hold HTML that a server chose
         "Cache-Control: no-store",
-        "Connection: close",
+        "Connection: close",  # a connection that is kept would hold one of few places
         *response.headers,
     ]
     head = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")

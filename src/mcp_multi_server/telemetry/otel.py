@@ -71,6 +71,7 @@ class OtelSpan:
         self.meta = dict(meta) if meta else {}
         self.meta.pop(STATE, None)  # belongs to the parent that it came with
         carrier: dict[str, str] = {}
+        # An empty context: the current one of this task may hold somebody else's span or baggage.
         _W3C.inject(carrier, set_span_in_context(span, Context()))
         self.meta |= {name: msgspec.Raw(encode(said)) for name, said in carrier.items()}
 

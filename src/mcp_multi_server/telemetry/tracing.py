@@ -64,6 +64,7 @@ async def tracer(environ: Mapping[str, str], *, tell: Observer) -> AsyncIterator
         yield None
         return
     try:
+        # Abandoned at a stop, which need not wait for imports.
         made = await anyio.to_thread.run_sync(_load, abandon_on_cancel=True)
     except ImportError:
         missing = "no spans are sent: their packages are missing (pip install 'mcp-multi-server[otel]')"
@@ -85,7 +86,9 @@ async def _close(made: Tracer) -> None:
         with suppress(RuntimeError):  # the loop is gone already
             loop.call_soon_threadsafe(closed.set)
 
+    # Python joins anyio's threads when the process ends, and no thread that is a daemon.
     threading.Thread(target=close, name="last spans", daemon=True).start()
+    # Shielded: the stop has cancelled this task already.
     with anyio.move_on_after(LAST_EXPORT, shield=True):
         await closed.wait()
 
