@@ -107,9 +107,11 @@ class StreamableHttp:
         while failure is not None and vain < RESUMES and _can_resume(posting, failure, events):
             await asyncio.sleep(min(LISTEN_PAUSE, max(RETRY_FLOOR, RETRY if events.retry is None else events.retry)))
             failure = await self._attempt(posting, events)
+            # A stream that opened and broke off again has moved on; only attempts that got nothing count.
             vain = 0 if failure is BROKE_OFF else vain + 1
         if failure is not None:
             self._postings.fail(posting, failure)
+        # A legacy server may refuse the standalone stream before it was told that we are initialized.
         if posting.message.method == INITIALIZED and self._headers.session is not None:
             self._postings.spawn(self._listen())
 
@@ -157,6 +159,7 @@ class StreamableHttp:
                     async for event in events_of(response, events):
                         self._take(event, None)
                     return True
+                # A server without a standalone stream answers 404 from the start, and that says nothing of the session.
                 if response.status_code == 404 and self._has_listened:
                     self._postings.lose(FORGOTTEN)
                 return response.status_code >= 500 or response.status_code in _TRY_LATER
@@ -171,6 +174,7 @@ class StreamableHttp:
     async def _read(self, response: httpx2.Response, posting: Posting, events: EventParser) -> Failure | None:
         """What a response says; None where nothing more is to be done, else why it holds no answer."""
         session = response.headers.get(SESSION, "")
+        # Sent back in a header of every request, so it must be fit for one.
         if posting.message.method == "initialize" and session.isascii() and session.isprintable():
             self._headers.session = session or None
         if is_stream(response):
@@ -192,6 +196,7 @@ class StreamableHttp:
             async with asyncio.timeout(None) as limit:
                 async for event in events_of(response, events):
                     self._take(event, posting)
+                    # The server may send notifications after its answer, but the connection is needed for others.
                     if posting.done and limit.when() is None:
                         limit.reschedule(loop.time() + GRACE)
         return None if posting.done else BROKE_OFF
@@ -201,6 +206,7 @@ class StreamableHttp:
         status = self.last_status = response.status_code
         error = RpcFault.read(content)
         if SESSION in posting.headers and _says_forgotten(status, error):
+            # A refused GET asked for the rest of an answer: its request was sent long before.
             if response.request.method == "POST":
                 self._postings.fail(posting, REFUSED)
             self._postings.forget()
@@ -224,6 +230,7 @@ class StreamableHttp:
         except jsonrpc.InvalidMessage:
             self._take_invalid(line, posting)
             return
+        # On a request's own stream an answer is to that request, whatever id a faulty server gives it.
         asked = None if message.method else self._postings.find(message.id) or posting
         if asked is None:
             self._postings.line(line)
