@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -35,6 +37,15 @@ def mute(name: str = "one", **options: Any) -> Script:
     script = Script(name, **options)
     script.replies["tools/call"] = None
     return script
+
+
+@asynccontextmanager
+async def meeting(client_era: str, **options: Any) -> AsyncIterator[tuple[Script, Client]]:
+    """A server that is `mute`, up and heard of, and a client of this era that can be asked everything."""
+    server = mute(**options)
+    async with fleet(server) as running:
+        await running.rested()
+        yield server, await running.of_era(client_era, CAN)
 
 
 def params_of(line: str) -> Message:
@@ -74,10 +85,7 @@ def back(first: Message, response: str = EXACT, **others: Any) -> str:
 
 @pytest.mark.parametrize("method", [SAMPLING, "elicitation/create", "roots/list"])
 async def test_a_question_and_its_answer_are_passed_on_as_they_are(method: str) -> None:
-    server = mute()
-    async with fleet(server) as running:
-        await running.rested()
-        client = await running.legacy(CAN)
+    async with meeting("legacy") as (server, client):
         call = await calling(client, server)
         server.ask(method, f'{{"x":{EXACT},"_meta":{{"vendor/y":1.0}}}}', id='"a/\\u00e9"')
         line = (await client.line()).decode()
@@ -93,20 +101,14 @@ async def test_a_question_and_its_answer_are_passed_on_as_they_are(method: str) 
 
 
 async def test_a_question_without_params_still_says_who_asks() -> None:
-    server = mute()
-    async with fleet(server) as running:
-        await running.rested()
-        client = await running.legacy(CAN)
+    async with meeting("legacy") as (server, client):
         await calling(client, server)
         server.ask("roots/list")
         assert (await client.question())["params"] == {"_meta": {"serverName": "one"}}
 
 
 async def test_a_clients_error_is_passed_on_as_it_is() -> None:
-    server = mute()
-    async with fleet(server) as running:
-        await running.rested()
-        client = await running.legacy(CAN)
+    async with meeting("legacy") as (server, client):
         await calling(client, server)
         server.ask(SAMPLING, "{}")
         error = f'{{"code":-1,"message":"no","data":{EXACT}}}'
@@ -116,10 +118,7 @@ async def test_a_clients_error_is_passed_on_as_it_is() -> None:
 
 @pytest.mark.parametrize("answer", ["[]", "null", '"text"'])
 async def test_an_answer_that_is_none_becomes_an_error(answer: str) -> None:
-    server = mute()
-    async with fleet(server) as running:
-        await running.rested()
-        client = await running.legacy(CAN)
+    async with meeting("legacy") as (server, client):
         await calling(client, server)
         server.ask(SAMPLING, "{}")
         await client.reply(await client.question(), result=answer)
@@ -217,10 +216,7 @@ async def test_with_calls_of_two_clients_nobody_is_asked() -> None:
 
 
 async def test_without_a_call_nobody_is_asked() -> None:
-    server = mute()
-    async with fleet(server) as running:
-        await running.rested()
-        client = await running.legacy(CAN)
+    async with meeting("legacy") as (server, client):
         server.ask(SAMPLING, "{}")
         error = await refused(server)
         assert (error["code"], "nobody to ask" in error["message"]) == (INTERNAL_ERROR, True)
@@ -247,10 +243,7 @@ async def test_the_one_client_whose_servers_they_are_is_asked_without_a_call_too
 
 
 async def test_an_id_in_use_is_refused_until_it_is_answered() -> None:
-    server = mute()
-    async with fleet(server) as running:
-        await running.rested()
-        client = await running.legacy(CAN)
+    async with meeting("legacy") as (server, client):
         await calling(client, server)
         server.ask(SAMPLING, '{"n":1}')
         question = await client.question()
@@ -263,10 +256,7 @@ async def test_an_id_in_use_is_refused_until_it_is_answered() -> None:
 
 async def test_questions_that_wait_have_a_cap(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client_requests, "MOST_OPEN", 2)
-    server = mute()
-    async with fleet(server) as running:
-        await running.rested()
-        client = await running.legacy(CAN)
+    async with meeting("legacy") as (server, client):
         await calling(client, server)
         for id in ("1", "2", "3"):
             server.ask(SAMPLING, "{}", id=id)
@@ -300,10 +290,7 @@ async def test_that_a_user_is_done_at_a_url_hears_the_client_that_was_asked() ->
 
 
 async def test_what_a_server_takes_back_the_client_hears_and_its_late_answer_is_dropped() -> None:
-    server = mute()
-    async with fleet(server) as running:
-        await running.rested()
-        client = await running.legacy(CAN)
+    async with meeting("legacy") as (server, client):
         await calling(client, server)
         server.ask(SAMPLING, "{}", id='"q"')
         question = await client.question()
@@ -318,10 +305,7 @@ async def test_what_a_server_takes_back_the_client_hears_and_its_late_answer_is_
 
 
 async def test_with_its_call_cancelled_a_question_ends_on_both_sides() -> None:
-    server = mute()
-    async with fleet(server) as running:
-        await running.rested()
-        client = await running.legacy(CAN)
+    async with meeting("legacy") as (server, client):
         await calling(client, server)
         server.ask(SAMPLING, "{}")
         question = await client.question()
@@ -331,10 +315,7 @@ async def test_with_its_call_cancelled_a_question_ends_on_both_sides() -> None:
 
 
 async def test_with_its_call_answered_a_question_ends_on_both_sides() -> None:
-    server = mute()
-    async with fleet(server) as running:
-        await running.rested()
-        client = await running.legacy(CAN)
+    async with meeting("legacy") as (server, client):
         call = await calling(client, server)
         server.ask(SAMPLING, "{}")
         question = await client.question()
@@ -345,10 +326,7 @@ async def test_with_its_call_answered_a_question_ends_on_both_sides() -> None:
 
 
 async def test_while_another_call_of_the_client_runs_there_a_question_stays() -> None:
-    server = mute()
-    async with fleet(server) as running:
-        await running.rested()
-        client = await running.legacy(CAN)
+    async with meeting("legacy") as (server, client):
         first = await calling(client, server, id=1)
         await calling(client, server, id=2, number=2)
         server.ask(SAMPLING, "{}")
@@ -360,10 +338,7 @@ async def test_while_another_call_of_the_client_runs_there_a_question_stays() ->
 
 
 async def test_a_client_that_leaves_answers_nothing_and_its_server_hears_so() -> None:
-    server = mute()
-    async with fleet(server) as running:
-        await running.rested()
-        client = await running.legacy(CAN)
+    async with meeting("legacy") as (server, client):
         call = await calling(client, server)
         server.ask(SAMPLING, "{}")
         await client.question()
@@ -373,10 +348,7 @@ async def test_a_client_that_leaves_answers_nothing_and_its_server_hears_so() ->
 
 
 async def test_a_client_that_has_said_all_cannot_be_asked() -> None:
-    server = mute()
-    async with fleet(server) as running:
-        await running.rested()
-        client = await running.legacy(CAN)
+    async with meeting("legacy") as (server, client):
         call = await calling(client, server)
         server.ask(SAMPLING, "{}")
         await client.question()
@@ -423,10 +395,7 @@ async def test_who_thinks_longer_than_the_call_may_take_is_not_cut_off() -> None
 
 
 async def test_after_the_answer_the_time_of_the_call_runs_on() -> None:
-    server = mute(entry={"timeout": 0.1})
-    async with fleet(server) as running:
-        await running.rested()
-        client = await running.legacy(CAN)
+    async with meeting("legacy", entry={"timeout": 0.1}) as (server, client):
         await calling(client, server)
         server.ask(SAMPLING, "{}")
         await client.reply(await client.question(), result="{}")
@@ -436,10 +405,7 @@ async def test_after_the_answer_the_time_of_the_call_runs_on() -> None:
 
 async def test_thinking_too_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(input_request, "PERSON_ANSWERS_WITHIN", 0.05)
-    server = mute()
-    async with fleet(server) as running:
-        await running.rested()
-        client = await running.legacy(CAN)
+    async with meeting("legacy") as (server, client):
         call = await calling(client, server)
         server.ask(SAMPLING, "{}")
         question = await client.question()
@@ -453,10 +419,7 @@ async def test_thinking_too_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_a_modern_client_is_asked_by_the_answer_and_comes_back_with_its_own() -> None:
-    server = mute()
-    async with fleet(server) as running:
-        await running.rested()
-        client = await running.client(modern=True, capabilities=CAN)
+    async with meeting("modern") as (server, client):
         call = await calling(client, server)
         server.ask(SAMPLING, f'{{"x":{EXACT}}}')
         line = await client.answer_line()
@@ -474,10 +437,7 @@ async def test_a_modern_client_is_asked_by_the_answer_and_comes_back_with_its_ow
 
 
 async def test_each_question_of_a_call_is_a_round() -> None:
-    server = mute()
-    async with fleet(server) as running:
-        await running.rested()
-        client = await running.client(modern=True, capabilities=CAN)
+    async with meeting("modern") as (server, client):
         call = await calling(client, server, id=0)
         for number in range(1, 4):
             server.ask(SAMPLING, f'{{"n":{number}}}', id=str(number))
@@ -490,10 +450,7 @@ async def test_each_question_of_a_call_is_a_round() -> None:
 
 
 async def test_what_is_asked_meanwhile_or_left_unanswered_is_asked_next_time() -> None:
-    server = mute()
-    async with fleet(server) as running:
-        await running.rested()
-        client = await running.client(modern=True, capabilities=CAN)
+    async with meeting("modern") as (server, client):
         await calling(client, server)
         server.ask(SAMPLING, '{"n":1}', id="1")
         server.ask(SAMPLING, '{"n":2}', id="2")
@@ -516,10 +473,7 @@ async def test_what_is_asked_meanwhile_or_left_unanswered_is_asked_next_time() -
     ],
 )
 async def test_a_state_goes_on_with_nothing_but_its_own_call(changed: Message) -> None:
-    server = mute(tools=["echo", "other"])
-    async with fleet(server) as running:
-        await running.rested()
-        client = await running.client(modern=True, capabilities=CAN)
+    async with meeting("modern", tools=["echo", "other"]) as (server, client):
         await calling(client, server)
         server.ask(SAMPLING, "{}")
         first = await asked(client)
@@ -531,10 +485,7 @@ async def test_a_state_goes_on_with_nothing_but_its_own_call(changed: Message) -
 
 
 async def test_a_state_is_good_for_one_time() -> None:
-    server = mute()
-    async with fleet(server) as running:
-        await running.rested()
-        client = await running.client(modern=True, capabilities=CAN)
+    async with meeting("modern") as (server, client):
         call = await calling(client, server)
         server.ask(SAMPLING, "{}")
         first = await asked(client)
@@ -549,10 +500,7 @@ async def test_a_state_is_good_for_one_time() -> None:
 
 @pytest.mark.parametrize("responses", ["[]", '"x"', '{"ask-1":1}'])
 async def test_responses_that_cannot_be_read_are_refused_and_may_be_given_again(responses: str) -> None:
-    server = mute()
-    async with fleet(server) as running:
-        await running.rested()
-        client = await running.client(modern=True, capabilities=CAN)
+    async with meeting("modern") as (server, client):
         await calling(client, server)
         server.ask(SAMPLING, "{}")
         first = await asked(client)
@@ -580,10 +528,7 @@ async def test_a_modern_client_may_come_back_over_another_connection() -> None:
 
 
 async def test_the_end_of_a_call_that_came_meanwhile_is_told_on_return() -> None:
-    server = mute()
-    async with fleet(server) as running:
-        await running.rested()
-        client = await running.client(modern=True, capabilities=CAN)
+    async with meeting("modern") as (server, client):
         call = await calling(client, server)
         server.ask(SAMPLING, "{}")
         first = await asked(client)
@@ -607,10 +552,7 @@ async def test_a_server_that_died_meanwhile_is_told_on_return() -> None:
 
 
 async def test_what_the_server_took_back_meanwhile_is_not_asked_again() -> None:
-    server = mute()
-    async with fleet(server) as running:
-        await running.rested()
-        client = await running.client(modern=True, capabilities=CAN)
+    async with meeting("modern") as (server, client):
         call = await calling(client, server)
         server.ask(SAMPLING, "{}")
         first = await asked(client)
@@ -624,10 +566,7 @@ async def test_what_the_server_took_back_meanwhile_is_not_asked_again() -> None:
 
 async def test_a_client_that_never_comes_back_ends_call_and_question(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(input_request, "PERSON_ANSWERS_WITHIN", 0.05)
-    server = mute()
-    async with fleet(server) as running:
-        await running.rested()
-        client = await running.client(modern=True, capabilities=CAN)
+    async with meeting("modern") as (server, client):
         call = await calling(client, server)
         server.ask(SAMPLING, "{}")
         first = await asked(client)
@@ -638,10 +577,7 @@ async def test_a_client_that_never_comes_back_ends_call_and_question(monkeypatch
 
 async def test_a_client_that_left_ends_them_sooner(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(input_requests, "COME_BACK_WITHIN", 0.05)
-    server = mute()
-    async with fleet(server) as running:
-        await running.rested()
-        client = await running.client(modern=True, capabilities=CAN)
+    async with meeting("modern") as (server, client):
         call = await calling(client, server)
         server.ask(SAMPLING, "{}")
         await asked(client)
@@ -690,10 +626,7 @@ async def test_calls_that_wait_for_their_client_have_a_cap(monkeypatch: pytest.M
 
 async def test_the_id_of_a_call_that_waits_for_its_client_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(input_request, "PERSON_ANSWERS_WITHIN", 0.05)
-    server = mute(tools=["echo"])
-    async with fleet(server) as running:
-        await running.rested()
-        client = await running.client(modern=True, capabilities=CAN)
+    async with meeting("modern", tools=["echo"]) as (server, client):
         await calling(client, server, id="same")
         server.ask(SAMPLING, "{}")
         await asked(client, "same")
@@ -704,10 +637,7 @@ async def test_the_id_of_a_call_that_waits_for_its_client_is_free(monkeypatch: p
 
 
 async def test_progress_is_told_only_while_the_client_waits_for_an_answer() -> None:
-    server = mute()
-    async with fleet(server) as running:
-        await running.rested()
-        client = await running.client(modern=True, capabilities=CAN)
+    async with meeting("modern") as (server, client):
         await client.post("tools/call", CALL | {"_meta": {"progressToken": "p"}})
         token = member(await server.got("tools/call"), "id")
         server.ask(SAMPLING, "{}")
@@ -745,10 +675,7 @@ def needing(state: str | None = '"s \\u00e9\\/"') -> str:
 
 
 async def test_a_legacy_client_is_asked_by_requests_and_the_call_made_once_more() -> None:
-    server = mute(era="modern")
-    async with fleet(server) as running:
-        await running.rested()
-        client = await running.legacy(CAN)
+    async with meeting("legacy", era="modern") as (server, client):
         await client.post("tools/call", CALL | {"arguments": {"a": 1}, "_meta": {"progressToken": "p"}})
         first = await server.got("tools/call")
         assert params_of(first)["_meta"][META + "clientCapabilities"] == CAN
@@ -785,10 +712,7 @@ async def test_all_of_a_round_is_asked_at_once_and_answered_together() -> None:
 
 
 async def test_a_server_may_ask_several_times_but_not_without_end() -> None:
-    server = mute(era="modern")
-    async with fleet(server) as running:
-        await running.rested()
-        client = await running.legacy(CAN)
+    async with meeting("legacy", era="modern") as (server, client):
         call = await calling(client, server)
         for number in range(ROUNDS):
             server.answer(call, result=needing(f'"{number}"'))
@@ -841,10 +765,7 @@ async def test_what_cannot_be_asked_fails_the_call_with_the_reason(
 
 
 async def test_words_in_a_result_ask_for_nothing() -> None:
-    server = mute(era="modern")
-    async with fleet(server) as running:
-        await running.rested()
-        client = await running.legacy(CAN)
+    async with meeting("legacy", era="modern") as (server, client):
         call = await calling(client, server)
         server.answer(call, result='{"resultType":"complete","x":"input_required"}')
         assert json.loads(await client.answer_line())["result"] == {"x": "input_required"}
@@ -899,10 +820,7 @@ async def test_a_client_that_leaves_while_it_is_asked_leaves_nothing() -> None:
 
 async def test_thinking_for_a_modern_server_has_an_end_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(input_request, "PERSON_ANSWERS_WITHIN", 0.05)
-    server = mute(era="modern")
-    async with fleet(server) as running:
-        await running.rested()
-        client = await running.legacy(CAN)
+    async with meeting("legacy", era="modern") as (server, client):
         server.answer(await calling(client, server), result=needing())
         question = await client.question()
         assert (await client.notification())["params"]["requestId"] == question["id"]
@@ -929,10 +847,7 @@ async def test_a_server_that_went_away_while_the_client_was_asked_is_named() -> 
 
 
 async def test_between_modern_ones_all_of_it_passes_untouched() -> None:
-    server = mute(era="modern")
-    async with fleet(server) as running:
-        await running.rested()
-        client = await running.client(modern=True, capabilities=CAN)
+    async with meeting("modern", era="modern") as (server, client):
         call = await calling(client, server)
         server.answer(call, result=needing())
         line = await client.answer_line()
@@ -943,10 +858,7 @@ async def test_between_modern_ones_all_of_it_passes_untouched() -> None:
 
 
 async def test_a_modern_server_may_ask_nothing_by_requests() -> None:
-    server = mute(era="modern")
-    async with fleet(server) as running:
-        await running.rested()
-        client = await running.client(modern=True, capabilities=CAN)
+    async with meeting("modern", era="modern") as (server, client):
         call = await calling(client, server)
         server.ask(SAMPLING, "{}")
         server.answer(call, result="{}")
