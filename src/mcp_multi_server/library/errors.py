@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
 from math import isnan
+from typing import Any
 
 import mcp_types as types
 
-from ..core.errors import INVALID_PARAMS, METHOD_NOT_FOUND, RESOURCE_NOT_FOUND_LEGACY, RpcError
+from ..core import jsonrpc
+from ..core.errors import INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND, RESOURCE_NOT_FOUND_LEGACY, RpcError
 from ..core.log_levels import LEVELS
+from ..core.settings import CLIENT_LINE
 
 
 def check_single_page(cursor: str | None, params: types.PaginatedRequestParams | None) -> None:
@@ -32,6 +36,13 @@ def in_seconds(limit: float | timedelta | None, name: str) -> float | None:
     if limit is not None and isnan(limit):  # compares false with everything: such a limit would never pass
         raise ValueError(f"{name} must be a number of seconds, not NaN")
     return limit
+
+
+def check_length(method: str, params: Mapping[str, Any], longest: int) -> None:
+    """Raises RpcError if a request is longer than the fleet takes, before it is sent and read for nothing."""
+    if (size := len(jsonrpc.encode(params))) > longest:
+        message = f"{method} has {size} bytes, and a message may have at most {longest} ({CLIENT_LINE})"
+        raise RpcError(INVALID_REQUEST, message, {"limit": CLIENT_LINE, "most": longest, "bytes": size})
 
 
 def error_result(message: str) -> types.CallToolResult:

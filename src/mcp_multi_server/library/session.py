@@ -15,26 +15,29 @@ import msgspec
 
 from ..core import jsonrpc
 from ..core.catalog import Catalog, Kind
-from ..core.errors import RpcError
+from ..core.errors import INTERNAL_ERROR, RpcError
 from ..core.input_requests import params_of
 from ..core.jsonrpc import Buffer, Members, Message
 from ..core.lifecycle import Failure, Lost, Reason, State
 from ..core.lines import Lines
-from ..core.protocol import Era
+from ..core.protocol import DAEMON_EXTENSION, LONGEST, Era, Negotiated
+from ..core.setting_values import MAX_BYTES
+from ..core.settings import CLIENT_LINE
 from ..servers.catalog_reading import read_catalog
 from ..servers.exchange import Exchange
 from ..servers.handshake import Handshake
 from ..servers.session import ServerSession
 from ..transport import Receiver
 from ..transport.link import Flusher, Link
+from .errors import check_length
 from .input_requests import InputRequestHandler
 from .log_delivery import LogDelivery
 
 EVENT_METHOD = "notifications/daemon/event"
-LINE_CAP = 256 * 1024 * 1024
-"""Bytes of one line from the daemon, which has limits of its own; a list of all servers may be long."""
-OUT_CAP = 256 * 1024 * 1024
-"""Bytes that may wait to be sent; a daemon that takes no more is given up."""
+LINE_CAP = 4 * MAX_BYTES
+"""Bytes of one line from the fleet, which has limits of its own; a list of all servers may be long."""
+OUT_CAP = 4 * MAX_BYTES
+"""Bytes that may wait to be sent. They are the program's own; a daemon that takes no more is given up."""
 ANSWER_WITHIN = 30.0
 """Seconds for what the fleet answers by itself."""
 SOON = 0.02
@@ -121,7 +124,10 @@ class Incoming:
         id = bytes(message.id)
         with anyio.CancelScope() as self._answering[id]:
             try:
-                session.answer(id, await self._handler.answer(message))
+                answer = await self._handler.answer(message)
+                if len(answer) > (most := _longest(session.negotiated)):
+                    raise RpcError(INTERNAL_ERROR, f"the answer has {len(answer)} bytes, {CLIENT_LINE} allows {most}")
+                session.answer(id, answer)
             except RpcError as refusal:
                 session.answer_error(id, jsonrpc.error_object(refusal))
             finally:
@@ -155,6 +161,7 @@ class FleetSession:
         self.status: dict[str, Any] = {}
         """The last `daemon/status`."""
         self._session = session
+        self._longest = _longest(session.negotiated)
         self._incoming = incoming
         self._refreshed = asyncio.Event()
 
@@ -172,6 +179,7 @@ class FleetSession:
         progress: Callable[[Members], None] | None = None,
     ) -> msgspec.Raw:
         """A request's result. Raises RpcError, Lost, TimeoutError."""
+        check_length(method, params, self._longest)
         return await self._session.ask(method, params, timeout=timeout, progress=progress)
 
     async def ended(self) -> None:
@@ -249,6 +257,13 @@ async def open_session(
             transport.close()
     if raised is not None:
         raise raised
+
+
+def _longest(negotiated: Negotiated) -> int:
+    """Bytes that the fleet takes of one message, as it said in the handshake."""
+    extensions = negotiated.capabilities.get("extensions") or {}
+    said = (extensions.get(DAEMON_EXTENSION) or {}).get(LONGEST)
+    return said if isinstance(said, int) else MAX_BYTES
 
 
 def _is_starting(row: Mapping[str, Any]) -> bool:
