@@ -43,7 +43,7 @@ from .time_limits import TimeLimits
 OnChange: TypeAlias = Callable[[Mapping[str, Any]], None]
 """Told of changes: `{"event": "lists"}`, `{"event": "server", …}` and the other events of the daemon."""
 
-_log = logging.getLogger("mcp_multi_server")
+_log = logging.getLogger("mcp_multi_server.client")
 
 
 class MultiServerClient:

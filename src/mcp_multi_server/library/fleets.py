@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import anyio
 
 from ..core.config import Config
-from ..core.events import Event, RequestDone
+from ..core.events import Event, RequestDone, Stderr
 from ..core.paths import socket_candidates, temporary_directory
 from ..core.setting_values import MAX_BYTES
 from ..core.settings import LimitsConfig
@@ -31,7 +31,9 @@ START_WITHIN = 30.0
 OUTGOING = 4 * MAX_BYTES
 PARTIAL_LINE = 3600.0
 """What holds in place of the daemon's defaults where a program runs its own servers: bytes, and seconds."""
-_log = logging.getLogger("mcp_multi_server")
+_log = logging.getLogger("mcp_multi_server.client")
+_stderr_log = logging.getLogger("mcp_multi_server.stderr")
+"""Of the servers' own lines, so that a program can leave them out or send them elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +145,7 @@ def _log_event(event: Event) -> None:
     if type(event) is RequestDone and not _log.isEnabledFor(logging.DEBUG):
         return
     entry = describe(event)
-    _log.log(entry.level, "%s", entry)
+    (_stderr_log if isinstance(event, Stderr) else _log).log(entry.level, "%s", entry)
 
 
 def _usual_sockets() -> tuple[str, ...]:
