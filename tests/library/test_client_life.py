@@ -153,6 +153,27 @@ async def test_a_config_for_no_server_makes_a_client_without_tools() -> None:
             await client.read_resource("a:b://c")
 
 
+@pytest.mark.parametrize("broken", [{}, {"command": 5}, {"command": "x", "url": "http://x/"}, "nothing"])
+async def test_a_broken_entry_parks_its_own_server_unless_none_may_be_missing(tmp_path: Path, broken: Any) -> None:
+    path = written(tmp_path / "servers.json", {**ONE, "broken": broken})
+    for client in (MultiServerClient(path), MultiServerClient.from_dict(json.loads(path.read_text()))):
+        async with client:
+            assert structured(await client.call_tool("echo"))["server"] == "one"
+            assert states(client)["broken"] == "parked"
+            assert "broken" not in client.capabilities
+            refused = await client.call_tool("echo", server_name="broken")
+            assert words(refused).startswith("Server 'broken' is parked: config: mcpServers.broken")
+    with pytest.raises(ValidationError):
+        await MultiServerClient(path, strict_connect=True).__aenter__()
+    with pytest.raises(ValidationError):
+        MultiServerClient.from_dict(json.loads(path.read_text()), strict_connect=True)
+
+
+def test_where_no_asyncio_loop_runs_entering_says_what_is_needed() -> None:
+    with pytest.raises(RuntimeError, match="needs a running asyncio event loop; Trio is not supported"):
+        MultiServerClient.from_dict({"mcpServers": ONE}).__aenter__().send(None)
+
+
 # --- entering --------------------------------------------------------------------------------------------------------
 
 

@@ -33,7 +33,16 @@ from .callbacks import (
 from .capabilities import ServerCapabilities
 from .config import as_json, is_strict, load
 from .connection import FleetConnection
-from .errors import check_level, check_single_page, error_result, in_seconds, is_unknown, mcp_error, read_error
+from .errors import (
+    check_event_loop,
+    check_level,
+    check_single_page,
+    error_result,
+    in_seconds,
+    is_unknown,
+    mcp_error,
+    read_error,
+)
 from .fleets import FleetAccess, daemon_fleet, own_fleet
 from .listing import Listing
 from .logs import set_own_level
@@ -121,7 +130,9 @@ class MultiServerClient:
 
         """
         client = cls("", strict_connect=strict_connect, **callbacks)
-        client._given = as_json(config_dict)  # now, for its errors, and since the program may change the dict
+        client._given = as_json(
+            config_dict, is_strict=client._strict
+        )  # now, for its errors, and since the program may change the dict
         return client
 
     @classmethod
@@ -141,6 +152,7 @@ class MultiServerClient:
             ConnectionError: the daemon cannot be reached; with `strict_connect`, also where one server cannot.
 
         """
+        check_event_loop()
         if self._connection is not None and self._connection.is_open:
             raise RuntimeError("this client is connected already")
         fleet = daemon_fleet(self._socket) if self._uses_daemon else self._own_fleet()
@@ -174,7 +186,7 @@ class MultiServerClient:
         await stack.enter_async_context(self)
 
     def _own_fleet(self) -> AbstractAsyncContextManager[FleetAccess]:
-        config, abilities = load(self._config_path, self._given), self._callbacks.abilities
+        config, abilities = load(self._config_path, self._given, is_strict=self._strict), self._callbacks.abilities
         return own_fleet(config, self._config_path, is_strict=self._strict, abilities=abilities)
 
     # -- what there is ---------------------------------------------------------------------------------------------

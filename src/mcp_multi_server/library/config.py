@@ -33,11 +33,13 @@ def is_strict(given: bool | None) -> bool:
     return os.environ.get(STRICT_VARIABLE, "").strip().lower() in ("1", "true", "yes", "on")
 
 
-def load(path: str, given: bytes | None) -> Config:
+def load(path: str, given: bytes | None, *, is_strict: bool) -> Config:
     """The config that the program gave, else the file's.
 
-    Raises FileNotFoundError, json.JSONDecodeError, pydantic.ValidationError: as version 1 does. Unlike a daemon, a
-    client does without no server: one entry that is broken is an error.
+    A broken entry parks its own server, as it does for a daemon, unless the client must not do without one
+    (`is_strict`) or no entry is left that could serve.
+
+    Raises FileNotFoundError, json.JSONDecodeError, pydantic.ValidationError: as version 1 does.
     """
     if given is not None:
         text, directory = given, os.getcwd()
@@ -49,20 +51,20 @@ def load(path: str, given: bytes | None) -> Config:
         config = parse(text, config_file.lookup_in(directory))
     except ConfigError as unusable:
         raise _refused(data, unusable.problems) from None
-    if config.broken:
+    if config.broken and (is_strict or not config.servers):
         raise _refused(data, [problem for problems in config.broken.values() for problem in problems])
     return config
 
 
-def as_json(config: Mapping[str, Any]) -> bytes:
-    """A config that a program made, as the text of a file. Raises pydantic.ValidationError if it is wrong."""
+def as_json(config: Mapping[str, Any], *, is_strict: bool) -> bytes:
+    """A config that a program made, as the text of a file. Raises pydantic.ValidationError as `load` does."""
     try:
         text: bytes = to_json(config, by_alias=True)
     except PydanticSerializationError:
         # Mostly something that the model refuses too, with a better message.
         MCPServersConfig.model_validate(config)
         raise
-    load("", text)
+    load("", text, is_strict=is_strict)
     return text
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from datetime import timedelta
 from math import isnan
@@ -13,6 +14,17 @@ from ..core import jsonrpc
 from ..core.errors import INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND, RESOURCE_NOT_FOUND_LEGACY, RpcError
 from ..core.log_levels import LEVELS
 from ..core.settings import CLIENT_LINE
+
+
+def check_event_loop() -> None:
+    """Raises RuntimeError where no asyncio event loop runs: under Trio, it is the one thing to say."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        raise RuntimeError(
+            "MultiServerClient needs a running asyncio event loop; Trio is not supported: "
+            "use SyncMultiServerClient in a thread (trio.to_thread.run_sync)"
+        ) from None
 
 
 def check_single_page(cursor: str | None, params: types.PaginatedRequestParams | None) -> None:
