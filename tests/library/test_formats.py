@@ -271,7 +271,7 @@ CAPABILITIES SUMMARY
 
 [full]
   Tools (5):
-    1) now: The time.
+    - 1) now: The time.
     2) bare
     3) late: Begins late.
     4) long: {"x" * 66}…

@@ -9,8 +9,9 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from copy import deepcopy
 from datetime import timedelta
 from functools import partial
+from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeAlias, Unpack
+from typing import TYPE_CHECKING, Any, Self, TypeAlias, Unpack
 
 import mcp_types as types
 import msgspec
@@ -48,6 +49,7 @@ from .listing import Listing
 from .logs import set_own_level
 from .progress import ProgressFnT, delivery
 from .time_limits import TimeLimits
+from .version_1 import no_attribute
 
 OnChange: TypeAlias = Callable[[Mapping[str, Any]], None]
 """Told of changes: `{"event": "lists"}`, `{"event": "server", …}` and the other events of the daemon."""
@@ -92,7 +94,8 @@ class MultiServerClient:
         logging_callback: LoggingFnT | None = None,
     ) -> None:
         # Absolute, since the program may change its directory before it connects.
-        self._config_path = os.path.abspath(config_path) if config_path else ""
+        self._absolute_path = os.path.abspath(config_path) if config_path else ""
+        self._config_path = Path(config_path) if config_path else None
         self._given: bytes | None = None
         self._socket: str | os.PathLike[str] | None = None
         self._uses_daemon = False
@@ -142,6 +145,21 @@ class MultiServerClient:
         client._uses_daemon, client._socket = True, socket
         return client
 
+    @property
+    def config_path(self) -> Path | None:
+        """The path of the config file as it was given; None for a client that has no file."""
+        return self._config_path
+
+    @property
+    def strict_connect(self) -> bool:
+        """Whether one server that fails makes entering fail."""
+        return self._strict
+
+    if not TYPE_CHECKING:  # or a type checker would believe every misspelt name
+
+        def __getattr__(self, name: str) -> object:
+            raise no_attribute(self, name)
+
     # -- connecting ------------------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
@@ -186,8 +204,8 @@ class MultiServerClient:
         await stack.enter_async_context(self)
 
     def _own_fleet(self) -> AbstractAsyncContextManager[FleetAccess]:
-        config, abilities = load(self._config_path, self._given, is_strict=self._strict), self._callbacks.abilities
-        return own_fleet(config, self._config_path, is_strict=self._strict, abilities=abilities)
+        config = load(self._absolute_path, self._given, is_strict=self._strict)
+        return own_fleet(config, self._absolute_path, is_strict=self._strict, abilities=self._callbacks.abilities)
 
     # -- what there is ---------------------------------------------------------------------------------------------
 

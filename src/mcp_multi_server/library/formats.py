@@ -235,7 +235,8 @@ def _alone(schema: Schema) -> Schema:
 
 def _summary(offered: ServerCapabilities) -> Iterator[str]:
     if offered.tools:
-        yield from _section("Tools", [(tool.name, tool.description) for tool in offered.tools.tools])
+        # With a dash, as version 1 has it for tools alone: programs may compare what is printed.
+        yield from _section("Tools", [(tool.name, tool.description) for tool in offered.tools.tools], mark="- ")
     if offered.resources:
         yield from _section("Resources", [(resource.name, resource.uri) for resource in offered.resources.resources])
     if offered.resource_templates:
@@ -245,10 +246,10 @@ def _summary(offered: ServerCapabilities) -> Iterator[str]:
         yield from _section("Prompts", [(prompt.name, prompt.description) for prompt in offered.prompts.prompts])
 
 
-def _section(title: str, entries: Sequence[tuple[str, str | None]]) -> Iterator[str]:
+def _section(title: str, entries: Sequence[tuple[str, str | None]], mark: str = "") -> Iterator[str]:
     if entries:
         yield f"  {title} ({len(entries)}):"
     for number, (name, about) in enumerate(entries, start=1):
         first_line = next((line for line in (about or "").splitlines() if line.strip()), "")
-        text = f"    {number}) {one_line(name)}" + (f": {one_line(first_line.strip())}" if first_line else "")
+        text = f"    {mark}{number}) {one_line(name)}" + (f": {one_line(first_line.strip())}" if first_line else "")
         yield text if len(text) <= WIDTH else f"{text[: WIDTH - 1]}…"

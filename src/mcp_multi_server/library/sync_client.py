@@ -6,8 +6,9 @@ import os
 import weakref
 from collections.abc import Mapping
 from datetime import timedelta
+from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, Unpack
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from mcp_types import (
     CallToolResult,
@@ -38,6 +39,7 @@ from .callbacks import (
 from .capabilities import ServerCapabilities
 from .client import MultiServerClient, OnChange
 from .progress import ProgressFnT
+from .version_1 import no_attribute
 
 
 class SyncMultiServerClient:
@@ -86,7 +88,7 @@ class SyncMultiServerClient:
         elif config_dict is not None and config_path is None:
             self._begin(MultiServerClient.from_dict(config_dict, strict_connect=strict_connect, **callbacks))
         else:
-            raise ValueError("give either config_path or config_dict")
+            raise ValueError("Exactly one of config_path and config_dict must be given")
 
     @classmethod
     def from_config(
@@ -143,6 +145,21 @@ class SyncMultiServerClient:
         Waits until the servers have stopped, 15 s at most; called from a callback, it does not wait.
         """
         self._background.stop()
+
+    @property
+    def config_path(self) -> Path | None:
+        """The path of the config file as it was given; None for a client that has no file."""
+        return self._background.client.config_path
+
+    @property
+    def strict_connect(self) -> bool:
+        """Whether one server that fails makes connecting fail."""
+        return self._background.client.strict_connect
+
+    if not TYPE_CHECKING:  # or a type checker would believe every misspelt name
+
+        def __getattr__(self, name: str) -> object:
+            raise no_attribute(self, name)
 
     # what is known: answered from the last listing, in the caller's thread
 
