@@ -1,13 +1,14 @@
-"""Time limits of calls, paused while a server waits for an answer of the program."""
+"""Time limits of calls: told to the fleet, and paused while a server waits for an answer of the program."""
 
 from __future__ import annotations
 
 import logging
+import math
 
 import anyio
 import pytest
 
-from mcp_multi_server.library.time_limits import TimeLimits
+from mcp_multi_server.library.time_limits import LATER, LONGEST, TIMEOUT_KEY, TimeLimits, told, waiting
 
 pytestmark = pytest.mark.anyio
 
@@ -45,3 +46,32 @@ async def test_a_limit_whose_call_ended_meanwhile_is_no_trouble(caplog: pytest.L
     paused.__exit__(None, None, None)
     await anyio.sleep(0)
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+@pytest.mark.parametrize(
+    ("given", "waited_for", "expected"),
+    [
+        (None, None, None),
+        (2, None, 2 + LATER),
+        (None, 2, 2 + LATER),
+        (90, 2, 2 + LATER),
+        (2, 90, 2 + LATER),
+        (0, None, LATER),
+        (-5, None, LATER),
+        (math.inf, None, LONGEST),
+        (math.inf, 2, 2 + LATER),
+    ],
+)
+def test_the_fleet_is_told_how_long_its_answer_is_waited_for(
+    given: float | None, waited_for: float | None, expected: float | None
+) -> None:
+    with waiting(waited_for):
+        params = told({"name": "x"}, given)
+    assert params.get("_meta", {}).get(TIMEOUT_KEY) == expected
+
+
+def test_the_time_limit_is_told_beside_what_the_program_put_there() -> None:
+    params = {"name": "x", "_meta": {"vendor.example/a": 1, TIMEOUT_KEY: 5}}
+    assert told(params, None) is params
+    assert told(params, 2)["_meta"] == {"vendor.example/a": 1, TIMEOUT_KEY: 2 + LATER}
+    assert params["_meta"] == {"vendor.example/a": 1, TIMEOUT_KEY: 5}

@@ -1,12 +1,41 @@
-"""Time limits of calls that are paused while a server waits for an answer of the program."""
+"""Time limits of calls: told to the fleet, and paused while a server waits for an answer of the program."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
 
 import anyio
+
+TIMEOUT_KEY = "mcp-multi-server/timeout"
+"""In the `_meta` of a request: the seconds that it may take, instead of its server's `timeout`."""
+LATER = 1.0
+"""Seconds by which the fleet's limit of a call is later than the program's: the program is to meet its own."""
+LONGEST = 365 * 86400.0
+"""Seconds that are told for a limit without end, which JSON has no number for."""
+_waiting: ContextVar[float | None] = ContextVar("waiting", default=None)
+
+
+@contextmanager
+def waiting(seconds: float | None) -> Iterator[None]:
+    """For a task's requests: somebody elsewhere waits for the task, for that long, and then cancels it."""
+    token = _waiting.set(seconds)
+    try:
+        yield
+    finally:
+        _waiting.reset(token)
+
+
+def told(params: Mapping[str, Any], seconds: float | None) -> Mapping[str, Any]:
+    """The params of a request that may take so long, as the fleet is to know; as they are if there is no limit."""
+    limits = [limit for limit in (seconds, _waiting.get()) if limit is not None]
+    if not limits:
+        return params
+    limit = min(max(min(limits), 0.0) + LATER, LONGEST)
+    return {**params, "_meta": {**params.get("_meta", {}), TIMEOUT_KEY: limit}}
 
 
 class TimeLimits:
