@@ -8,7 +8,8 @@ import math
 import anyio
 import pytest
 
-from mcp_multi_server.library.time_limits import LATER, LONGEST, TIMEOUT_KEY, TimeLimits, told, waiting
+from mcp_multi_server.core.protocol import TIMEOUT_KEY
+from mcp_multi_server.library.time_limits import LATER, LONGEST, TimeLimits, told, waiting
 
 pytestmark = pytest.mark.anyio
 

@@ -28,8 +28,6 @@ from .resolve import resolve, unread_owner
 from .server_logs import METHOD as LOG_METHOD
 from .server_logs import ServerLogs
 
-METHODS = frozenset({"tools/call", "prompts/get", "resources/read", "completion/complete"})
-"""What is forwarded to the server that owns the name or URI."""
 SEND_AGAIN_AFTER = 0.25
 """Seconds until a call is tried again whose server took no connection, or knew its session no more."""
 
@@ -190,7 +188,8 @@ class Router:
         # A parked server is tried again in minutes, so holding the call would only delay its error.
         if not may_hold or server.status.state is State.PARKED:
             raise self._away(server)
-        self._hold(HeldCall(self, caller, request, started, server.name), self._held_until(started, server))
+        until = self._held_until(request, started, server)
+        self._hold(HeldCall(self, caller, request, started, server.name), until)
 
     def _hold(self, call: HeldCall, until: float) -> None:
         call.wait(self._context.call_at(until, lambda: self._release(call, may_hold=False)))
@@ -201,7 +200,7 @@ class Router:
 
         A server elsewhere that is being restarted is away, whatever its state says.
         """
-        until, now = self._held_until(sent.started, sent.server), self._context.time()
+        until, now = self._held_until(sent.request, sent.started, sent.server), self._context.time()
         if now >= until:
             return False
         tool, kind = sent.tool, sent.server.transport_kind
@@ -211,10 +210,10 @@ class Router:
         self._held[call] = None
         return True
 
-    def _held_until(self, started: float, server: Server) -> float:
+    def _held_until(self, request: ClientRequest, started: float, server: Server) -> float:
         hold = server.config.hold
         seconds = self._snapshot().config.daemon.hold if hold is None else hold
-        return started + min(seconds, server.config.timeout)
+        return started + min(seconds, request.seconds(server.config.timeout))
 
     def _release(self, call: HeldCall, *, may_hold: bool) -> None:
         """Try once more to send a held call."""

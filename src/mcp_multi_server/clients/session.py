@@ -7,12 +7,11 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..calls import router
 from ..calls.call import SentCall
 from ..calls.client_requests import ClientRequests
 from ..calls.open_requests import OpenRequests
 from ..calls.request import ClientRequest
-from ..calls.router import HeldCall
+from ..calls.router import HeldCall, Router
 from ..calls.server_logs import level_of
 from ..core import jsonrpc, protocol
 from ..core.catalog import Kind
@@ -40,7 +39,7 @@ FLOOD_LINES = 100
 """Invalid messages within one second that end the connection: refusing them takes the loop from everybody else."""
 LONGEST_SHOWN = 100
 """Characters of a method's name in an error."""
-COMMON = frozenset({*LISTS, *router.METHODS})
+COMMON = frozenset({*LISTS, *protocol.CALLS})
 LEGACY_ONLY = frozenset({"initialize", "ping", "logging/setLevel"})
 BEFORE_INITIALIZE = frozenset({"initialize", "ping"})
 MODERN_ONLY = frozenset({"server/discover", "subscriptions/listen"})
@@ -51,7 +50,7 @@ class Services:
     """What the sessions use of the daemon. The gateway makes it and hands it to each of them."""
 
     tell: Observer
-    router: router.Router
+    router: Router
     flusher: Flusher
     snapshots: Snapshots
     limits: LimitsConfig
@@ -222,7 +221,7 @@ class ClientSession:
                 raise RpcError(INVALID_REQUEST, "a request with this id is still being answered")
             request = ClientRequest(message)
             # The most frequent requests first; they tell their end themselves, once the server has answered.
-            if message.method in router.METHODS:
+            if message.method in protocol.CALLS:
                 self._check(request)
                 self._admit(request)
                 self._services.router.forward(self, request)

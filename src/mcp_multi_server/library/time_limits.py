@@ -10,8 +10,8 @@ from typing import Any
 
 import anyio
 
-TIMEOUT_KEY = "mcp-multi-server/timeout"
-"""In the `_meta` of a request: the seconds that it may take, instead of its server's `timeout`."""
+from ..core.protocol import TIMEOUT_KEY
+
 LATER = 1.0
 """Seconds by which the fleet's limit of a call is later than the program's: the program is to meet its own."""
 LONGEST = 365 * 86400.0

@@ -229,7 +229,7 @@ class Server:
                 server=self.name,
                 old=old.state,
                 new=new.state,
-                failure=new.failure if failed else None,
+                failure=new.failure if failed else lifecycle.degraded_because(new),
                 failures=new.failures,
                 retry_in=None if new.next_attempt is None else new.next_attempt - now,
                 stderr_tail=self.stderr_tail if failed else (),
@@ -377,9 +377,13 @@ class Server:
         """A request was lost on its way."""
         self._health.request_failed(exchange)
 
-    def request_unanswered(self) -> None:
-        """A request's deadline has passed in silence."""
-        self._health.request_unanswered()
+    def request_unanswered(self, exchange: Exchange, id: int) -> None:
+        """A request's time has passed in silence."""
+        self._health.request_unanswered(exchange, id)
+
+    def answered_late(self) -> None:
+        """What was given up is answered all the same."""
+        self._health.answered_late()
 
     def exchange_ended(self, failure: Failure) -> None:
         """Say so in the state before calls are told and the transport is left."""
