@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import signal
 import socket
@@ -56,7 +57,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def short_hold(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mcp_multi_server.library.connection.HOLD", 0.5)
+    monkeypatch.setattr("mcp_multi_server.library.connection.HOLD", 0.2)
 
 
 def end(daemon: Daemon, how: signal.Signals) -> None:
@@ -307,6 +308,19 @@ async def test_connecting_where_no_connection_is_taken_fails_in_time(tmp_path: P
         first.connect(path)  # the one place there is
         with anyio.fail_after(SOON), pytest.raises(ConnectionError, match=r"did not answer within 0\.2 s"):
             await MultiServerClient.connect(path, timeout=0.2).__aenter__()
+
+
+async def test_a_client_that_is_turned_away_is_told_why(tmp_path: Path) -> None:
+    async def turn_away(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked = json.loads(await reader.readline())
+        refusal = {"jsonrpc": "2.0", "id": asked["id"], "error": {"code": -32600, "message": "no"}}
+        writer.write(json.dumps(refusal).encode() + b"\n")
+        writer.close()
+
+    path = str(tmp_path / "mcp.sock")
+    async with await asyncio.start_unix_server(turn_away, path):
+        with anyio.fail_after(SOON), pytest.raises(ConnectionError, match="the daemon turned this client away: no"):
+            await MultiServerClient.connect(path).__aenter__()
 
 
 async def test_leaving_takes_no_time_whatever_the_daemon_does(impatient: None) -> None:

@@ -248,8 +248,8 @@ class MultiServerClient:
     def on_change(self, callback: OnChange) -> None:
         """Have `callback` called with each change of lists or servers' states, in the client's event loop.
 
-        It gets `{"event": "lists"}`, `{"event": "server", …}`, `{"event": "daemon", "connected": …}` or another event of
-        the daemon, and must not block.
+        It gets `{"event": "lists"}`, `{"event": "server", …}`, `{"event": "daemon", …}` or another event of the daemon,
+        and must not block.
         """
         self._watchers.add(callback)
 
@@ -282,7 +282,7 @@ class MultiServerClient:
         Raises:
             mcp.MCPError: the server answered with an error of the protocol, the call took too long (code -32001), or
                 the server is away or was lost; then `error.data` has the server, its state, the reason and the time of
-                the next attempt. Without the daemon it has `reason` (`daemon_away`, `daemon_lost`, `closed`) and `sent`.
+                the next attempt. If the daemon is away or was lost, it has the reason, and in `sent` if it was sent.
 
         """
         if server_name is not None:

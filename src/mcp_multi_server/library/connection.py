@@ -268,7 +268,9 @@ async def _first(*waits: Coroutine[Any, Any, object] | asyncio.Future[Any]) -> N
 
 def _unreachable(failure: BaseException) -> str:
     """Why there is no session, for errors; what `dial` raises says it by itself."""
-    return str(failure) if isinstance(failure, ConnectionError) else f"the daemon is not reachable: {failure}"
+    if isinstance(failure, RpcError):
+        return f"the daemon turned this client away: {failure}"
+    return str(failure) if isinstance(failure, ConnectionError) else f"the daemon cannot be reached: {failure}"
 
 
 def _only(failure: BaseException) -> BaseException:

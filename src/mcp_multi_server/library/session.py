@@ -296,6 +296,9 @@ async def _agreed(
             transport = SocketTransport(await dial(), handshake.exchange.receiver)
             session = await handshake.agree(transport, Era.LEGACY)
         yield FleetSession(session, transport, incoming)
+    except Lost as lost:
+        # What the daemon answered says more than that it refused: a client may be turned away for its user, say.
+        raise (lost.__cause__ if isinstance(lost.__cause__, RpcError) else lost) from None
     except TimeoutError as late:
         raise TimeoutError(str(late) or f"it did not answer within {within:g} s") from None
     finally:
