@@ -32,7 +32,8 @@ HOLD = 5.0
 DIAL_EVERY = 0.2
 """Seconds between attempts to reach a daemon that is away."""
 DIAL_LATER = 0.8
-"""As many more while no request waits for it."""
+TURNED_AWAY = 30.0
+"""As many more while no request waits for it, and where it has refused the client: it logs each refusal."""
 IN_FLIGHT = 240
 """Calls of one client at a time, further ones wait: a daemon refuses more than `limits.inFlight` (256) requests."""
 _NO_SESSION = (OSError, Lost, RpcError, TimeoutError)
@@ -72,8 +73,9 @@ class FleetConnection:
         self._held = 0
         self._wanted = asyncio.Event()
         """Set while requests are held."""
-        self._unreachable = ""
+        self._unreachable = "the client is not connected yet"
         """What was wrong with the daemon the last time."""
+        self._pause = DIAL_LATER
         self._places = asyncio.Semaphore(IN_FLIGHT)
         self._task: asyncio.Task[None] | None = None
 
@@ -210,13 +212,16 @@ class FleetConnection:
     async def _dial_again(self, access: FleetAccess) -> None:
         """One more session, if one can be had now: a daemon that is away is waited for, whatever is wrong with it."""
         await asyncio.sleep(DIAL_EVERY)
-        with anyio.move_on_after(DIAL_LATER):
+        with anyio.move_on_after(self._pause):
             await self._wanted.wait()
+        self._pause = DIAL_LATER
         try:
             async with self._new_session(access, ANSWER_WITHIN) as session:
                 await session.ended()
         except _NO_SESSION as failure:
             self._unreachable = _unreachable(failure)
+            if isinstance(failure, RpcError):
+                self._pause = TURNED_AWAY
 
     async def _settle(self, access: FleetAccess, session: FleetSession) -> str:
         """Wait for the servers, no longer than the session lives: one may ask something before it is ready."""
@@ -270,7 +275,8 @@ def _unreachable(failure: BaseException) -> str:
     """Why there is no session, for errors; what `dial` raises says it by itself."""
     if isinstance(failure, RpcError):
         return f"the daemon turned this client away: {failure}"
-    return str(failure) if isinstance(failure, ConnectionError) else f"the daemon cannot be reached: {failure}"
+    why = str(failure) or "it answers too slowly"  # a TimeoutError of something that was asked says nothing
+    return why if isinstance(failure, ConnectionError) else f"the daemon cannot be reached: {why}"
 
 
 def _only(failure: BaseException) -> BaseException:

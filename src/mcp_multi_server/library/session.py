@@ -292,15 +292,16 @@ async def _agreed(
     handshake = Handshake(incoming, capabilities)
     transport: SocketTransport | None = None
     try:
-        with anyio.fail_after(within):
-            transport = SocketTransport(await dial(), handshake.exchange.receiver)
-            session = await handshake.agree(transport, Era.LEGACY)
+        try:
+            with anyio.fail_after(within):
+                transport = SocketTransport(await dial(), handshake.exchange.receiver)
+                session = await handshake.agree(transport, Era.LEGACY)
+        except Lost as lost:
+            # What the daemon answered says more than that it refused: a client may be turned away for its user, say.
+            raise (lost.__cause__ if isinstance(lost.__cause__, RpcError) else lost) from None
+        except TimeoutError:
+            raise TimeoutError(f"it did not answer within {within:g} s") from None
         yield FleetSession(session, transport, incoming)
-    except Lost as lost:
-        # What the daemon answered says more than that it refused: a client may be turned away for its user, say.
-        raise (lost.__cause__ if isinstance(lost.__cause__, RpcError) else lost) from None
-    except TimeoutError as late:
-        raise TimeoutError(str(late) or f"it did not answer within {within:g} s") from None
     finally:
         if transport is not None:
             transport.close()

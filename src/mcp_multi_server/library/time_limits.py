@@ -31,9 +31,10 @@ def waiting(seconds: float | None) -> Iterator[None]:
 
 def told(params: Mapping[str, Any], seconds: float | None) -> Mapping[str, Any]:
     """The params of a request that may take so long, as the fleet is to know; as they are if there is no limit."""
-    limits = [limit for limit in (seconds, _waiting.get()) if limit is not None]
-    if not limits:
+    waited_for = _waiting.get()
+    if seconds is None and waited_for is None:
         return params
+    limits = [limit for limit in (seconds, waited_for) if limit is not None]
     limit = min(max(min(limits), 0.0) + LATER, LONGEST)
     return {**params, "_meta": {**params.get("_meta", {}), TIMEOUT_KEY: limit}}
 
