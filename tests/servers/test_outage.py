@@ -189,7 +189,7 @@ def test_a_server_that_answers_nothing_under_load_is_replaced_at_the_second_dead
             while State.BACKOFF not in fleet.log.states("a"):
                 fleet.call(within=6)
                 await anyio.sleep(pause)
-            assert now() - asked <= 6 + 6 + 2 * pause + 5, "a probe may be under way"
+            assert now() - asked <= 6 + 6 + 2 * pause
             assert fleet["a"].status.failure is not None
             assert fleet["a"].status.failure.reason is Reason.HANG
             await back(fleet, "a")

@@ -87,6 +87,10 @@ class Health:
             self._owner.step(lifecycle.Unanswered(self._call_due(exchange)))
         elif status.call_due is not None and id > self._busy_with:
             self._owner.step(lifecycle.WaitedInVain())
+            if self._is_hung():
+                # Not at once: other calls that are late in this moment are told of that first.
+                self._loop.call_soon(exchange.end, self._hang())
+                return
         self.probe_now()
 
     def answered_late(self) -> None:
