@@ -28,6 +28,8 @@ __all__ = [
 ]
 
 LOOKS_LIKE_MILLISECONDS = 5000.0
+GIVEN_BY_DAEMON = ("timeout", "hang")
+"""Fields of an entry whose default is the field of `daemon` with the same name."""
 _TOP_KEYS = frozenset({"$schema", "mcpServers", "servers", "daemon"})
 _NOT_IN_PREFIX = re.compile(r"[^A-Za-z0-9_-]")
 
@@ -98,7 +100,7 @@ def _config(top: JsonObject, lookup: Lookup, digest: str) -> Config:
         if read.made is None:
             broken[name] = read.problems
         else:
-            servers[name] = read.made
+            servers[name] = _with_defaults(read.made, daemon)
     config = Config(
         order=tuple(entries),
         servers=MappingProxyType(servers),
@@ -161,6 +163,12 @@ def _server(entry: object, place: Place, lookup: Lookup) -> Reading[ServerConfig
     if entry.get("disabled") is True:
         return Reading(ServerConfig(disabled=True), (), (*read.notes, *read.problems))
     return read
+
+
+def _with_defaults(server: ServerConfig, daemon: DaemonConfig) -> ServerConfig:
+    """The entry with the daemon's values where it gives none; so a plan sees it where one of them changes."""
+    missing = {key: getattr(daemon, key) for key in GIVEN_BY_DAEMON if key not in server.model_fields_set}
+    return server.model_copy(update=missing)
 
 
 def _doubts(server: ServerConfig, place: Place) -> Iterator[Problem]:

@@ -14,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from ..core.catalog import Catalog, Kind
 from ..core.index import NAME_KEY, SERVER_KEY, STATE_KEY
 from ..core.lifecycle import ROUTED, State
+from .away import UNKNOWN, Away, status_now
 from .capabilities import ServerCapabilities
 
 MARKS = frozenset({SERVER_KEY, NAME_KEY, STATE_KEY})
@@ -50,10 +51,13 @@ _read_named = msgspec.json.Decoder(list[_Named]).decode
 class _Items(Generic[M]):
     """The listed items of one kind."""
 
-    def __init__(self, model: type[M], every: TypeAdapter[list[M]], kind: Kind, catalog: Catalog) -> None:
+    def __init__(
+        self, model: type[M], every: TypeAdapter[list[M]], kind: Kind, catalog: Catalog, state: str | None
+    ) -> None:
         self._model: type[M] = model
         self._every: TypeAdapter[list[M]] = every
         self._raws = [item.raw for item in catalog.items[kind]]
+        self._state = state
         self._left_out: set[bytes] = set()
 
     def models(self) -> list[M]:
@@ -62,6 +66,12 @@ class _Items(Generic[M]):
         To read them from the bytes takes half the time of a deep copy, and nothing is kept that most programs never ask
         for twice.
         """
+        found = self._read()
+        for item in found if self._state is not None else ():
+            item.meta = {**(item.meta or {}), STATE_KEY: self._state}
+        return found
+
+    def _read(self) -> list[M]:
         try:
             return self._every.validate_json(_array(self._raws))
         except ValidationError:
@@ -104,12 +114,20 @@ class Listing:
     that only calls tools by name never pays for them.
     """
 
-    def __init__(self, catalog: Catalog, status: Mapping[str, Any], before: Listing | None = None) -> None:
-        self.status = status
-        """As `daemon/status` has it."""
+    def __init__(
+        self, catalog: Catalog, status: Mapping[str, Any], before: Listing | None = None, away: Away | None = None
+    ) -> None:
+        self.status = status_now(status, away)
+        """As `daemon/status` has it, and whether the client is connected."""
         self._catalog = catalog
-        self._servers = {row["name"]: row for row in status.get("servers", ())}
+        self._last_status = status
+        self._state = None if away is None else UNKNOWN
+        self._servers = {row["name"]: row for row in self.status.get("servers", ())}
         self._withdrawn = {} if before is None else self._withdrawn_since(before)
+
+    def without_fleet(self, away: Away) -> Listing:
+        """What was listed last, when there is no fleet any more that could list anything."""
+        return Listing(self._catalog, self._last_status, self, away)
 
     @classmethod
     def empty(cls) -> Listing:
@@ -164,6 +182,8 @@ class Listing:
         """Why a server's own tool or prompt cannot be called; None where it can, or the server is away."""
         if not self.knows(server):
             return f"Unknown server: {server}"
+        if self._state is not None:
+            return None  # what was listed last need not be what the daemon offers that comes back
         own = self._own_names[kind].get(server)
         if not own and _is_on_its_way(self._servers[server]):
             return None  # the fleet holds the call until the server is there, or says why it will not be
@@ -201,22 +221,27 @@ class Listing:
 
     @cached_property
     def _tools(self) -> _Items[types.Tool]:
-        return _Items(types.Tool, TypeAdapter(list[types.Tool]), Kind.TOOL, self._catalog)
+        return self._of_kind(types.Tool, TypeAdapter(list[types.Tool]), Kind.TOOL)
 
     @cached_property
     def _prompts(self) -> _Items[types.Prompt]:
-        return _Items(types.Prompt, TypeAdapter(list[types.Prompt]), Kind.PROMPT, self._catalog)
+        return self._of_kind(types.Prompt, TypeAdapter(list[types.Prompt]), Kind.PROMPT)
 
     @cached_property
     def _resources(self) -> _Items[types.Resource]:
-        return _Items(types.Resource, TypeAdapter(list[types.Resource]), Kind.RESOURCE, self._catalog)
+        return self._of_kind(types.Resource, TypeAdapter(list[types.Resource]), Kind.RESOURCE)
 
     @cached_property
     def _templates(self) -> _Items[types.ResourceTemplate]:
-        return _Items(types.ResourceTemplate, TypeAdapter(list[types.ResourceTemplate]), Kind.TEMPLATE, self._catalog)
+        return self._of_kind(types.ResourceTemplate, TypeAdapter(list[types.ResourceTemplate]), Kind.TEMPLATE)
+
+    def _of_kind(self, model: type[M], every: TypeAdapter[list[M]], kind: Kind) -> _Items[M]:
+        return _Items(model, every, kind, self._catalog, self._state)
 
     def _withdrawn_since(self, before: Listing) -> dict[tuple[Kind, str], tuple[str, str]]:
         """Server and qualified name of all that was listed by servers which are away and list nothing."""
+        if self._state is not None:
+            return before._withdrawn
         silent = {name for name, row in self._servers.items() if _is_on_its_way(row) and not _lists(row)}
         # Withdrawn earlier, and still away: only the listing before that knew it.
         known = {listed: meant for listed, meant in before._withdrawn.items() if meant[0] in silent}

@@ -6,21 +6,15 @@ import os
 import weakref
 from collections.abc import Mapping
 from datetime import timedelta
-from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, Unpack
+from typing import Any, Self, Unpack
 
 from mcp_types import (
     CallToolResult,
     CompleteResult,
     EmptyResult,
     GetPromptResult,
-    ListPromptsResult,
-    ListResourcesResult,
-    ListResourceTemplatesResult,
-    ListToolsResult,
     LoggingLevel,
-    PaginatedRequestParams,
     PromptReference,
     ReadResourceResult,
     ResourceTemplateReference,
@@ -36,13 +30,14 @@ from .callbacks import (
     SyncLoggingFnT,
     SyncSamplingFnT,
 )
-from .capabilities import ServerCapabilities
-from .client import MultiServerClient, OnChange
+from .client import MultiServerClient
+from .fleets import CONNECT_WITHIN
+from .overview import Overview
 from .progress import ProgressFnT
-from .version_1 import no_attribute
+from .watchers import OnChange
 
 
-class SyncMultiServerClient:
+class SyncMultiServerClient(Overview):
     """`MultiServerClient` for programs without an event loop: the same methods, which return when they are done.
 
     Making one connects it. The end of `with`, `shutdown()` and the end of the program disconnect it. Any thread may
@@ -113,15 +108,21 @@ class SyncMultiServerClient:
         return cls(config_dict=config_dict, strict_connect=strict_connect, **callbacks)
 
     @classmethod
-    def connect(cls, socket: str | os.PathLike[str] | None = None, **callbacks: Unpack[SyncCallbackOptions]) -> Self:
+    def connect(
+        cls,
+        socket: str | os.PathLike[str] | None = None,
+        *,
+        timeout: float | timedelta = CONNECT_WITHIN,
+        **callbacks: Unpack[SyncCallbackOptions],
+    ) -> Self:
         """A connected client of the servers of the daemon at `socket`; by default, where a daemon usually listens.
 
         Raises:
-            ConnectionError: the daemon cannot be reached.
+            ConnectionError: the daemon cannot be reached, or does not answer within `timeout` seconds.
 
         """
         self = cls.__new__(cls)
-        self._begin(MultiServerClient.connect(socket, **CallbackThreads().awaitable(callbacks)))
+        self._begin(MultiServerClient.connect(socket, timeout=timeout, **CallbackThreads().awaitable(callbacks)))
         return self
 
     def _begin(self, client: MultiServerClient) -> None:
@@ -146,21 +147,6 @@ class SyncMultiServerClient:
         """
         self._background.stop()
 
-    @property
-    def config_path(self) -> Path | None:
-        """The path of the config file as it was given; None for a client that has no file."""
-        return self._background.client.config_path
-
-    @property
-    def strict_connect(self) -> bool:
-        """Whether one server that fails makes connecting fail."""
-        return self._background.client.strict_connect
-
-    if not TYPE_CHECKING:  # or a type checker would believe every misspelt name
-
-        def __getattr__(self, name: str) -> object:
-            raise no_attribute(self, name)
-
     # what is known: answered from the last listing, in the caller's thread
 
     @property
@@ -169,54 +155,9 @@ class SyncMultiServerClient:
         self._background.check()
         return self._background.client
 
-    @property
-    def capabilities(self) -> dict[str, ServerCapabilities]:
-        """By server: its lists, with the names and URIs that it gives them itself."""
-        return self._client.capabilities
-
-    @property
-    def tool_to_server(self) -> dict[str, str]:
-        """By the name of each listed tool: its server."""
-        return self._client.tool_to_server
-
-    @property
-    def prompt_to_server(self) -> dict[str, str]:
-        """By the name of each listed prompt: its server."""
-        return self._client.prompt_to_server
-
-    def status(self) -> dict[str, Any]:
-        """The state of every server and more, as the control method `daemon/status` has it; a copy."""
-        return self._client.status()
-
-    def collisions(self) -> list[dict[str, Any]]:
-        """The names that several servers claim: `kind`, `name`, `owner`, `shadowed`."""
-        return self._client.collisions()
-
     def on_change(self, callback: OnChange) -> None:
         """Have `callback` called with each change of lists or servers' states, in this client's own thread."""
         self._client.on_change(callback)
-
-    def list_tools(self, cursor: str | None = None, *, params: PaginatedRequestParams | None = None) -> ListToolsResult:
-        """All tools, each with its server's name in `meta["serverName"]`. One page: a cursor raises ValueError."""
-        return self._client.list_tools(cursor, params=params)
-
-    def list_prompts(
-        self, cursor: str | None = None, *, params: PaginatedRequestParams | None = None
-    ) -> ListPromptsResult:
-        """All prompts, each with its server's name in `meta["serverName"]`. One page: a cursor raises ValueError."""
-        return self._client.list_prompts(cursor, params=params)
-
-    def list_resources(
-        self, cursor: str | None = None, use_namespace: bool = True, *, params: PaginatedRequestParams | None = None
-    ) -> ListResourcesResult:
-        """All resources, with `server:uri` as their URIs, or the servers' own where `use_namespace` is False."""
-        return self._client.list_resources(cursor, use_namespace, params=params)
-
-    def list_resource_templates(
-        self, cursor: str | None = None, use_namespace: bool = True, *, params: PaginatedRequestParams | None = None
-    ) -> ListResourceTemplatesResult:
-        """All resource templates, with `server:uri` or, where `use_namespace` is False, the servers' own URIs."""
-        return self._client.list_resource_templates(cursor, use_namespace, params=params)
 
     # what is asked of a server: done by the background loop, while the caller waits
 
@@ -250,7 +191,12 @@ class SyncMultiServerClient:
         )
 
     def read_resource(
-        self, uri: str | AnyUrl, server_name: str | None = None, timeout: float | timedelta | None = None
+        self,
+        uri: str | AnyUrl,
+        server_name: str | None = None,
+        timeout: float | timedelta | None = None,
+        *,
+        read_timeout_seconds: float | timedelta | None = None,
     ) -> ReadResourceResult:
         """Read a resource by `server:uri`, by a URI that leads to one server, or by its own URI on `server_name`.
 
@@ -260,7 +206,7 @@ class SyncMultiServerClient:
 
         """
         return self._background.call(
-            lambda client: client.read_resource(uri, server_name),
+            lambda client: client.read_resource(uri, server_name, read_timeout_seconds=read_timeout_seconds),
             timeout=timeout,
             what=lambda _: _named("resource", str(uri), server_name),
         )
@@ -271,6 +217,8 @@ class SyncMultiServerClient:
         arguments: dict[str, str] | None = None,
         server_name: str | None = None,
         timeout: float | timedelta | None = None,
+        *,
+        read_timeout_seconds: float | timedelta | None = None,
     ) -> GetPromptResult:
         """Get a prompt by its listed or qualified name, or by its own name on `server_name`.
 
@@ -280,7 +228,7 @@ class SyncMultiServerClient:
 
         """
         return self._background.call(
-            lambda client: client.get_prompt(name, arguments, server_name),
+            lambda client: client.get_prompt(name, arguments, server_name, read_timeout_seconds=read_timeout_seconds),
             timeout=timeout,
             what=lambda client: _named("prompt", name, server_name or client.prompt_to_server.get(name)),
         )
