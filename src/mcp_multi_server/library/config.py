@@ -18,12 +18,19 @@ STRICT_VARIABLE = "MCP_MULTI_SERVER_STRICT_CONNECT"
 
 
 class MCPServersConfig(BaseModel):
-    """A config as an object. `from_dict` accepts its `model_dump()`."""
+    """A config as an object. `from_dict` accepts its `model_dump()`.
+
+    Attributes:
+        mcpServers: the servers by their names.
+
+    Raises:
+        pydantic.ValidationError: on making one that is no config.
+
+    """
 
     model_config = ConfigDict(hide_input_in_errors=True, extra="allow", serialize_by_alias=True)
 
     mcpServers: dict[str, ServerConfig]  # noqa: N815  # the key in the file, and in the original library
-    """The servers by their names."""
 
 
 def is_strict(given: bool | None) -> bool:
