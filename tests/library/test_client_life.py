@@ -118,6 +118,12 @@ async def test_models_make_a_config() -> None:
     server = ServerConfig(command=entry["command"], args=entry["args"], start_timeout=20)
     config = MCPServersConfig(mcpServers={"one": server})
     assert MCPServersConfig.model_validate(config.model_dump()) == config
+    assert server.args == entry["args"]
+    assert server.model_dump(exclude_unset=True) == {
+        "command": entry["command"],
+        "args": entry["args"],
+        "startTimeout": 20,
+    }
     for given in (config.model_dump(), {"mcpServers": {"one": server}}):
         async with MultiServerClient.from_dict(given) as client:
             assert structured(await client.call_tool("echo"))["server"] == "one"
