@@ -205,7 +205,7 @@ def test_errors_arrive_as_the_asynchronous_client_raises_them(connected: Connect
         with pytest.raises(MCPError) as caught:
             client.read_resource("nobody:note://one")
         assert caught.value.error.code == -32601
-        assert any(Path(frame.path).name == "client.py" for frame in caught.traceback)
+        assert any(Path(frame.path).name == "requests.py" for frame in caught.traceback)
         assert client.call_tool("no such tool", {}).is_error
         with pytest.raises(ValueError, match="cursor"):
             client.list_tools("page 2")

@@ -212,8 +212,18 @@ class MultiServerClient(Overview, Requests):
     # -- what there is ---------------------------------------------------------------------------------------------
 
     @property
-    def _client(self) -> MultiServerClient:
-        return self
+    def _listed(self) -> Listing:
+        return self._listing
+
+    @property
+    def config_path(self) -> Path | None:
+        """The path of the config file as it was given; None for a client that has no file."""
+        return self._config_path
+
+    @property
+    def strict_connect(self) -> bool:
+        """Whether one server that fails, or a broken entry of the config, makes entering fail."""
+        return self._strict
 
     def on_change(self, callback: OnChange) -> None:
         """Be told of each change of lists, servers' states or the connection to the daemon.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from copy import deepcopy
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import mcp_types as types
@@ -12,10 +11,8 @@ import mcp_types as types
 from ..core.catalog import Kind
 from .capabilities import ServerCapabilities
 from .errors import check_single_page
+from .listing import Listing
 from .version_1 import no_attribute
-
-if TYPE_CHECKING:
-    from .client import MultiServerClient
 
 
 class Overview(ABC):
@@ -26,23 +23,13 @@ class Overview(ABC):
 
     @property
     @abstractmethod
-    def _client(self) -> MultiServerClient:
-        """The client that keeps the lists current."""
+    def _listed(self) -> Listing:
+        """What the client was told last."""
 
     if not TYPE_CHECKING:  # or a type checker would believe every misspelt name
 
         def __getattr__(self, name: str) -> object:
             raise no_attribute(self, name)
-
-    @property
-    def config_path(self) -> Path | None:
-        """The path of the config file as it was given; None for a client that has no file."""
-        return self._client._config_path
-
-    @property
-    def strict_connect(self) -> bool:
-        """Whether one server that fails makes connecting fail."""
-        return self._client._strict
 
     def list_tools(
         self, cursor: str | None = None, *, params: types.PaginatedRequestParams | None = None
@@ -62,7 +49,7 @@ class Overview(ABC):
 
         """
         check_single_page(cursor, params)
-        return types.ListToolsResult(tools=self._client._listing.tools())
+        return types.ListToolsResult(tools=self._listed.tools())
 
     def list_prompts(
         self, cursor: str | None = None, *, params: types.PaginatedRequestParams | None = None
@@ -81,7 +68,7 @@ class Overview(ABC):
 
         """
         check_single_page(cursor, params)
-        return types.ListPromptsResult(prompts=self._client._listing.prompts())
+        return types.ListPromptsResult(prompts=self._listed.prompts())
 
     def list_resources(
         self,
@@ -105,7 +92,7 @@ class Overview(ABC):
 
         """
         check_single_page(cursor, params)
-        return types.ListResourcesResult(resources=self._client._listing.resources(use_namespace))
+        return types.ListResourcesResult(resources=self._listed.resources(use_namespace))
 
     def list_resource_templates(
         self,
@@ -130,7 +117,7 @@ class Overview(ABC):
 
         """
         check_single_page(cursor, params)
-        return types.ListResourceTemplatesResult(resource_templates=self._client._listing.templates(use_namespace))
+        return types.ListResourceTemplatesResult(resource_templates=self._listed.templates(use_namespace))
 
     @property
     def capabilities(self) -> dict[str, ServerCapabilities]:
@@ -138,17 +125,17 @@ class Overview(ABC):
 
         A server whose lists were never read, since it has not been ready, is not there; `status` has every server.
         """
-        return self._client._listing.capabilities()
+        return self._listed.capabilities()
 
     @property
     def tool_to_server(self) -> dict[str, str]:
         """By the name of each listed tool: its server."""
-        return self._client._listing.servers_of(Kind.TOOL)
+        return self._listed.servers_of(Kind.TOOL)
 
     @property
     def prompt_to_server(self) -> dict[str, str]:
         """By the name of each listed prompt: its server."""
-        return self._client._listing.servers_of(Kind.PROMPT)
+        return self._listed.servers_of(Kind.PROMPT)
 
     def status(self) -> dict[str, Any]:
         """The state of every server and more, as the control method `daemon/status` has it.
@@ -159,7 +146,7 @@ class Overview(ABC):
             was never connected.
 
         """
-        return deepcopy(dict(self._client._listing.status))
+        return deepcopy(dict(self._listed.status))
 
     def collisions(self) -> list[dict[str, Any]]:
         """The names that several servers claim.
@@ -169,4 +156,4 @@ class Overview(ABC):
             servers whose own are listed as `server__name`.
 
         """
-        return deepcopy(list(self._client._listing.status.get("collisions", [])))
+        return deepcopy(list(self._listed.status.get("collisions", [])))

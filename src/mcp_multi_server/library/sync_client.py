@@ -6,6 +6,7 @@ import os
 import weakref
 from collections.abc import Mapping
 from datetime import timedelta
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, Unpack
 
@@ -32,6 +33,7 @@ from .callbacks import (
 )
 from .client import MultiServerClient
 from .fleets import CONNECT_WITHIN
+from .listing import Listing
 from .overview import Overview
 from .progress import ProgressFnT
 from .watchers import OnChange
@@ -190,6 +192,20 @@ class SyncMultiServerClient(Overview):
         """The client in the background. Raises RuntimeError after `shutdown`, and in a forked child."""
         self._background.check()
         return self._background.client
+
+    @property
+    def _listed(self) -> Listing:
+        return self._client._listing
+
+    @property
+    def config_path(self) -> Path | None:
+        """The path of the config file as it was given; None for a client that has no file."""
+        return self._background.client.config_path
+
+    @property
+    def strict_connect(self) -> bool:
+        """Whether one server that fails, or a broken entry of the config, makes connecting fail."""
+        return self._background.client.strict_connect
 
     def on_change(self, callback: OnChange) -> None:
         """Be told of each change of lists, servers' states or the connection to the daemon.
