@@ -73,7 +73,7 @@ def test_a_config_that_is_refused_as_a_whole_has_problems(config: Path, written:
 
 def test_check_as_json_says_the_same(config: Path) -> None:
     found = json.loads(run("check", "--json", str(config)).stdout)
-    assert found == {"ok": True, "path": str(config), "servers": 2, "problems": [], "notes": []}
+    assert found == {"ok": True, "path": str(config), "servers": 2, "problems": [], "warnings": [], "notes": []}
     config.write_text(json.dumps(BROKEN))
     done = run("check", "--json", str(config))
     assert done.returncode == 1

@@ -68,7 +68,8 @@ class Reloads:
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Carry out what `config_may_have_changed` asks for, until cancelled."""
-        self._tell_doubts(*self.last.problems, *self._supervisor.snapshot.config.notes)
+        config = self._supervisor.snapshot.config
+        self._tell_doubts(*self.last.problems, *config.warnings, *config.notes)
         async with anyio.create_task_group() as self._tasks:
             task_status.started()
             await anyio.sleep_forever()
@@ -101,7 +102,7 @@ class Reloads:
                 if config.keeping(before) == before:
                     return self._ended(number, "unchanged", problems_of(config), Plan(keep=tuple(before.servers)))
                 plan, replacements = self._supervisor.apply(config.keeping(before))
-                self._tell_doubts(*config.notes)
+                self._tell_doubts(*config.warnings, *config.notes)
                 self._applied(before, config)
             for replacement in replacements:
                 await replacement.decided.wait()
