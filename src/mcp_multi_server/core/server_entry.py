@@ -28,20 +28,23 @@ def read_server(
         return Reading(None, (place.problem("must be an object"),))
     given = translate(entry, place, braces=braces, bare=scope.bare, off=off)
     scope = replace(scope, bare=given.bare)
-    notes: list[Problem] = [*given.notes]
+    notes: list[Problem] = []
     problems: list[Problem] = [*given.problems]
     members = known(ServerConfig, given.members, place, notes)
     filled = _filled(members, given, place, scope, problems)
     seconds = _in_seconds(filled, given, place, notes)
     made = validated(ServerConfig, seconds, place, problems)
-    problems = [given.written(problem) for problem in problems]
-    # It is broken, but it is off: nobody has to repair what is not used.
-    if made is None and given.members.get("disabled") is True:
-        return Reading(ServerConfig(disabled=True), (), (*map(given.written, notes), *problems))
     if made is not None and not made.disabled:
         notes += doubts(members, place, scope)
         notes += _of_the_timeout(made, place)
-    return Reading(made, tuple(problems), tuple(map(given.written, notes)), tuple(given.warnings))
+    # What the translation said itself names places in the file already.
+    notes = [*given.notes, *map(given.written, notes)]
+    problems = [given.written(problem) for problem in problems]
+    # It is broken, but it is off: nobody has to repair what is not used.
+    if made is None and given.members.get("disabled") is True:
+        return Reading(ServerConfig(disabled=True), (), (*notes, *problems))
+    warnings = () if made is not None and made.disabled else tuple(given.warnings)
+    return Reading(made, tuple(problems), tuple(notes), warnings)
 
 
 def _filled(

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass, field, replace
 from math import isfinite
 
-from ..config_text import JsonObject, Place
+from ..config_text import TWICE, JsonObject, Place, repeated
 from ..errors import Problem
 from .keys import (
     APPROVALS_UNUSED,
@@ -66,8 +66,6 @@ class Translation:
         """Take the member `theirs` for `ours`."""
         self.members[ours] = self.members.pop(theirs)
         self.renamed[f".{ours}"] = f".{theirs}"
-        if theirs in self.members.twice:
-            self.members.twice += (ours,)
 
     def note(self, key: str, message: str) -> None:
         """Say something of a member that is ignored, and leave it out."""
@@ -98,6 +96,7 @@ def translate(
     _translate_switch(made, off=off)
     _translate_timeout(made)
     _translate_tools(made)
+    _tell_repeated(made, entry)
     _tell_ignored(made)
     if braces:
         made.members = _with_dollars(made.members)
@@ -265,6 +264,16 @@ def _translate_tools(made: Translation) -> None:
                 made.notes.append(made.place.at(key).problem(said))
 
 
+def _tell_repeated(made: Translation, entry: JsonObject) -> None:
+    """Say which keys were given twice of those that are in another place now, or in none."""
+    moved = [key for key in entry.twice if key not in made.members and entry[key] is not None]
+    made.problems += (made.place.at(key).problem(TWICE) for key in moved)
+    for key in ("command", "timeout"):
+        inner = entry.get(key)
+        if isinstance(inner, JsonObject):
+            made.problems += repeated(inner, made.place.at(key))
+
+
 def _tell_ignored(made: Translation) -> None:
     members = made.members
     if members.get("source") == "custom":
@@ -273,6 +282,8 @@ def _tell_ignored(made: Translation) -> None:
     if by_extension and members.get("disabled") is not True and members.keys().isdisjoint(("command", "url")):
         said = "is brought by an extension of Zed, which alone knows its command: write command and args"
         made.problems.append(made.place.problem(said))
+        members.pop("source", None)
+        members.pop("settings", None)
     for key, value in list(members.items()):
         if key in OWN:
             continue

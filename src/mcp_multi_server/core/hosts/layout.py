@@ -50,6 +50,9 @@ def locate(top: JsonObject) -> Layout:
     place, entries = _container(top, key)
     found = Layout(place, JsonObject())
     found.problems += (each for each in repeated(top, root) if each.field in (*CONTAINERS, *_OURS, "inputs"))
+    outer = top.get(key)
+    if isinstance(outer, JsonObject) and outer is not entries:
+        found.problems += repeated(outer, Place(key))
     if isinstance(entries, JsonObject):
         found.entries = entries
     elif key in top:
