@@ -8,7 +8,7 @@ from dataclasses import replace
 from ..core.errors import ConfigError, Problem
 from ..daemon import config_file
 from .failures import OPERATION_FAILED
-from .render import clean, echo, echo_json, echo_styled
+from .render import echo, echo_json, echo_styled
 
 _KINDS = {"problems": "red", "warnings": "yellow", "notes": "dim"}
 """What can be found, with its colour: an entry that is not used; a server that will probably not work; a remark."""
@@ -43,7 +43,7 @@ def _report(path: str | None, found: Mapping[str, Sequence[Problem]], *, servers
         return 0 if is_good else OPERATION_FAILED
     for kind, style in _KINDS.items():
         for each in found.get(kind, ()):
-            echo_styled(f"{kind.removesuffix('s')}: {clean(str(each))}", style)
+            echo_styled(f"{kind.removesuffix('s')}: {each}", style)
     if is_good:
         echo(f"ok: {servers} server{'' if servers == 1 else 's'} in {path}")
     return 0 if is_good else OPERATION_FAILED
