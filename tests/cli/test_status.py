@@ -207,7 +207,7 @@ def test_restart_exits_by_what_became_of_the_server(
 
 
 def test_plan_shows_the_changes_of_a_file(daemon_with: MakeDaemon, tmp_path: Path) -> None:
-    (tmp_path / "new.json").write_text('{"mcpServers": {"new": {"command": "${NAME}"}}}')
+    (tmp_path / "new.json").write_text('\ufeff{ // new\n"mcpServers": {"new": {"command": "${NAME}"},}}')
     daemon = daemon_with({"daemon/plan": PLAN | {"problems": [PROBLEM]}})
     done = run("plan", str(tmp_path / "new.json"), daemon=daemon)
     assert done.returncode == 0

@@ -409,8 +409,8 @@ def test_places_show_any_script_and_hide_what_a_terminal_would_obey() -> None:
     config = read({"mcpServers": {"天气": 1, "می‌خواهم": 1, "👩‍💻": 1, "a\u202eb": 1}})
     assert [*problems(config)] == [
         'mcpServers["天气"]',
-        'mcpServers["می\\u200cخواهم"]',
-        'mcpServers["👩\\u200d💻"]',
+        'mcpServers["می\u200cخواهم"]',
+        'mcpServers["👩\u200d💻"]',
         'mcpServers["a\\u202eb"]',
     ]
     assert config.order == ("天气", "می‌خواهم", "👩‍💻", '"a\\u202eb"')

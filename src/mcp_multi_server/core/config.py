@@ -12,6 +12,7 @@ from .config_text import JsonObject, Place, decode, is_comment, quoted
 from .errors import ConfigError, Problem
 from .hosts.layout import Layout, locate
 from .prefixes import default_prefix
+from .printable import OBEYED
 from .server_entry import read_server
 from .settings import AccessConfig, DaemonConfig, LimitsConfig, LogConfig, MetricsConfig, ServerConfig
 from .variables import Lookup, Scope, Source, Unexpandable, expand
@@ -30,9 +31,6 @@ __all__ = [
     "parse",
 ]
 
-_JOINERS = "\u200c\u200d"
-"""Characters without a shape that some scripts need between letters, and emoji between their parts."""
-
 
 @dataclass(frozen=True, slots=True)
 class Config:
@@ -50,6 +48,12 @@ class Config:
     """What was ignored or looks like a mistake."""
     sha256: str = ""
     """Of the bytes of the file. The values of its variables can change while it stays the same."""
+    place: str = "mcpServers"
+    """The path of the object with the servers."""
+
+    def problem(self, server: str, message: str) -> Problem:
+        """A problem of one entry as a whole."""
+        return Problem(Place(self.place).at(server).path, message, server)
 
     def prefix_of(self, server: str) -> str:
         """What stands for `server` in qualified names."""
@@ -106,6 +110,7 @@ def _config(top: JsonObject, lookup: Lookup, digest: str) -> Config:
         warnings=(*layout.warnings, *(each for read in readings.values() for each in read.warnings)),
         notes=(*layout.notes, *daemon.notes, *inputs.notes(), *(each for r in readings.values() for each in r.notes)),
         sha256=digest,
+        place=layout.place.path,
     )
 
 
@@ -134,7 +139,7 @@ def _readings(layout: Layout, scope: Scope) -> Iterator[tuple[str, Reading[Serve
 
 
 def _is_printable(name: str) -> bool:
-    return bool(name.strip()) and all(each.isprintable() or each in _JOINERS for each in name)
+    return bool(name.strip()) and not OBEYED.search(name)
 
 
 def _with_defaults(server: ServerConfig, daemon: DaemonConfig) -> ServerConfig:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from .errors import ConfigError, Problem
 from .jsonc import plain
+from .printable import json_text
 
 TWICE = "given twice"
 
@@ -53,9 +54,8 @@ class Place:
 
 
 def quoted(text: str) -> str:
-    """`text` as JSON, any script as it is: what a terminal would not show, or would obey, is escaped."""
-    escaped = (each if each.isprintable() else json.dumps(each)[1:-1] for each in json.dumps(text, ensure_ascii=False))
-    return "".join(escaped)
+    """`text` as JSON, any script as it is: only what a terminal would obey, or would not show, is escaped."""
+    return json_text(json.dumps(text, ensure_ascii=False))
 
 
 def is_comment(key: str, value: object) -> bool:

@@ -106,7 +106,7 @@ class Reloads:
                 self._applied(before, config)
             for replacement in replacements:
                 await replacement.decided.wait()
-            problems = (*problems_of(config), *_failures_of(replacements))
+            problems = (*problems_of(config), *_failures_of(replacements, config))
             return self._ended(number, "partial" if problems else "applied", problems, plan)
 
     async def plan(self, config: bytes | None) -> tuple[Plan, tuple[Problem, ...]]:
@@ -153,12 +153,12 @@ def problems_of(config: Config) -> tuple[Problem, ...]:
     return tuple(problem for problems in config.broken.values() for problem in problems)
 
 
-def _failures_of(replacements: Iterable[Replacement]) -> Iterator[Problem]:
+def _failures_of(replacements: Iterable[Replacement], config: Config) -> Iterator[Problem]:
     """What is to be said of the servers whose replacement is not ready."""
     for replacement in replacements:
         server, failure = replacement.server, replacement.failure
         if failure is SUPERSEDED:
-            yield Problem(f"mcpServers.{server.name}", failure.message, server.name)
+            yield config.problem(server.name, failure.message)
         elif failure is not None:
             goes_on = "it is tried again" if server.is_current else "the old server goes on"
-            yield Problem(f"mcpServers.{server.name}", f"its new server: {failure.message}; {goes_on}", server.name)
+            yield config.problem(server.name, f"its new server: {failure.message}; {goes_on}")
