@@ -295,7 +295,8 @@ def test_servers_with_names_of_their_own_do_not_coincide(harmless: dict[str, Any
         ({"command": True}, ".command", "must be a string"),
         ({"command": ""}, ".command", "must be at least one character long"),
         ({"command": "a\0b"}, ".command", "holds a NUL byte"),
-        ({"command": "x", "args": "-v"}, ".args", "must be a list"),
+        ({"command": "x", "args": "-v x"}, ".args", "must be a list, one argument a string: no shell splits it"),
+        ({"command": "x", "args": {}}, ".args", "must be a list"),
         ({"command": "x", "args": ["a", 1]}, ".args[1]", "must be a string"),
         ({"command": "x", "args": ["a\0"]}, ".args[0]", "holds a NUL byte"),
         ({"command": "x", "args": [["a"]]}, ".args[0]", "must be a string"),
@@ -474,6 +475,16 @@ def test_a_broken_entry_keeps_what_it_was_before() -> None:
     assert set(after.broken) == {"a", "c"}
     assert after.prefix_of("a") == "p"
     assert before.keeping(None) is before
+
+
+def test_an_entry_that_did_not_change_keeps_its_names_from_one_that_did() -> None:
+    before = read({"mcpServers": {"b": {"command": "b"}, "a_b": {"command": "x"}}})
+    added = {"a b": {"command": "y"}, "b": {"command": "b", "prefix": "a_b"}, "a_b": {"command": "x"}}
+    after = read({"mcpServers": added}).keeping(before)
+    assert after.servers == before.servers
+    assert after.broken.keys() == {"a b", "b", "a_b"}
+    assert '"a_b", which runs' in after.broken["a b"][0].message
+    assert after.order == ("a b", "b", "a_b")
 
 
 def test_a_config_cannot_be_changed() -> None:

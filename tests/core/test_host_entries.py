@@ -109,6 +109,24 @@ def test_a_remark_among_the_servers_is_none(key: str) -> None:
     assert key == "$schema" or not config.notes
 
 
+@pytest.mark.parametrize(
+    ("members", "field"),
+    [
+        ('"enabled": false, "enabled": true', "enabled"),
+        ('"httpUrl": "http://x", "httpUrl": "http://y"', "httpUrl"),
+        ('"environment": {}, "environment": {}', "environment"),
+        ('"envFile": ".env", "envFile": ".env"', "envFile"),
+        ('"env": {"A": 1, "A": 2}', "env.A"),
+        ('"command": {"path": "x", "path": "y"}', "command.path"),
+    ],
+)
+def test_a_key_given_twice_breaks_its_entry_whatever_becomes_of_it(members: str, field: str) -> None:
+    text = f'{{"mcpServers": {{"a": {{"command": "x", {members}}}, "b": {{"command": "b"}}}}}}'
+    config = parse(text.replace('"command": "x", "command"', '"command"').encode(), look)
+    assert list(config.servers) == ["b"]
+    assert (f"mcpServers.a.{field}", "given twice") in problems(config).items()
+
+
 def test_a_remark_may_be_there_twice() -> None:
     config = parse(b'{"mcpServers": {"//": "a", "//": "b", "a": {"command": "x"}}}', look)
     assert list(config.servers) == ["a"]
@@ -182,6 +200,14 @@ def test_what_a_form_leaves_empty_is_absent(form: dict[str, Any]) -> None:
 def test_an_empty_command_beside_a_url_is_absent() -> None:
     assert made(command="", args=[], url=URL) == ServerConfig(url=URL)
     assert problems(only(command="", url="")).keys() == {"mcpServers.a.command", "mcpServers.a.url"}
+
+
+def test_of_a_command_and_a_url_the_type_says_which_is_meant() -> None:
+    config = only(type="STDIO", command="x", args=["y"], url=URL)
+    assert config.servers["a"] == ServerConfig(type="stdio", command="x", args=["y"])
+    assert notes(config) == {"mcpServers.a.url": "ignored, since the type says otherwise"}
+    assert made(type="sse", command="x", args=["y"], url=URL) == ServerConfig(type="sse", url=URL)
+    assert problems(only(command="x", url=URL)).keys() == {"mcpServers.a.url"}
 
 
 # -- commands
@@ -304,6 +330,13 @@ def test_an_input_has_the_value_that_the_daemon_object_gives_it() -> None:
     assert config.servers["a"].env == {"K": "text of a file"}
     assert problems(config) == {"servers.b.env.K": "input bad: no env NOPE"}
     assert not config.notes
+
+
+def test_the_inputs_of_an_editor_s_settings_count_too() -> None:
+    servers = {"a": {"command": "x", "args": ["${input:key}"]}}
+    config = read({"mcp": {"servers": servers, "inputs": [{"id": "key", "default": "d"}, {"id": 1}, 2]}})
+    assert config.servers["a"].args == ("d",)
+    assert list(notes(config)) == ["inputs"]
 
 
 def test_an_input_without_a_value_breaks_its_entry_in_words_that_say_what_to_do() -> None:

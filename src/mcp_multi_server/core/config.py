@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from types import MappingProxyType
@@ -30,6 +30,9 @@ __all__ = [
     "default_prefix",
     "parse",
 ]
+
+
+_ANOTHER_PREFIX = "give one of the two another prefix"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +66,28 @@ class Config:
     def keeping(self, previous: Config | None) -> Config:
         """The same config, but entries that are broken now are those of `previous`: their servers go on as they were.
 
-        Such an entry is both in `servers` and in `broken`.
+        Such an entry is both in `servers` and in `broken`. Their names stay theirs: an entry that was changed, or is
+        new, and claims them is broken too.
         """
         if previous is None:
             return self
-        return self.having({name: previous.servers[name] for name in self.broken if name in previous.servers})
+        kept = {name: previous.servers[name] for name in self.broken if name in previous.servers}
+        config = self.having(kept)
+        taken = {config.prefix_of(name): name for name, server in kept.items() if not server.disabled}
+        claims = [
+            (name, taken[config.prefix_of(name)])
+            for name, server in self.servers.items()
+            if not server.disabled and server != previous.servers.get(name) and config.prefix_of(name) in taken
+        ]
+        return config._refusing(claims).keeping(previous) if claims else config
+
+    def _refusing(self, claims: Sequence[tuple[str, str]]) -> Config:
+        """The same config without the entries that claim the names of a server that runs, each with that server."""
+        refused = {
+            name: (self.problem(name, f"{_coincides(owner)}, which runs: {_ANOTHER_PREFIX}"),) for name, owner in claims
+        }
+        servers = {name: server for name, server in self.servers.items() if name not in refused}
+        return replace(self, servers=MappingProxyType(servers), broken=MappingProxyType({**self.broken, **refused}))
 
     def having(self, entries: Mapping[str, ServerConfig]) -> Config:
         """The same config, with these entries in place of its own."""
@@ -156,9 +176,12 @@ def _coinciding(servers: Mapping[str, ServerConfig], place: Place) -> list[tuple
     for name, server in servers.items():
         owner = name if server.disabled else owners.setdefault(server.prefix or default_prefix(name), name)
         if owner != name:
-            said = f"its qualified names are those of {quoted(owner)}: give one of the two another prefix"
-            found.append((name, Problem(place.at(name).path, said, name)))
+            found.append((name, Problem(place.at(name).path, f"{_coincides(owner)}: {_ANOTHER_PREFIX}", name)))
     return found
+
+
+def _coincides(owner: str) -> str:
+    return f"its qualified names are those of {quoted(owner)}"
 
 
 class _Inputs:

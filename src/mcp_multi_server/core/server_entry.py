@@ -39,7 +39,7 @@ def read_server(
         notes += _of_the_timeout(made, place)
     # What the translation said itself names places in the file already.
     notes = [*given.notes, *map(given.written, notes)]
-    problems = [given.written(problem) for problem in problems]
+    problems = [*given.problems, *map(given.written, problems[len(given.problems) :])]
     # It is broken, but it is off: nobody has to repair what is not used.
     if made is None and given.members.get("disabled") is True:
         return Reading(ServerConfig(disabled=True), (), (*notes, *problems))

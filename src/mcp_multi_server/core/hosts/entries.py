@@ -92,6 +92,7 @@ def translate(
     _translate_address(made)
     _translate_type(made)
     _translate_command(made)
+    _choose_way(made)
     _translate_environment(made)
     _translate_switch(made, off=off)
     _translate_timeout(made)
@@ -159,6 +160,9 @@ def _translate_type(made: Translation) -> None:
 def _translate_command(made: Translation) -> None:
     """Take apart what opencode writes as one list of words, and Zed used to write as an object."""
     command = made.members.get("command")
+    if isinstance(made.members.get("args"), str):
+        said = "must be a list, one argument a string: no shell splits it"
+        made.problems.append(made.place.at("args").problem(said))
     if isinstance(command, list):
         _split(made, command)
     elif isinstance(command, JsonObject):
@@ -189,6 +193,17 @@ def _unpack(made: Translation, command: JsonObject) -> None:
         elif ours not in made.members and value is not None:
             made.members[ours] = value
             made.renamed[f".{ours}"] = f".command.{theirs}"
+
+
+def _choose_way(made: Translation) -> None:
+    """Drop the command or the url of an entry that has both and says by its `type` which of them it means."""
+    members = made.members
+    if members.get("command") is None or members.get("url") is None or not isinstance(members.get("type"), str):
+        return
+    is_local = str(members["type"]).lower() in ("stdio", "local")
+    made.note("url" if is_local else "command", "ignored, since the type says otherwise")
+    if not is_local:
+        members.pop("args", None)
 
 
 def _translate_environment(made: Translation) -> None:
