@@ -9,8 +9,9 @@ from .config_reading import Reading, expanded, known, validated
 from .config_text import JsonObject, Place
 from .errors import Problem
 from .hosts.doubts import doubts
-from .hosts.entries import MILLISECONDS_FROM, Translation, translate
+from .hosts.entries import translate
 from .hosts.env_file import read_env_file
+from .hosts.translation import MILLISECONDS_FROM, Translation
 from .settings import ServerConfig
 from .variables import Scope, Unexpandable, expand
 

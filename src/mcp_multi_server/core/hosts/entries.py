@@ -1,17 +1,15 @@
-"""The entry of a server as other hosts write it, put into our keys: `Translation` is the entry and what is said of it.
+"""The entry of a server as other hosts write it, put into our keys.
 
-Each has one meaning, so it is taken; what has none here is ignored and told. Variables are still in place: values are
+Each key has one meaning, so it is taken; what has none here is ignored and told. Variables are still in place: values are
 looked at only where a host's own way of writing one has to be undone.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field, replace
 from math import isfinite
 
 from ..config_text import TWICE, JsonObject, Place, repeated
-from ..errors import Problem
 from .keys import (
     APPROVALS_UNUSED,
     CREDENTIALS_UNUSED,
@@ -22,9 +20,8 @@ from .keys import (
     holds_credentials,
     is_approval,
 )
+from .translation import Translation
 
-MILLISECONDS_FROM = 1000
-"""A `timeout` of at least this in an entry for another host is in milliseconds: nobody waits so many seconds there."""
 _ADDRESSES = ("httpUrl", "serverUrl", "baseUrl")
 _EMPTY_IS_ABSENT = frozenset({"type", "cwd", "envFile", "transport", "transportType", *_ADDRESSES})
 _SWITCHES = ("enabled", "isActive")
@@ -39,46 +36,6 @@ _BRACES = re.compile(r"\{(env|file):([^{}]+)\}")
 _GLOB = re.compile(r"([*?\[])")
 _PATHS = ("command", "cwd", "args")
 _HOME = re.compile(r"~(?=/|\Z)")
-_STEP = re.compile(r"(?=[.\[])")
-
-
-@dataclass(slots=True)
-class Translation:
-    """An entry in our keys, and what is to be said of it; `translate` makes it.
-
-    `renamed`: for a place in `members` the one where the file has it, both as paths within the entry.
-    """
-
-    members: JsonObject
-    place: Place
-    renamed: dict[str, str] = field(default_factory=dict)
-    env_file: object = None
-    """The value of `envFile`, its variables in place."""
-    bare: bool = False
-    """Whether `$NAME` is a variable in it."""
-    milliseconds: bool = False
-    """Whether a `timeout` from MILLISECONDS_FROM on is in milliseconds."""
-    problems: list[Problem] = field(default_factory=list)
-    warnings: list[Problem] = field(default_factory=list)
-    notes: list[Problem] = field(default_factory=list)
-
-    def move(self, theirs: str, ours: str) -> None:
-        """Take the member `theirs` for `ours`."""
-        self.members[ours] = self.members.pop(theirs)
-        self.renamed[f".{ours}"] = f".{theirs}"
-
-    def note(self, key: str, message: str) -> None:
-        """Say something of a member that is ignored, and leave it out."""
-        self.members.pop(key, None)
-        self.notes.append(self.place.at(key).problem(message))
-
-    def written(self, problem: Problem) -> Problem:
-        """`problem` with the place where the file has the value."""
-        inside = problem.field.removeprefix(self.place.path)
-        for cut in reversed([step.start() for step in _STEP.finditer(inside)] + [len(inside)]):
-            if theirs := self.renamed.get(inside[:cut]):
-                return replace(problem, field=self.place.path + theirs + inside[cut:])
-        return problem
 
 
 def translate(
