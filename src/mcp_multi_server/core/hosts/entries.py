@@ -1,7 +1,7 @@
 """The entry of a server as other hosts write it, put into our keys.
 
-Each key has one meaning, so it is taken; what has none here is ignored and told. Variables are still in place: values are
-looked at only where a host's own way of writing one has to be undone.
+Each key has one meaning, so it is taken; what has none here is ignored and told. Variables are still in place: values
+are looked at only where a host's own way of writing one has to be undone.
 """
 
 from __future__ import annotations
