@@ -509,17 +509,34 @@ VALUES = st.recursive(
     ),
     max_leaves=5,
 )
-ENTRIES = st.dictionaries(st.sampled_from([*ServerConfig.model_fields, "startTimeout", "other"]), VALUES, max_size=6)
+OF_OTHERS = [
+    "httpUrl",
+    "serverUrl",
+    "enabled",
+    "isActive",
+    "envFile",
+    "environment",
+    "tools",
+    "includeTools",
+    "transport",
+]
+OF_OTHERS += ["oauth", "trust", "alwaysAllow", "source", "settings", "_remark"]
+KEYS = [*ServerConfig.model_fields, "startTimeout", "other", *OF_OTHERS]
+ENTRIES = st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=6)
+PLACES = st.sampled_from(["mcpServers", "servers", "context_servers", "mcp"])
 
 
-@given(ENTRIES, VALUES)
-def test_whatever_an_entry_holds_it_is_read_or_told_without_its_values(entry: dict[str, Any], daemon: Any) -> None:
+@given(PLACES, ENTRIES, VALUES)
+def test_whatever_an_entry_holds_it_is_read_or_told_without_its_values(
+    place: str, entry: dict[str, Any], daemon: Any
+) -> None:
     def nothing(source: Source, name: str) -> str:
         raise LookupError("undefined")
 
     try:
-        config = parse(json.dumps({"mcpServers": {"a": entry}, "daemon": {"hold": daemon}}).encode(), nothing)
-        problems = (*config.notes, *(problem for found in config.broken.values() for problem in found))
+        config = parse(json.dumps({place: {"a": entry}, "daemon": {"hold": daemon}}).encode(), nothing)
+        broken = (problem for found in config.broken.values() for problem in found)
+        problems = (*config.notes, *config.warnings, *broken)
     except ConfigError as failure:
         problems = failure.problems
     assert SECRET not in str([*map(str, problems)])

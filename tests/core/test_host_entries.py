@@ -149,6 +149,7 @@ def test_of_two_addresses_one_is_used_and_the_other_told() -> None:
     assert config.servers["a"].url == URL
     assert notes(config) == {"mcpServers.a.serverUrl": "ignored, since there is url"}
     assert not only(serverUrl=URL, url=URL).notes
+    assert list(notes(only(httpUrl=URL, serverUrl=URL))) == ["mcpServers.a.serverUrl"]
 
 
 @pytest.mark.parametrize(
@@ -218,6 +219,21 @@ def test_a_command_may_be_a_list_of_words_or_an_object() -> None:
     assert made(command={"path": "x", "args": ["y"], "env": {"A": 1}}) == ServerConfig(
         command="x", args=["y"], env={"A": "1"}
     )
+
+
+def test_of_two_environments_ours_is_used_and_what_a_command_has_besides_is_told() -> None:
+    config = only(command={"path": "x", "env": {"A": 1}, "shell": True}, env={"B": 2}, environment={"C": 3})
+    assert config.servers["a"] == ServerConfig(command="x", env={"B": "2"})
+    assert notes(config) == {
+        "mcpServers.a.command.shell": "unknown key, ignored",
+        "mcpServers.a.environment": "ignored, since there is env",
+    }
+
+
+def test_arguments_in_one_string_are_a_problem_that_says_why() -> None:
+    said = "must be a list, one argument a string: no shell splits it"
+    assert problems(only(command=["x", "y"], args="-z")) == {"mcpServers.a.args": said}
+    assert problems(only(command="x", args="-z")) == {"mcpServers.a.args": said}
 
 
 def test_errors_name_the_place_that_the_file_has() -> None:
@@ -316,6 +332,9 @@ def test_a_shell_s_own_variables_are_not_noted() -> None:
 def test_a_bare_name_is_a_variable_in_an_entry_of_gemini_s() -> None:
     assert made(command="x", trust=False, env={"A": "$TOKEN", "B": "pa$$w0rd"}).env == {"A": "s3cret", "B": "pa$$w0rd"}
     assert made(command="x", env={"A": "$TOKEN"}).env == {"A": "$TOKEN"}
+    config = only(command="x", httpUrl="", trust=True, args=["$A"], env={"A": "mine", "B": "$A"})
+    assert (config.servers["a"].args, config.servers["a"].env["B"]) == (("mine",), "$A")
+    assert notes(config).keys() == {"mcpServers.a.trust", "mcpServers.a.env.B"}
     of_gemini = {"mcp": {"allowed": ["a"]}, "mcpServers": {"a": {"command": "x", "args": ["$TOKEN"]}}}
     assert read(of_gemini).servers["a"].args == ("s3cret",)
 

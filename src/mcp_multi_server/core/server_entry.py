@@ -36,7 +36,7 @@ def read_server(
     seconds = _in_seconds(filled, given, place, notes)
     made = validated(ServerConfig, seconds, place, problems)
     if made is not None and not made.disabled:
-        notes += doubts(members, place, scope)
+        notes += doubts(members, place, scope, made.env)
         notes += _of_the_timeout(made, place)
     # What the translation said itself names places in the file already.
     notes = [*given.notes, *map(given.written, notes)]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from ..config_text import JsonObject, Place
 from ..errors import Problem
@@ -20,14 +21,18 @@ _LINE = re.compile(r"[^\s/~.$][^\s/]*\s+\S.*|\S+\s+-.*", re.DOTALL)
 _WHERE = ("command", "args", "env", "cwd", "url", "headers")
 
 
-def doubts(members: JsonObject, place: Place, scope: Scope) -> Iterator[Problem]:
-    """What is to be said of the values of an entry in our keys, whose variables are still in place."""
+def doubts(members: JsonObject, place: Place, scope: Scope, own: Mapping[str, str | None]) -> Iterator[Problem]:
+    """What is to be said of the values of an entry in our keys, whose variables are still in place.
+
+    `own`: its `env` with the variables replaced, which all but `env` itself can use.
+    """
     for key in _WHERE:
+        within = scope if key == "env" else replace(scope, own=own)
         # A shell replaces variables itself.
         if key == "args" and str(members.get("command", "")).rpartition("/")[2] in _SHELLS:
             continue
         for where, text in _texts(members.get(key), place.at(key)):
-            yield from (where.problem(said) for said in _of_variables(text, scope))
+            yield from (where.problem(said) for said in _of_variables(text, within))
             if (key == "env" and text.startswith("~/")) or (key == "args" and "=~/" in text):
                 yield where.problem(NO_HOME)
     command = members.get("command")
