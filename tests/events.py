@@ -31,7 +31,7 @@ from mcp_multi_server.core.events import (
     Stderr,
     Woke,
 )
-from mcp_multi_server.core.lifecycle import Failure, Reason, State
+from mcp_multi_server.core.lifecycle import BUSY, Failure, Reason, State
 
 AWAY = (State.BACKOFF, State.PARKED)
 FAILED = Failure(Reason.EXIT, "exited with code 3")
@@ -39,6 +39,7 @@ CHANGES: dict[str, tuple[str, ...]] = dict.fromkeys(("start", "stop", "replace",
 EVERYTHING: list[Event] = [
     *(StateChanged("git", State.READY, state, None, 2, None) for state in State if state not in AWAY),
     *(StateChanged("git", State.READY, state, FAILED, 2, 1.5, ("last words",)) for state in AWAY),
+    StateChanged("git", State.READY, State.DEGRADED, BUSY, 0, None),
     ServerReplaced("git"),
     ReplacementFailed("git", FAILED, ("last words",)),
     ServerRemoved("git"),

@@ -21,6 +21,7 @@ from mcp_multi_server.core.config import ServerConfig
 from mcp_multi_server.core.errors import METHOD_NOT_FOUND
 from mcp_multi_server.core.jsonrpc import ABSENT, Buffer, Members, Message, decode
 from mcp_multi_server.core.lifecycle import Failure, exit_failure
+from mcp_multi_server.servers.pending import NO_WORK
 from mcp_multi_server.transport import Receiver, Transport
 
 Json: TypeAlias = dict[str, Any]
@@ -260,6 +261,7 @@ class Recorded:
 
     def __init__(self, deadline: float = math.inf) -> None:
         self.deadline = deadline
+        self.silent_until = deadline if deadline < math.inf else NO_WORK
         self.told: list[str] = []
         """One entry: the result as text, `error`, `expired`, or the failure's message."""
         self.reported: list[Members] = []

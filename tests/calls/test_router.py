@@ -532,14 +532,6 @@ async def test_a_qualified_name_of_a_server_that_was_never_ready_waits_for_it(me
         assert not running.router.held
 
 
-async def test_a_bare_name_that_nobody_offers_yet_is_unknown_at_once() -> None:
-    server = full()
-    server.away = True
-    async with fleet(server, up=False) as running:
-        client = await running.legacy()
-        assert (await client.error("tools/call", {"name": "echo"}))["code"] == INVALID_PARAMS
-
-
 async def test_a_held_call_whose_name_is_gone_when_the_server_is_back_is_unknown() -> None:
     server = full()
     async with fleet(server) as running:

@@ -183,6 +183,16 @@ def test_a_call_without_an_answer_is_given_up_and_cancelled(daemon_with: MakeDae
     assert cancelled["params"]["requestId"] == request["id"]
 
 
+@pytest.mark.parametrize(("waited", "asked"), [("64", None), ("65", None), ("600", 595.0)])
+def test_who_waits_longer_than_usual_has_the_daemon_wait_as_well(
+    daemon_with: MakeDaemon, waited: str, asked: float | None
+) -> None:
+    """A little less, so that what the daemon says of a server that is late is what is shown."""
+    daemon = daemon_with({"tools/call": lambda line, request: line.send({"id": request["id"], "result": {}})})
+    run("call", "t", "--timeout", waited, daemon=daemon)
+    assert daemon.next()["params"]["_meta"].get("mcp-multi-server/timeout") == asked
+
+
 def test_other_messages_do_not_keep_a_call_alive(daemon_with: MakeDaemon) -> None:
     def chatter(line: Line, request: Json) -> None:
         while True:

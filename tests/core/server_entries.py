@@ -16,6 +16,7 @@ CHANGES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "protocol": ({}, {"protocol": "legacy"}),
     "may_ask": ({}, {"may_ask": ("roots",)}),
     "timeout": ({}, {"timeout": 1}),
+    "hang": ({}, {"hang": "off"}),
     "start_timeout": ({}, {"start_timeout": 1}),
     "stop_timeout": ({}, {"stop_timeout": 1}),
     "refresh_interval": ({}, {"refresh_interval": 1}),

@@ -19,6 +19,7 @@ from mcp_multi_server.core.config import (
     parse,
 )
 from mcp_multi_server.core.errors import ConfigError, Problem
+from mcp_multi_server.core.plan import Plan
 
 VARIABLES = {"TOKEN": "s3cret", "SECONDS": "7", "YES": "true"}
 
@@ -123,6 +124,21 @@ def test_mcp_servers_wins_over_servers_with_a_warning() -> None:
     assert config.warnings == (Problem("servers", "ignored with its 1 servers, since there is mcpServers"),)
 
 
+def test_the_daemon_gives_entries_the_times_that_they_do_not_give() -> None:
+    given = {"command": "x", "timeout": 5, "hang": "off"}
+    daemon = {"timeout": 300, "hang": 7}
+    config = read({"mcpServers": {"a": {"command": "x"}, "b": given}, "daemon": daemon})
+    assert [(each.timeout, each.hang) for each in config.servers.values()] == [(300.0, 7.0), (5.0, "off")]
+    assert [(each.timeout, each.hang) for each in only(command="x").servers.values()] == [(60.0, 120.0)]
+
+
+@pytest.mark.parametrize("daemon", [{"timeout": 300}, {"hang": "off"}])
+def test_another_time_of_the_daemon_updates_the_servers_that_give_none_and_replaces_none(daemon: Any) -> None:
+    servers = {"a": {"command": "x"}, "b": {"command": "x", "timeout": 5, "hang": 9}}
+    before, after = read({"mcpServers": servers}), read({"mcpServers": servers, "daemon": daemon})
+    assert Plan.between(before, after) == Plan(update=("a",), keep=("b",))
+
+
 def test_a_timeout_that_looks_like_milliseconds_gets_a_note() -> None:
     config = only(command="run", timeout=60000, hold=1)
     assert config.servers["a"].timeout == 60000
@@ -199,6 +215,12 @@ def test_bytes_that_are_no_utf8_are_refused_with_their_line() -> None:
         ({"hold": "soon"}, ".hold", "must be a number"),
         ({"hold": True}, ".hold", "must be a number"),
         ({"grace": 1e300}, ".grace", "must be at most 1000000"),
+        ({"timeout": 0}, ".timeout", "must be greater than 0"),
+        ({"hang": "never"}, ".hang", "must be a number or 'off'"),
+        ({"hang": True}, ".hang", "must be a number or 'off'"),
+        ({"hang": 0}, ".hang", "must be greater than 0 or 'off'"),
+        ({"firstList": 26}, ".firstList", "must be at most 25"),
+        ({"firstList": "off"}, ".firstList", "must be a number"),
         ({"drain": []}, ".drain", "must be a number"),
         ({"metrics": "off"}, ".metrics", "must be an object"),
         ({"metrics": {"listen": ":9464"}}, ".metrics.listen", 'must be HOST:PORT, [IPV6]:PORT or "off"'),

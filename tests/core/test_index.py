@@ -309,7 +309,7 @@ def test_two_matching_templates_of_one_server_mean_that_server() -> None:
 
 def test_the_only_server_with_resources_is_asked_for_what_nobody_lists() -> None:
     index = build(offer("a", tools=["t"]), replace(offer("b"), has_resources=True))
-    assert index.resource("db://t") == Route("b", "db://t")
+    assert index.resource("db://t") == Route("b", "db://t", is_guess=True)
     with pytest.raises(Unroutable, match=r"^no server offers 'db://t'$"):
         build(offer("a", tools=["t"])).resource("db://t")
 

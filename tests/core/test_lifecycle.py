@@ -1,5 +1,7 @@
 """The state machine as a table, and as a property of every sequence of happenings."""
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,6 +21,7 @@ from mcp_multi_server.core.lifecycle import (
     Stop,
     TransportFailed,
     Unanswered,
+    WaitedInVain,
     backoff,
     step,
 )
@@ -35,6 +38,8 @@ HAPPENINGS: dict[str, Happening] = {
     "answered": Answered(),
     "good probe": Answered(probe=True),
     "bad probe": Unanswered(),
+    "bad probe, busy": Unanswered(call_due=0.5),
+    "waited in vain": WaitedInVain(),
     "transport failed": TransportFailed(),
     "stop": Stop(),
 }
@@ -52,6 +57,7 @@ LEGAL = {
         "answered": State.READY,
         "good probe": State.READY,
         "bad probe": State.DEGRADED,
+        "bad probe, busy": State.DEGRADED,
         "transport failed": State.READY,
     },
     State.DEGRADED: {
@@ -60,6 +66,8 @@ LEGAL = {
         "answered": State.DEGRADED,
         "good probe": State.DEGRADED,
         "bad probe": State.DEGRADED,
+        "bad probe, busy": State.DEGRADED,
+        "waited in vain": State.DEGRADED,
         "transport failed": State.DEGRADED,
     },
     State.BACKOFF: {"attempt": State.CONNECTING},
@@ -106,8 +114,58 @@ def test_a_call_that_is_answered_does_not_end_degraded() -> None:
 
 def test_three_bad_probes_in_a_row_mean_that_it_hangs() -> None:
     status = run((0, Connected()), (1, Unanswered()), (3, Unanswered()))
-    assert not lifecycle.is_hung(status)
-    assert lifecycle.is_hung(run((5, Unanswered()), start=status))
+    assert not is_hung(status, 3)
+    assert is_hung(run((5, Unanswered()), start=status), 5)
+
+
+def is_hung(status: Status, now: float, patience: float = 120.0) -> bool:
+    return lifecycle.is_hung(status, now=now, patience=patience)
+
+
+BUSY = run((0, Connected()), *((60.0 + 5 * n, Unanswered(call_due=60.0)) for n in range(20)))
+"""Silent since a call came whose time was up at 60."""
+
+
+def test_a_busy_server_may_be_silent_for_its_patience_after_the_time_of_its_call() -> None:
+    assert BUSY.state is State.DEGRADED
+    assert lifecycle.degraded_because(BUSY) == lifecycle.BUSY
+    assert [is_hung(BUSY, now) for now in (60, 179, 180)] == [False, False, True]
+    assert [is_hung(BUSY, now, patience=5) for now in (60, 64, 65)] == [False, False, True]
+
+
+def test_without_an_end_to_the_patience_a_busy_server_is_never_ended() -> None:
+    assert not is_hung(BUSY, 1e9, patience=math.inf)
+    assert not is_hung(run((130, WaitedInVain()), start=BUSY), 1e9, patience=math.inf)
+
+
+def test_a_call_that_waits_in_vain_ends_the_patience_but_not_before_the_time_of_the_earlier_ones() -> None:
+    waited = run((130, WaitedInVain()), start=BUSY)
+    assert is_hung(waited, 130)
+    early = run((0, Connected()), (60, Unanswered(call_due=600.0)), (130, WaitedInVain()))
+    assert [is_hung(early, now) for now in (130, 599, 600)] == [False, False, True]
+
+
+def test_one_answer_makes_a_busy_server_ready_again() -> None:
+    ready = run((70, Answered(probe=True)), start=BUSY)
+    assert ready.state is State.READY
+    assert (ready.call_due, lifecycle.degraded_because(ready)) == (None, None)
+
+
+def test_a_server_that_was_silent_before_its_call_came_is_not_busy_with_it() -> None:
+    silent = run((0, Connected()), (15, Unanswered()), (20, Unanswered(call_due=80.0)))
+    assert lifecycle.degraded_because(silent) is None
+    assert is_hung(run((25, Unanswered(call_due=80.0)), start=silent), 25)
+
+
+def test_a_server_that_answered_is_not_excused_for_the_call_before_that() -> None:
+    status = run((170, Unanswered()), (172, Unanswered()), start=BUSY)
+    assert [is_hung(status, 1000), lifecycle.degraded_because(status)] == [False, None]
+    assert is_hung(run((174, Unanswered()), start=status), 174)
+
+
+def test_who_has_waited_for_earlier_calls_has_not_waited_for_later_ones() -> None:
+    again = run((130, WaitedInVain()), (200, Unanswered(call_due=190.0)), start=BUSY)
+    assert not is_hung(again, 200)
 
 
 def test_five_transport_failures_in_a_row_degrade_and_an_answer_between_starts_over() -> None:

@@ -36,4 +36,7 @@ def test_the_times_are_those_of_the_code() -> None:
     daemon, server = DaemonConfig(), ServerConfig(command="x")
     assert f"up to `hold` seconds ({daemon.hold:g} by default)" in calls
     assert f"for `grace` seconds ({daemon.grace:g} by default)" in calls
-    assert f"its `timeout` ({server.timeout:g} s by default)" in calls
+    assert f"the `timeout` of its server's entry ({server.timeout:g} s by default, `daemon.timeout` for all)" in calls
+    assert f"`daemon.firstList`\n  seconds ({daemon.first_list:g}) after" in calls
+    assert server.hang == daemon.hang != "off"
+    assert f"for `hang` seconds** ({server.hang:g})" in section(PAGE, "Busy servers")

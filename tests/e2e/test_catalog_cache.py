@@ -191,7 +191,7 @@ def test_names_of_a_server_that_does_not_come_back_go_after_the_grace_that_follo
 
 def test_a_changed_entry_and_a_removed_one_are_not_remembered(gate: Gate) -> None:
     servers = {name: gate.before(fixture(name)) for name in ("kept", "changed", "removed")}
-    with Daemon(servers) as daemon:
+    with Daemon(servers, settings={"firstList": 0}) as daemon:
         daemon.await_up().stop()
         gate.shut()
         changed = servers["changed"] | {"env": servers["changed"]["env"] | {"OTHER": "1"}}
@@ -241,7 +241,7 @@ def test_the_file_is_for_its_user_alone_and_holds_no_secret(tmp_path: Path) -> N
 @pytest.mark.parametrize("damage", ["flip", "link"])
 def test_a_file_that_cannot_be_trusted_costs_one_line_in_the_log_and_nothing_else(gate: Gate, damage: str) -> None:
     """By a whole daemon these two only, of content and of trust: `tests/servers` and `tests/core` have the others."""
-    with Daemon({"one": gate.before(fixture("one"))}) as daemon:
+    with Daemon({"one": gate.before(fixture("one"))}, settings={"firstList": 0}) as daemon:
         daemon.await_up().stop()
         (path,) = files(daemon)
         data = path.read_bytes()

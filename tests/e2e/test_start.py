@@ -119,7 +119,7 @@ def test_a_mute_server_does_not_delay_the_stop() -> None:
 
 def test_the_daemon_answers_before_any_server_does() -> None:
     slow = {f"slow-{number}": fixture("slow", "--delay", 5, stopTimeout=0.3) for number in range(3)}
-    with Daemon(slow) as daemon:
+    with Daemon(slow, settings={"firstList": 0}) as daemon:
         assert {server["state"] for server in daemon.status()["servers"]} == {"connecting"}
         with daemon.legacy() as wire:
             assert wire.result("tools/list") == {"tools": []}

@@ -30,6 +30,7 @@ class Owner:
         self.failed: list[Failure] = []
         self.ends: list[Failure] = []
         self.unanswered = 0
+        self.late = 0
         self.heard: list[str] = []
 
     def stderr_line(self, line: str) -> None: ...
@@ -40,8 +41,11 @@ class Owner:
     def request_failed(self, exchange: Exchange, failure: Failure) -> None:
         self.failed.append(failure)
 
-    def request_unanswered(self) -> None:
+    def request_unanswered(self, exchange: Exchange, id: int) -> None:
         self.unanswered += 1
+
+    def answered_late(self) -> None:
+        self.late += 1
 
     def exchange_ended(self, failure: Failure) -> None:
         self.ends.append(failure)

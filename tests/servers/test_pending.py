@@ -16,7 +16,7 @@ pytestmark = pytest.mark.anyio
 def table(cancelled: list[int] | None = None) -> PendingRequests:
     """A table that keeps which requests were given up."""
     given_up = [] if cancelled is None else cancelled
-    return PendingRequests(lambda id, reason: given_up.append(id), late=lambda id: None)
+    return PendingRequests(lambda id, waiter, reason: given_up.append(id), late=lambda id: None)
 
 
 def waiting(seconds: float) -> Recorded:

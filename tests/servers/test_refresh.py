@@ -13,6 +13,7 @@ from mcp_multi_server.core.lifecycle import Failure, Reason, State
 from mcp_multi_server.servers import refresh
 
 from ..scripted import (
+    LEGACY,
     MODERN,
     TOOLS_CHANGED,
     Answer,
@@ -189,3 +190,45 @@ async def test_a_subscription_that_is_refused_or_ended_at_once_is_asked_for_less
         pauses = [late - early for early, late in pairwise(times)]
         assert pauses[0] >= refresh.RELISTEN
         assert pauses[3] >= 8 * refresh.RELISTEN
+
+
+# --- lists that are empty at first ------------------------------------------------------------------------------------
+
+
+def offering(capabilities: Json) -> Answer:
+    """An answer to `initialize` with these capabilities."""
+    return result({**LEGACY, "capabilities": capabilities})
+
+
+async def test_a_server_that_lists_nothing_at_first_and_would_not_tell_is_read_again_soon() -> None:
+    opener = Scripted(legacy(initialize=offering({"tools": {}}), tools_list=tools()))
+    async with running(opener) as one:
+        await one.until(State.READY)
+        await asyncio.sleep(1)
+        opener.server.answers["tools/list"] = tools("t")
+        await one.log.until(lambda: one.names() == ["t"], within=refresh.EARLY[0])
+
+
+async def test_one_that_goes_on_listing_nothing_is_soon_read_as_seldom_as_others() -> None:
+    opener = Scripted(legacy(initialize=offering({"tools": {}}), tools_list=tools()))
+    async with running(opener) as one:
+        await one.until(State.READY)
+        await asyncio.sleep(sum(refresh.EARLY) + 1)
+        assert opener.server.methods().count("tools/list") == 3
+        await asyncio.sleep(200)
+        assert opener.server.methods().count("tools/list") == 3
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "names"),
+    [({"tools": {"listChanged": True}}, ()), ({"tools": {}}, ("t",)), ({}, ()), ({"tools": {}, "prompts": {}}, ("t",))],
+)
+async def test_whoever_lists_something_or_tells_of_changes_is_not_read_again_soon(
+    capabilities: Json, names: tuple[str, ...]
+) -> None:
+    opener = Scripted(legacy(initialize=offering(capabilities), tools_list=tools(*names)))
+    async with running(opener) as one:
+        await one.until(State.READY)
+        before = len(one.log.of(CatalogRead))
+        await asyncio.sleep(sum(refresh.EARLY) + 1)
+        assert len(one.log.of(CatalogRead)) == before

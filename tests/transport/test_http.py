@@ -23,7 +23,7 @@ import pytest
 from mcp_multi_server.core import jsonrpc
 from mcp_multi_server.core.lifecycle import Failure, Lost, Reason
 from mcp_multi_server.core.lines import Oversize
-from mcp_multi_server.transport import Receiver, http, postings
+from mcp_multi_server.transport import Receiver, http, http_client, postings
 from mcp_multi_server.transport.http import StreamableHttp, open_http
 from mcp_multi_server.transport.http_client import HttpSpec
 from mcp_multi_server.transport.sse import ServerSentEvents, open_sse
@@ -644,6 +644,20 @@ async def test_a_cancelled_request_keeps_no_connection(bad: BadHttp, path: str) 
         await bad.until(lambda: bad.gone == 2)
     await bad.until(lambda: bad.gone >= 3)
     assert not client.heard.failures
+
+
+@pytest.mark.parametrize("path", ["hang", "mute-stream"])
+async def test_a_call_has_its_own_time_and_is_not_given_up_for_an_idle_connection(
+    bad: BadHttp, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_client, "IDLE_TIMEOUT", 0.2)
+    monkeypatch.setattr(http_client, "IDLE_SPARE", -20.0)
+    async with connected(bad.url(path)) as client:
+        call = client.send("tools/call", {"name": "x"})
+        await client.fail("ping")
+        assert call not in client.heard.failures
+        client.notify("notifications/cancelled", {"requestId": call})
+        await bad.until(lambda: bad.gone == 2)
 
 
 async def test_a_cancelled_request_keeps_no_connection_to_an_sse_server(bad: BadHttp) -> None:

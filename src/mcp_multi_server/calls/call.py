@@ -59,6 +59,7 @@ class SentCall:
         "_extra",
         "_hold",
         "_latest",
+        "_not_late_before",
         "_paused_at",
         "_pauses",
         "_round",
@@ -126,8 +127,9 @@ class SentCall:
         self._pauses = 0
         self._paused_at = self._time_left = 0.0
         # The time starts when the request is sent: waiting for the server had its own limit, the hold.
-        now, timeout = context.time(), server.config.timeout
+        now, timeout = context.time(), request.seconds(server.config.timeout)
         self.deadline, self._latest = now + timeout, now + LONGEST_FACTOR * timeout
+        self._not_late_before = now + server.config.timeout
         # The id is needed for the params: it is the token under which the server reports progress.
         self.id = session.pending.add(self)
         self._span: Span | None = None if context.tracer is None else self._traced(context.tracer)
@@ -145,6 +147,11 @@ class SentCall:
         return self.route.name if self.request.method == "tools/call" else ""
 
     # -- what the server's session tells (see servers.pending.Waiter) ----------------------------------------------
+
+    @property
+    def silent_until(self) -> float:
+        """A client in a hurry says nothing about the server: what counts is the time that its entry gives a call."""
+        return max(self.deadline, self._not_late_before)
 
     def settle(self, message: Message) -> None:
         """The server answered: so is the client, unless the answer is that the server needs input first."""
@@ -188,7 +195,8 @@ class SentCall:
         """The server is at work: tell the client under its own token, and give the call more time."""
         if not self._pauses:
             # Capped, since a server that reports progress for ever must not keep a call for ever.
-            self.deadline = min(self._context.time() + self.server.config.timeout, self._latest)
+            timeout = self.request.seconds(self.server.config.timeout)
+            self.deadline = min(self._context.time() + timeout, self._latest)
         if self._token is not None:
             params[PROGRESS_TOKEN] = self._token
             self.caller.notify("notifications/progress", jsonrpc.encode(params))

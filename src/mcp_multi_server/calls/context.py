@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from ..core.errors import INTERNAL_ERROR, RpcError
 from ..core.events import Observer, RequestDone
@@ -16,6 +16,9 @@ from ..telemetry.tracing import Tracer
 
 LINKS_LOOKED_UP = 256
 """Links of one result whose way back is looked for, as each may mean a look at every template of every server."""
+
+SERVERS_SHOWN = 8
+"""Names of servers in an error."""
 
 
 class CallContext:
@@ -49,6 +52,13 @@ class CallContext:
             "retryAt": None if status.next_attempt is None else self._wall(status.next_attempt),
         }
         return RpcError(INTERNAL_ERROR, message, data)
+
+    def not_heard(self, what: str, servers: Sequence[Server]) -> RpcError:
+        """The error for a call of what nobody offers by now, while some servers have not been heard."""
+        names = [server.name for server in servers]
+        shown = ", ".join(map(repr, names[:SERVERS_SHOWN]))
+        shown += f" and {len(names) - SERVERS_SHOWN} more" if len(names) > SERVERS_SHOWN else ""
+        return self.unavailable(servers[0], f"no server offers {what} so far; not heard yet: {shown}")
 
     def renaming(self, route: Route, method: str) -> Callable[[str], str]:
         """What is done to the URIs in a result of that route's server, so that they lead back to it.

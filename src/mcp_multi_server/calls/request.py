@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Protocol
 
 import msgspec
@@ -9,15 +10,17 @@ import msgspec
 from ..core import jsonrpc, protocol
 from ..core.errors import INVALID_PARAMS, RpcError
 from ..core.jsonrpc import ABSENT, Buffer, Members, Message
-from ..core.protocol import Era
+from ..core.protocol import TIMEOUT_KEY, Era
 from .client_requests import ClientRequests
 from .open_requests import OpenRequests
+
+_decode_number = jsonrpc.decoder(float)
 
 
 class ClientRequest:
     """A client's request. `id` is the bytes that it came as, which also name it in a cancellation."""
 
-    __slots__ = ("era", "id", "meta", "method", "params", "raw_params")
+    __slots__ = ("_timeout", "era", "id", "meta", "method", "params", "raw_params")
 
     def __init__(self, message: Message) -> None:
         self.id = bytes(message.id)
@@ -25,7 +28,24 @@ class ClientRequest:
         self.raw_params: Buffer = message.params if message.params is not ABSENT else b"{}"
         self.params = jsonrpc.members(message.params) if message.params is not ABSENT else {}
         self.meta = _meta(self.params)
+        self._timeout: float | None = None
+        if self.meta is not None and TIMEOUT_KEY in self.meta:
+            self._take_timeout(self.meta)
         self.era = Era.MODERN if protocol.is_modern(self.meta) else Era.LEGACY
+
+    def _take_timeout(self, meta: Members) -> None:
+        """Take out what is for us alone: the server gets the request as if it had never been there."""
+        self._timeout = _seconds(meta.pop(TIMEOUT_KEY))
+        if meta:
+            self.params["_meta"] = msgspec.Raw(jsonrpc.encode(meta))
+        else:
+            del self.params["_meta"]
+            self.meta = None
+        self.raw_params = jsonrpc.encode(self.params)
+
+    def seconds(self, usual: float) -> float:
+        """The seconds that the client gives it, or the usual ones."""
+        return usual if self._timeout is None else self._timeout
 
     def string(self, member: str) -> str:
         """The string under `member` of the params. Raises RpcError -32602 where there is none."""
@@ -88,6 +108,16 @@ class Caller(Protocol):
 
     def notify(self, method: str, params: Buffer) -> None:
         """Send a notification."""
+
+
+def _seconds(raw: msgspec.Raw) -> float:
+    try:
+        seconds: float = _decode_number(raw)
+    except ValueError:  # no number, or one too big
+        seconds = 0.0
+    if not 0 < seconds < math.inf:
+        raise RpcError(INVALID_PARAMS, f"params._meta[{TIMEOUT_KEY!r}] must be a number of seconds, greater than 0")
+    return seconds
 
 
 def _meta(params: Members) -> Members | None:

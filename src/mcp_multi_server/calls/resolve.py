@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ..core.errors import INVALID_PARAMS, RESOURCE_NOT_FOUND_LEGACY, RpcError
 from ..core.index import Unroutable
 from ..core.lifecycle import ROUTED
@@ -15,10 +17,19 @@ LONGEST_SHOWN = 200
 """Characters of a name in an error."""
 
 
+class NobodyOffers(RpcError):
+    """Raised where no server offers what is asked for, by what is known. `what` names that, in words."""
+
+    def __init__(self, code: int, message: str, data: Any = None, *, what: str) -> None:
+        super().__init__(code, message, data)
+        self.what = what
+
+
 def resolve(snapshot: Snapshot, request: ClientRequest) -> Route:
     """The server and its own name for what is requested.
 
-    Raises RpcError -32602 (-32002 for a legacy read, as 2025-11-25 has it) where no server offers it.
+    Raises NobodyOffers -32602 (-32002 for a legacy read, as 2025-11-25 has it), and RpcError -32602 where several
+    servers offer it or the params are malformed.
     """
     index, method = snapshot.index, request.method
     if method == "resources/read":
@@ -29,8 +40,19 @@ def resolve(snapshot: Snapshot, request: ClientRequest) -> Route:
     route = index.tool(name) if method == "tools/call" else index.prompt(name)
     if route is None:
         kind = "tool" if method == "tools/call" else "prompt"
-        raise RpcError(INVALID_PARAMS, f"Unknown {kind}: {name[:LONGEST_SHOWN]}")
+        name = name[:LONGEST_SHOWN]
+        raise NobodyOffers(INVALID_PARAMS, f"Unknown {kind}: {name}", what=f"the {kind} {name!r}")
     return route
+
+
+def is_offered(snapshot: Snapshot, request: ClientRequest) -> bool:
+    """Whether what is asked for can be sent to a server that offers it, or need not wait for one that may."""
+    try:
+        return not resolve(snapshot, request).is_guess
+    except NobodyOffers:
+        return False
+    except RpcError:
+        return True
 
 
 def unread_owner(snapshot: Snapshot, request: ClientRequest) -> Server | None:
@@ -62,7 +84,7 @@ def _resource(snapshot: Snapshot, request: ClientRequest) -> Route:
         return snapshot.index.resource(uri)
     except Unroutable as unknown:
         code = RESOURCE_NOT_FOUND_LEGACY if request.era is Era.LEGACY else INVALID_PARAMS
-        raise RpcError(code, unknown.message, {"uri": uri}) from None
+        raise _refusal(code, unknown, uri, {"uri": uri}) from None
 
 
 def _completion(snapshot: Snapshot, request: ClientRequest) -> Route:
@@ -70,4 +92,10 @@ def _completion(snapshot: Snapshot, request: ClientRequest) -> Route:
     try:
         return snapshot.index.completion(kind, target)
     except Unroutable as unknown:
-        raise RpcError(INVALID_PARAMS, unknown.message) from None
+        raise _refusal(INVALID_PARAMS, unknown, target) from None
+
+
+def _refusal(code: int, unknown: Unroutable, asked: str, data: Any = None) -> RpcError:
+    if unknown.is_offered:
+        return RpcError(code, unknown.message, data)
+    return NobodyOffers(code, unknown.message, data, what=repr(asked[:LONGEST_SHOWN]))

@@ -7,6 +7,7 @@ deadline; what was certainly not carried out can wait without harm.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -22,14 +23,13 @@ from ..servers.snapshot import Snapshot
 from ..telemetry.tracing import Tracer
 from .call import SentCall
 from .context import CallContext
+from .first_sight import FirstSight
 from .input_requests import InputRequests
 from .request import Caller, ClientRequest
-from .resolve import resolve, unread_owner
+from .resolve import NobodyOffers, is_offered, resolve, unread_owner
 from .server_logs import METHOD as LOG_METHOD
 from .server_logs import ServerLogs
 
-METHODS = frozenset({"tools/call", "prompts/get", "resources/read", "completion/complete"})
-"""What is forwarded to the server that owns the name or URI."""
 SEND_AGAIN_AFTER = 0.25
 """Seconds until a call is tried again whose server took no connection, or knew its session no more."""
 
@@ -95,6 +95,8 @@ class Router:
         self.logs = ServerLogs(snapshot)
         self._snapshot = snapshot
         self._context = CallContext(snapshot, tell=tell, wall=wall)
+        self.first_sight = FirstSight(self._context)
+        """What waits for servers that are started for the first time."""
         self._input_requests = InputRequests(abilities)
         self._held: dict[HeldCall, None] = {}
 
@@ -121,10 +123,11 @@ class Router:
         # A state that is not of ours belongs to a modern server, and goes to it like any other param.
         if "requestState" in request.params and self._input_requests.resume(caller, request):
             return
-        self._dispatch(caller, request, self._context.time(), may_hold=True)
+        self._dispatch(caller, request, self._context.time(), may_hold=True, may_wait=True)
 
     def changed(self, changed: frozenset[Kind], server: Server | None) -> None:
         """There is a new snapshot: send, or give up, what was held for that server."""
+        self.first_sight.changed()
         if server is not None:
             self.logs.changed(server)
         if server is None or not self._held:
@@ -168,20 +171,29 @@ class Router:
 
     # -- finding the server ----------------------------------------------------------------------------------------
 
-    def _dispatch(self, caller: Caller, request: ClientRequest, started: float, *, may_hold: bool) -> None:
+    def _dispatch(
+        self, caller: Caller, request: ClientRequest, started: float, *, may_hold: bool, may_wait: bool = False
+    ) -> None:
         """Send the request where its server is there, hold it where it is away.
 
-        Raises RpcError where there is no such server, or where it is away and the call must not wait.
+        `may_wait`: it waits for servers that are not heard yet where none offers what it asks for. Raises RpcError
+        where there is no such server, or where it is away and the call must not wait.
         """
         snapshot = self._snapshot()
         try:
             route = resolve(snapshot, request)
-        except RpcError:
+        except RpcError as refused:
             # The name may be one that the server will list when it is there: its lists were not read yet.
             server = unread_owner(snapshot, request)
             if server is None:
-                raise
+                if not isinstance(refused, NobodyOffers) or not snapshot.unheard:
+                    raise
+                if may_wait and self._waits(caller, request, started):
+                    return
+                raise self._context.not_heard(refused.what, snapshot.unheard) from None
         else:
+            if route.is_guess and may_wait and self._waits(caller, request, started):
+                return
             server = snapshot.servers[route.server]
             if (session := server.live) is not None:
                 SentCall(self._context, caller, request, started, server, session, route, hold=self._hold_again)
@@ -190,7 +202,31 @@ class Router:
         # A parked server is tried again in minutes, so holding the call would only delay its error.
         if not may_hold or server.status.state is State.PARKED:
             raise self._away(server)
-        self._hold(HeldCall(self, caller, request, started, server.name), self._held_until(started, server))
+        until = self._held_until(request, started, server)
+        self._hold(HeldCall(self, caller, request, started, server.name), until)
+
+    def _waits(self, caller: Caller, request: ClientRequest, started: float) -> bool:
+        """Have a call of what nobody offers wait until somebody does, or all were heard; False where that is over."""
+        until = self.first_sight.until()
+        if until is None:
+            return False
+        self.first_sight.wait(
+            caller,
+            request,
+            started,
+            until=min(until, started + request.seconds(math.inf)),
+            is_ready=lambda: is_offered(self._snapshot(), request),
+            go=lambda: self._go_on(caller, request, started),
+        )
+        return True
+
+    def _go_on(self, caller: Caller, request: ClientRequest, started: float) -> None:
+        """Dispatch what has waited long enough."""
+        try:
+            self._dispatch(caller, request, started, may_hold=True)
+        except RpcError as failure:
+            self._context.done(request.method, "", "", "", started, str(failure.code))
+            caller.answer_error(request.id, error_object(failure))
 
     def _hold(self, call: HeldCall, until: float) -> None:
         call.wait(self._context.call_at(until, lambda: self._release(call, may_hold=False)))
@@ -201,7 +237,7 @@ class Router:
 
         A server elsewhere that is being restarted is away, whatever its state says.
         """
-        until, now = self._held_until(sent.started, sent.server), self._context.time()
+        until, now = self._held_until(sent.request, sent.started, sent.server), self._context.time()
         if now >= until:
             return False
         tool, kind = sent.tool, sent.server.transport_kind
@@ -211,10 +247,10 @@ class Router:
         self._held[call] = None
         return True
 
-    def _held_until(self, started: float, server: Server) -> float:
+    def _held_until(self, request: ClientRequest, started: float, server: Server) -> float:
         hold = server.config.hold
         seconds = self._snapshot().config.daemon.hold if hold is None else hold
-        return started + min(seconds, server.config.timeout)
+        return started + min(seconds, request.seconds(server.config.timeout))
 
     def _release(self, call: HeldCall, *, may_hold: bool) -> None:
         """Try once more to send a held call."""

@@ -12,7 +12,9 @@ import click
 from .connect import check_socket_path
 
 REQUEST_TIMEOUT = 65.0
-"""A little more than the daemon gives a server by default, so that its answer, which says more, comes first."""
+SPARE = 5.0
+"""Seconds without an answer, by default, and by how much that is more than the daemon gives a server by default: its
+answer, which says more, comes first."""
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Decorator: TypeAlias = Callable[[Command], Command]

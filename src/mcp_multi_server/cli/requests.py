@@ -10,10 +10,13 @@ from .content import Saver, echo_resource, prompt_lines, tool_lines
 from .failures import OPERATION_FAILED, CommandFailed
 from .listing import find, qualified, server_of
 from .members import JsonObject, member, objects
-from .options import RequestOptions
+from .options import REQUEST_TIMEOUT, SPARE, RequestOptions
 from .render import complain, echo_json, echo_said
 from .session import DaemonSession, Late, session
 from .waiting import displayed_wait
+
+TIMEOUT_KEY = "mcp-multi-server/timeout"
+"""In `_meta`: the seconds that the daemon gives the server for this request, instead of what its entry says."""
 
 
 def call_tool(options: RequestOptions, name: str, written: Sequence[str]) -> int:
@@ -82,6 +85,8 @@ def _look_up(opened: DaemonSession, kind: str, name: str, server: str | None) ->
 
 def _ask(opened: DaemonSession, method: str, params: JsonObject, options: RequestOptions, *, whom: str) -> JsonObject:
     """The result of a request; `whom` is waited for, in the words of a person. Raises CommandFailed."""
+    if options.timeout > REQUEST_TIMEOUT:  # else the daemon may give it as much as it likes: it is given up here
+        params = {**params, "_meta": {TIMEOUT_KEY: options.timeout - SPARE}}
     try:
         with displayed_wait(whom) as display:
             result = opened.ask(method, params, timeout=options.timeout, display=display)

@@ -79,7 +79,8 @@ class DaemonSession:
         """
         id = self._new_id()
         try:
-            self._send_request(id, method, {**params, "_meta": _envelope(id if display else None)})
+            meta = {**member(params, "_meta"), **_envelope(id if display else None)}
+            self._send_request(id, method, {**params, "_meta": meta})
             return self._await(id, timeout=timeout, display=display)
         except (KeyboardInterrupt, Late):
             self._cancel(id)

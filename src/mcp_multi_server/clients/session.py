@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..calls import router
 from ..calls.call import SentCall
 from ..calls.client_requests import ClientRequests
+from ..calls.first_sight import WaitingRequest
 from ..calls.open_requests import OpenRequests
 from ..calls.request import ClientRequest
-from ..calls.router import HeldCall
+from ..calls.router import HeldCall, Router
 from ..calls.server_logs import level_of
 from ..core import jsonrpc, protocol
 from ..core.catalog import Kind
@@ -40,7 +41,7 @@ FLOOD_LINES = 100
 """Invalid messages within one second that end the connection: refusing them takes the loop from everybody else."""
 LONGEST_SHOWN = 100
 """Characters of a method's name in an error."""
-COMMON = frozenset({*LISTS, *router.METHODS})
+COMMON = frozenset({*LISTS, *protocol.CALLS})
 LEGACY_ONLY = frozenset({"initialize", "ping", "logging/setLevel"})
 BEFORE_INITIALIZE = frozenset({"initialize", "ping"})
 MODERN_ONLY = frozenset({"server/discover", "subscriptions/listen"})
@@ -51,7 +52,7 @@ class Services:
     """What the sessions use of the daemon. The gateway makes it and hands it to each of them."""
 
     tell: Observer
-    router: router.Router
+    router: Router
     flusher: Flusher
     snapshots: Snapshots
     limits: LimitsConfig
@@ -117,8 +118,8 @@ class ClientSession:
 
     @property
     def waits_for_server(self) -> bool:
-        """Whether a call of this client's is with a server."""
-        return any(isinstance(waiting, SentCall | HeldCall) for waiting in self.open_requests)
+        """Whether a call of this client's is with a server, or something of it waits for one."""
+        return any(isinstance(waiting, SentCall | HeldCall | WaitingRequest) for waiting in self.open_requests)
 
     @property
     def is_fresh(self) -> bool:
@@ -222,10 +223,12 @@ class ClientSession:
                 raise RpcError(INVALID_REQUEST, "a request with this id is still being answered")
             request = ClientRequest(message)
             # The most frequent requests first; they tell their end themselves, once the server has answered.
-            if message.method in router.METHODS:
+            if message.method in protocol.CALLS:
                 self._check(request)
                 self._admit(request)
                 self._services.router.forward(self, request)
+                return
+            if message.method in LISTS and self._waits_for_servers(request, started):
                 return
             answer = self._serve(request)
             error = ""
@@ -305,6 +308,22 @@ class ClientSession:
         if len(self.open_requests) >= self._services.limits.in_flight:
             self._reject("in_flight", request.method[:LONGEST_SHOWN])
             raise RpcError(INTERNAL_ERROR, f"more than {self._services.limits.in_flight} requests in flight")
+
+    def _waits_for_servers(self, request: ClientRequest, started: float) -> bool:
+        """Whether a list waits for servers that are started for the first time; then it is answered later."""
+        sight = self._services.router.first_sight
+        until = sight.until()
+        if until is None or "cursor" in request.params:
+            return False
+        self._check(request)
+        self._admit(request)
+        until = min(until, started + request.seconds(math.inf))
+        sight.wait(self, request, started, until=until, go=lambda: self._list_late(request, started))
+        return True
+
+    def _list_late(self, request: ClientRequest, started: float) -> None:
+        self.answer(request.id, self._list(request, LISTS[request.method]))
+        self._services.tell(RequestDone(request.method, "", "", "", self._loop.time() - started, ""))
 
     def _list(self, request: ClientRequest, kind: Kind) -> bytes:
         if "cursor" in request.params:

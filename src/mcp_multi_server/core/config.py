@@ -32,6 +32,8 @@ __all__ = [
 ]
 
 
+GIVEN_BY_DAEMON = ("timeout", "hang", "inherit_env")
+"""Fields of an entry whose default is the field of `daemon` with the same name."""
 _ANOTHER_PREFIX = "give one of the two another prefix"
 
 
@@ -163,10 +165,9 @@ def _is_printable(name: str) -> bool:
 
 
 def _with_defaults(server: ServerConfig, daemon: DaemonConfig) -> ServerConfig:
-    """The entry, with what `daemon` says for those that do not say it themselves."""
-    if "inherit_env" in server.model_fields_set or not daemon.inherit_env:
-        return server
-    return server.model_copy(update={"inherit_env": daemon.inherit_env})
+    """The entry with the daemon's values where it gives none; so a plan sees it where one of them changes."""
+    missing = {key: getattr(daemon, key) for key in GIVEN_BY_DAEMON if key not in server.model_fields_set}
+    return server.model_copy(update=missing)
 
 
 def _coinciding(servers: Mapping[str, ServerConfig], place: Place) -> list[tuple[str, Problem]]:

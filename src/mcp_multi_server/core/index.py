@@ -44,9 +44,11 @@ class RefusedName:
 class Unroutable(Exception):
     """Raised if a name or URI means no server, or several. The message says what can be asked for instead."""
 
-    def __init__(self, message: str) -> None:
+    def __init__(self, message: str, *, is_offered: bool = False) -> None:
         super().__init__(message)
         self.message = message
+        self.is_offered = is_offered
+        """Whether servers offer it, and too many of them."""
 
 
 class Index:
@@ -95,7 +97,7 @@ class Index:
         servers = self._claimants[Kind.RESOURCE].get(uri) or self._matching(uri)
         # A server need not list all that it has, so the only one with resources is worth asking.
         if not servers and len(self._with_resources) == 1:
-            servers = self._with_resources
+            return Route(self._with_resources[0], uri, is_guess=True)
         return self._only(uri, servers)
 
     def completion(self, ref_type: str, name: str) -> Route:
@@ -191,7 +193,8 @@ class Index:
         if not servers:
             raise Unroutable(f"no server offers {_shown(uri)}{_advice(self._with_resources)}")
         candidates = tuple(namespaced(server, uri) for server in servers)
-        raise Unroutable(f"several servers offer {_shown(uri)}; ask for one of {_enumerated(candidates)}")
+        several = f"several servers offer {_shown(uri)}; ask for one of {_enumerated(candidates)}"
+        raise Unroutable(several, is_offered=True)
 
 
 def changed_kinds(old: Index, new: Index) -> frozenset[Kind]:

@@ -49,7 +49,7 @@ ROUTED = frozenset({State.READY, State.DEGRADED})
 
 
 class Reason(StrEnum):
-    """Why a session failed or could not be had. The set is closed: the words are labels of metrics."""
+    """Why a session failed or could not be had, or a server is degraded. The set is closed: metrics have the words."""
 
     CONFIG = "config"
     SPAWN = "spawn"
@@ -57,6 +57,7 @@ class Reason(StrEnum):
     SIGNAL = "signal"
     CLOSED = "closed"
     HANG = "hang"
+    BUSY = "busy"
     PROTOCOL = "protocol"
     START_TIMEOUT = "start_timeout"
     UNREACHABLE = "unreachable"
@@ -78,6 +79,10 @@ class Failure:
     message: str
     permanent: bool = False
     undone: bool = False
+
+
+BUSY = Failure(Reason.BUSY, "has answered nothing since the time of a call was up")
+"""Why a server is degraded that may still work on a call which nobody waits for any more."""
 
 
 class Lost(Exception):
@@ -124,6 +129,10 @@ class Status:
     good: int = 0
     bad: int = 0
     """Probes in a row, good and bad, while degraded."""
+    call_due: float | None = None
+    """While it is degraded for being busy: when the time of its calls was, or will be, up. Else None."""
+    waited: bool = False
+    """Whether a call that came after that has waited for its whole time, too."""
     transport_failures: int = 0
     """Calls lost on their way, in a row."""
 
@@ -154,7 +163,18 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class Unanswered:
-    """A probe was late or failed."""
+    """A probe was late or failed, or the time of a call passed in silence.
+
+    `call_due`: when the time of the calls was, or will be, up that the server may be busy with; None where it has none
+    since it last answered.
+    """
+
+    call_due: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WaitedInVain:
+    """The time of a call passed in silence that came when the server was busy with earlier ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +187,7 @@ class Stop:
     """The server is to be stopped, or not to be started."""
 
 
-Happening: TypeAlias = Attempt | Connected | Failed | Answered | Unanswered | TransportFailed | Stop
+Happening: TypeAlias = Attempt | Connected | Failed | Answered | Unanswered | WaitedInVain | TransportFailed | Stop
 """What can happen to a server; `step` takes one of them."""
 
 
@@ -187,10 +207,10 @@ def step(status: Status, happening: Happening, *, now: float, jitter: float) -> 
             return _failed(status, failure, now, jitter)
         case Answered(probe) if state in ROUTED:
             return _answered(status, probe, now)
-        case Unanswered() if state is State.READY:
-            return _to(status, State.DEGRADED, now, bad=1)
-        case Unanswered() if state is State.DEGRADED:
-            return replace(status, good=0, bad=status.bad + 1)
+        case Unanswered(call_due) if state in ROUTED:
+            return _unanswered(status, call_due, now)
+        case WaitedInVain() if state is State.DEGRADED:
+            return replace(status, waited=status.call_due is not None)
         case TransportFailed() if state in ROUTED:
             return _transport_failed(status, now)
         case Stop():
@@ -199,9 +219,27 @@ def step(status: Status, happening: Happening, *, now: float, jitter: float) -> 
             raise IllegalTransition(f"{type(happening).__name__} in state {state}")
 
 
-def is_hung(status: Status) -> bool:
-    """Whether a degraded server has missed as many probes as end its connection."""
-    return status.state is State.DEGRADED and status.bad >= FALL
+def is_hung(status: Status, *, now: float, patience: float) -> bool:
+    """Whether the session of a degraded server is to be ended: it has missed too many probes, or was busy for too long.
+
+    `patience`: seconds that a busy one may be silent after the time of its calls was up; infinite where it is never
+    ended for that. It counts less where somebody has waited for it since: a call for its whole time, in silence.
+    """
+    if status.state is not State.DEGRADED:
+        return False
+    return status.bad >= FALL if status.call_due is None else now >= busy_until(status, patience)
+
+
+def busy_until(status: Status, patience: float) -> float:
+    """When a busy server is taken for one that hangs; infinite where it is not busy or never taken for it."""
+    if status.call_due is None or patience == float("inf"):
+        return float("inf")
+    return status.call_due + (0.0 if status.waited else patience)
+
+
+def degraded_because(status: Status) -> Failure | None:
+    """Why a server is degraded, where there is a word for it."""
+    return BUSY if status.state is State.DEGRADED and status.call_due is not None else None
 
 
 def is_stable(status: Status, now: float) -> bool:
@@ -226,7 +264,14 @@ def backoff(failures: int, jitter: float) -> float:
 
 def _to(status: Status, state: State, now: float, **changes: object) -> Status:
     """`status` in another state; what belongs to the old one alone is cleared."""
-    cleared: dict[str, object] = {"next_attempt": None, "good": 0, "bad": 0, "transport_failures": 0}
+    cleared: dict[str, object] = {
+        "next_attempt": None,
+        "good": 0,
+        "bad": 0,
+        "call_due": None,
+        "waited": False,
+        "transport_failures": 0,
+    }
     return replace(status, state=state, since=now, **(cleared | changes))  # type: ignore[arg-type]  # keyword by name
 
 
@@ -252,9 +297,23 @@ def _answered(status: Status, probe: bool, now: float) -> Status:
         status = replace(status, failures=0, recent=())
     if status.state is State.READY or not probe:
         return replace(status, transport_failures=0)
-    if status.good + 1 >= RISE:
+    # Of a busy one it was only in doubt whether it would ever be done.
+    if status.call_due is not None or status.good + 1 >= RISE:
         return _to(status, State.READY, now)
     return replace(status, good=status.good + 1, bad=0, transport_failures=0)
+
+
+def _unanswered(status: Status, call_due: float | None, now: float) -> Status:
+    # One that missed a probe before it was given the call is not busy with it: it was silent already.
+    is_busy = call_due is not None and status.bad == 0
+    degraded = status if status.state is State.DEGRADED else _to(status, State.DEGRADED, now)
+    return replace(
+        degraded,
+        good=0,
+        bad=0 if is_busy else status.bad + 1,
+        call_due=call_due if is_busy else None,
+        waited=is_busy and status.waited and call_due == status.call_due,
+    )
 
 
 def _transport_failed(status: Status, now: float) -> Status:

@@ -53,6 +53,8 @@ class Route(msgspec.Struct, frozen=True, gc=False):
     server: str
     name: str
     namespaced: bool = False
+    is_guess: bool = False
+    """Whether no server lists the URI: this one is asked as the only one that has resources."""
 
 
 class Listed(msgspec.Struct, frozen=True, gc=False):

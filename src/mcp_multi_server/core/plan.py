@@ -14,6 +14,7 @@ DEFINES_THE_SERVER = frozenset(
 APPLIES_AT_ONCE = frozenset(
     {
         "timeout",
+        "hang",
         "start_timeout",
         "stop_timeout",
         "refresh_interval",

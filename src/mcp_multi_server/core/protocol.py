@@ -30,6 +30,10 @@ SERVER_INFO_KEY = NAMESPACE + "serverInfo"
 SUBSCRIPTION_KEY = NAMESPACE + "subscriptionId"
 LOG_LEVEL_KEY = NAMESPACE + "logLevel"
 PROGRESS_TOKEN = "progressToken"
+TIMEOUT_KEY = "mcp-multi-server/timeout"
+"""In the `_meta` of a request to us: the seconds that it may take, instead of its server's `timeout`."""
+CALLS = frozenset({"tools/call", "prompts/get", "resources/read", "completion/complete"})
+"""What is forwarded to the server that owns the name or URI."""
 DAEMON_EXTENSION = "mcp-multi-server/daemon"
 """Advertises the `daemon/…` control methods."""
 

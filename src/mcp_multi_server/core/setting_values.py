@@ -121,7 +121,11 @@ Separator: TypeAlias = Annotated[str, AfterValidator(_separator)]
 ListenAddress: TypeAlias = Annotated[str, AfterValidator(_listen_address)]
 TransportKind: TypeAlias = Annotated[Literal["stdio", "http", "sse"], BeforeValidator(_transport_kind)]
 Timeout: TypeAlias = Annotated[float, Field(gt=0, le=MAX_SECONDS, allow_inf_nan=False), BeforeValidator(_no_bool)]
+Hang: TypeAlias = Annotated[Timeout | Literal["off"], Field(union_mode="left_to_right")]
+"""Seconds of silence, or never."""
 Patience: TypeAlias = Annotated[float, Field(ge=0, le=MAX_SECONDS, allow_inf_nan=False), BeforeValidator(_no_bool)]
+FirstList: TypeAlias = Annotated[float, Field(ge=0, le=25, allow_inf_nan=False), BeforeValidator(_no_bool)]
+"""Seconds; at most 25, as this library's clients give up a list after 30 and some hosts soon after that."""
 Count: TypeAlias = Annotated[int, Field(ge=1, le=1_000_000), BeforeValidator(_no_bool)]
 LineBytes: TypeAlias = Annotated[int, Field(ge=KIB, le=MAX_BYTES), BeforeValidator(_no_bool)]
 Account: TypeAlias = FullText | Annotated[StrictInt, Field(ge=0)]

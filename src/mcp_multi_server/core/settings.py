@@ -16,7 +16,9 @@ from .setting_values import (
     Abilities,
     Account,
     Count,
+    FirstList,
     FullText,
+    Hang,
     HeaderName,
     HeaderValue,
     HttpUrl,
@@ -115,7 +117,13 @@ class ServerConfig(Settings):
     timeout: Timeout = Field(
         default=60.0,
         description="Seconds that a call may take without a sign of life; progress renews them, "
-        "up to ten times as many in all.",
+        "up to ten times as many in all. Default: `daemon.timeout`.",
+    )
+    hang: Hang = Field(
+        default=120.0,
+        description="Seconds that the server may be silent after the time of a call is up, before it is replaced; "
+        '"off": it is never replaced for that. Default: `daemon.hang`.',
+        examples=[600, "off"],
     )
     start_timeout: Timeout = Field(
         default=30.0, description="Seconds from starting or connecting until the server is ready."
@@ -266,6 +274,15 @@ class DaemonConfig(DaemonSettings):
     separator: Separator = Field(default="__", description="Between prefix and name in a qualified name.")
     collisions: Literal["first", "last"] = Field(
         default="first", description="Which server, in the order of this file, gets a bare name that several claim."
+    )
+    timeout: Timeout = Field(default=60.0, description="`timeout` of the servers whose entries have none.")
+    hang: Hang = Field(
+        default=120.0, description="`hang` of the servers whose entries have none.", examples=[600, "off"]
+    )
+    first_list: FirstList = Field(
+        default=5.0,
+        description="Seconds that a list, and a call of a name that nobody offers, waits for servers that are started "
+        "for the first time, counted from their start; at most 25. 0: they do not wait.",
     )
     hold: Patience = Field(default=5.0, description="Seconds that a call waits for a server that is away.")
     grace: Patience = Field(default=60.0, description="Seconds that the names of a server that is away stay listed.")

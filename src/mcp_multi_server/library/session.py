@@ -136,8 +136,11 @@ class Incoming:
     def request_failed(self, exchange: Exchange, failure: Failure) -> None:
         """Never called: on a socket a request is lost only with the session."""
 
-    def request_unanswered(self) -> None:
+    def request_unanswered(self, exchange: Exchange, id: int) -> None:
         """Do nothing: who asked sees that its time is up."""
+
+    def answered_late(self) -> None:
+        """Do nothing: nobody waits for it any more."""
 
     def exchange_ended(self, failure: Failure) -> None:
         """Do nothing: who waits for the end of the session sees it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -15,7 +16,7 @@ from ..core.jsonrpc import ABSENT, Buffer, InvalidMessage, Members, Message, Too
 from ..core.lifecycle import Failure, Lost, Reason
 from ..core.lines import Lines, Oversize
 from ..transport import Receiver, Transport
-from .pending import AwaitedAnswer, PendingRequests
+from .pending import NO_WORK, AwaitedAnswer, PendingRequests, Waiter
 
 FLOOD_LINES = 100
 """Invalid lines within one second that end the exchange."""
@@ -37,8 +38,11 @@ class ExchangeOwner(Protocol):
     def request_failed(self, exchange: Exchange, failure: Failure) -> None:
         """A request was lost on its way out or its way back; the transport lives."""
 
-    def request_unanswered(self) -> None:
-        """A request's deadline has passed, and nothing at all was heard since it was sent."""
+    def request_unanswered(self, exchange: Exchange, id: int) -> None:
+        """The time of the request with this id has passed, and nothing at all was heard since it was sent."""
+
+    def answered_late(self) -> None:
+        """An answer came to a request that had been given up."""
 
     def exchange_ended(self, failure: Failure) -> None:
         """It is over. Called before those who wait for answers are told."""
@@ -75,7 +79,7 @@ class Exchange:
         """Takes the requests and notifications of the other side: the handshake at first, then the session."""
         self.envelope: Mapping[str, Any] = {}
         """What each message of our own carries in its `_meta`: nothing, unless a modern era was agreed on."""
-        self.pending = PendingRequests(self._tell_cancelled, late=self._is_late)
+        self.pending = PendingRequests(self._given_up, late=self._is_late)
         self.input_requests: dict[bytes, Withdrawable] = {}
         """What the other side asked and waits for, by its ids."""
         self.loss: Failure | None = None
@@ -87,12 +91,24 @@ class Exchange:
         """Loop time of the last answer or progress."""
         self._last_answered = 0
         """The id of the newest request when that was heard."""
+        self._given_up_at = -math.inf
+        self._given_up_work = NO_WORK
+        """When a call was last given up, and until when the server may be silent for the sake of those given up."""
         self._invalid_lines = FloodLimit(FLOOD_LINES)
 
     @property
     def receiver(self) -> Receiver:
         """What the transport is opened with."""
         return Receiver(line=self._line, stderr=self._owner.stderr_line, failed=self._failed, lost=self.end)
+
+    @property
+    def work_until(self) -> float:
+        """Until when calls are a reason for the other side to be silent, those included that were given up.
+
+        `NO_WORK` where it has no call: it may be working on one that was given up until it answers anything.
+        """
+        given_up = self._given_up_work if self._given_up_at >= self.last_answer else NO_WORK
+        return max(given_up, self.pending.work_until())
 
     # -- what goes out -------------------------------------------------------------------------------------------
 
@@ -117,8 +133,8 @@ class Exchange:
 
     def cancel(self, id: int, reason: str) -> None:
         """Give up a request: its waiter is told nothing more, the other side is told why."""
-        if self.pending.take(id) is not None:
-            self._tell_cancelled(id, reason)
+        if (waiter := self.pending.take(id)) is not None:
+            self._given_up(id, waiter, reason)
 
     async def ask(
         self,
@@ -182,8 +198,11 @@ class Exchange:
         id = _number(bytes(message.id))  # ours are numbers; whatever else stands there answers nothing of ours
         waiter = None if id is None else self.pending.take(id)
         if waiter is None:
-            if id is None or not self.pending.was_issued(id):  # else late: cancelled, or answered twice
+            if id is None or not self.pending.was_issued(id):
                 self._count_invalid("an answer to no request")
+            else:  # given up before, or answered twice
+                self._heard()
+                self._owner.answered_late()
             return
         self._heard()
         try:
@@ -202,9 +221,14 @@ class Exchange:
             self._count_invalid("nested too deeply")
             return
         id = _number(bytes(params.get("progressToken", b"")))
-        if id is not None and (waiter := self.pending.get(id)) is not None:
-            self._heard()
+        if id is None or not self.pending.was_issued(id):
+            return
+        owes_answer = self._given_up_at >= self.last_answer
+        self._heard()
+        if (waiter := self.pending.get(id)) is not None:
             waiter.progress(params)
+        elif owes_answer:  # it is still at work on what nobody waits for any more
+            self._given_up_at = self._given_up_work = self.last_answer
 
     def _heard(self) -> None:
         self.last_answer, self._last_answered = self._loop.time(), self.pending.newest
@@ -212,7 +236,7 @@ class Exchange:
     def _is_late(self, id: int) -> None:
         """The deadline of a request has passed; the server may be slow with it alone, or silent altogether."""
         if id > self._last_answered:  # not heard since it was sent: ids grow, so they tell before and after
-            self._owner.request_unanswered()
+            self._owner.request_unanswered(self, id)
 
     def _unreadable(self, line: bytes, problem: str) -> None:
         """A line that is no message; where it was meant as an answer, its waiter need not wait for the deadline."""
@@ -230,6 +254,15 @@ class Exchange:
         if (waiter := self.pending.take(id)) is not None:
             waiter.fail(failure)
             self._owner.request_failed(self, failure)
+
+    def _given_up(self, id: int, waiter: Waiter, reason: str) -> None:
+        """Nobody waits for the answer any more; the other side may still work on it."""
+        if waiter.silent_until != NO_WORK:
+            if self._given_up_at < self.last_answer:
+                self._given_up_work = NO_WORK  # what was given up before that has been seen to be no obstacle
+            self._given_up_at = self._loop.time()
+            self._given_up_work = max(self._given_up_work, waiter.silent_until)
+        self._tell_cancelled(id, reason)
 
     def _tell_cancelled(self, id: int, reason: str) -> None:
         self.notify("notifications/cancelled", self._with_meta({"requestId": id, "reason": reason}))

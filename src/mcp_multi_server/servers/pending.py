@@ -13,6 +13,9 @@ from ..core.errors import RpcError
 from ..core.jsonrpc import ABSENT, Members, Message
 from ..core.lifecycle import Failure, Lost
 
+NO_WORK = float("-inf")
+"""For requests that a server answers at once, or never has to: they are no reason to be silent."""
+
 
 class Waiter(Protocol):
     """Who waits for the answer to one request: a forwarded call, or a task of ours.
@@ -22,6 +25,10 @@ class Waiter(Protocol):
 
     deadline: float
     """Loop time at which `expire` is called. It may move while the request waits: see `PendingRequests.hasten`."""
+
+    @property
+    def silent_until(self) -> float:
+        """Loop time until which the server may be silent because it works on this; `NO_WORK` where it is no work."""
 
     def settle(self, message: Message) -> None:
         """The server answered, with a result or an error."""
@@ -40,6 +47,7 @@ class AwaitedAnswer:
     """Has a task of ours wait for an answer. The task sets itself a time limit, so there is no deadline here."""
 
     deadline = float("inf")
+    silent_until = NO_WORK
 
     def __init__(self, progress: Callable[[Members], None] | None = None) -> None:
         self.answer: asyncio.Future[msgspec.Raw] = asyncio.get_running_loop().create_future()
@@ -71,6 +79,8 @@ class AwaitedAnswer:
 class IgnoredAnswer:
     """Keeps the place of a request whose answer changes nothing, so that the answer is not taken for a stray one."""
 
+    silent_until = NO_WORK
+
     def __init__(self, deadline: float) -> None:
         self.deadline = deadline
 
@@ -90,12 +100,12 @@ class IgnoredAnswer:
 class PendingRequests:
     """Requests sent on one exchange and not answered, by id. The exchange makes it and ends it with `fail_all`.
 
-    `cancel` is called with the id of each request whose deadline has passed and the reason, so that the server can be
-    told; `late`, before that, with the newest of these ids.
+    `give_up` is called with each request whose deadline has passed and the reason, so that the server can be told;
+    `late`, before that, with the newest id of those whose whole time has passed: some clients give less of it.
     """
 
-    def __init__(self, cancel: Callable[[int, str], None], *, late: Callable[[int], None]) -> None:
-        self._cancel = cancel
+    def __init__(self, give_up: Callable[[int, Waiter, str], None], *, late: Callable[[int], None]) -> None:
+        self._give_up = give_up
         self._late = late
         self._rows: dict[int, Waiter] = {}
         self._last = 0
@@ -113,6 +123,10 @@ class PendingRequests:
     def due(self) -> int:
         """How many must be answered in time. A subscription waits for ever and is not counted."""
         return sum(waiter.deadline < float("inf") for waiter in self._rows.values())
+
+    def work_until(self) -> float:
+        """Until when the requests that wait are a reason for the server to be silent; `NO_WORK` where none is."""
+        return max((waiter.silent_until for waiter in self._rows.values()), default=NO_WORK)
 
     def add(self, waiter: Waiter) -> int:
         """Enter a request that is about to be sent. Returns its id, which was never used before on this exchange."""
@@ -167,11 +181,12 @@ class PendingRequests:
         now = self._loop.time()
         # Looked for here and not kept in order: deadlines move with each progress, and few requests wait at a time.
         overdue = [id for id, waiter in self._rows.items() if waiter.deadline <= now]
-        if overdue:
-            self._late(max(overdue))  # before the waiters are told: their errors name the server's state
+        late = [id for id in overdue if self._rows[id].silent_until <= now]
+        if late:
+            self._late(max(late))  # before the waiters are told: their errors name the server's state
         for id in overdue:
             if (waiter := self.take(id)) is not None:  # one that expired before may have taken it out
-                self._cancel(id, "deadline exceeded")
+                self._give_up(id, waiter, "deadline exceeded")
                 waiter.expire()
         if self._rows:
             self._arm(min(waiter.deadline for waiter in self._rows.values()))

@@ -29,7 +29,8 @@ class Publisher:
         """Replace the snapshot, and tell what that changes. `server`: the one whose change it is, if it is one's."""
         old = self._snapshots.present()
         index = Index.build([_offer(config, each) for each in servers.values()], _naming(config))
-        snapshot = Snapshot(old.generation + 1, config, index, servers, _instructions(servers.values()))
+        unheard = tuple(each for each in servers.values() if each.is_unheard)
+        snapshot = Snapshot(old.generation + 1, config, index, servers, _instructions(servers.values()), unheard)
         self._snapshots.publish(snapshot, changed_kinds(old.index, index), server)
         self.tell_collisions(old.index.collisions, index.collisions)
 

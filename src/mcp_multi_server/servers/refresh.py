@@ -19,6 +19,9 @@ from .session import ServerSession
 DEBOUNCE = 0.25
 """Seconds that a change waits for others before the lists are read."""
 REFRESH_SPREAD = 0.2
+EARLY = (3.0, 30.0)
+"""Seconds until the first readings after the start, for a server that listed nothing: some find out what they offer
+only when they run, and do not say so."""
 TTL_FLOOR, TTL_CEILING = 5.0, 3600.0
 """Bounds, in seconds, of the time to live that a server gives its lists."""
 RELISTEN = 1.0
@@ -69,8 +72,10 @@ class Refresher:
 
     async def keep_fresh(self, session: ServerSession) -> None:
         """Read the lists again whenever it is time, until cancelled."""
+        early = iter(EARLY)
         while True:
-            with anyio.move_on_after(self._next_in()):
+            soon = next(early, None) if self._may_fill_up(session) else None
+            with anyio.move_on_after(self._next_in() if soon is None else soon):
                 await self._wanted.wait()
                 await anyio.sleep(DEBOUNCE)  # some servers tell of each tool that they add
             try:
@@ -79,6 +84,14 @@ class Refresher:
                 self._owner.refresh_failed(f"not answered within {self._owner.config.timeout:g} s")
             except Lost as lost:
                 self._owner.refresh_failed(lost.failure.message)
+
+    def _may_fill_up(self, session: ServerSession) -> bool:
+        """Whether it lists nothing of what it is there for, and does not say when that changes."""
+        catalog, negotiated = self._owner.catalog, session.negotiated
+        offered = [kind for kind in Kind if negotiated.has(kind.capability)]
+        kinds = [Kind.TOOL] if Kind.TOOL in offered else offered
+        says_when = any(negotiated.announces_changes(kind.capability) for kind in kinds)
+        return catalog is not None and bool(kinds) and not says_when and not any(map(catalog.count, kinds))
 
     def _next_in(self) -> float:
         """Seconds until the lists are read unasked."""

@@ -103,6 +103,9 @@ class Server:
         self.is_current = is_current
         self._context = context
         self._loop = asyncio.get_running_loop()
+        self.made_at = self._loop.time()
+        self._was_heard = False
+        """Whether it was ready, or has failed once."""
         self._approach = Approach()
         self._health = Health(self)
         self._refresher = Refresher(self)
@@ -127,6 +130,11 @@ class Server:
         if self.status.state not in ROUTED or session is None or session.exchange.loss is not None:
             return None  # a loss is known before our task wakes up to say so in the state
         return session
+
+    @property
+    def is_unheard(self) -> bool:
+        """Whether its first attempt goes on, and nothing is remembered of it: nobody knows what it offers."""
+        return not self._was_heard and self.catalog is None
 
     @property
     def transport_kind(self) -> str:
@@ -218,6 +226,7 @@ class Server:
         """Change the state as this asks for; it changes nowhere else."""
         old, now = self.status, self._loop.time()
         self.status = new = lifecycle.step(old, happening, now=now, jitter=self._context.jitter())
+        self._was_heard |= new.state in (State.READY, State.BACKOFF, State.PARKED)
         # Of two servers with one name only the current one speaks: clients know of no other.
         if new.state is old.state or not self.is_current:
             return
@@ -229,7 +238,7 @@ class Server:
                 server=self.name,
                 old=old.state,
                 new=new.state,
-                failure=new.failure if failed else None,
+                failure=new.failure if failed else lifecycle.degraded_because(new),
                 failures=new.failures,
                 retry_in=None if new.next_attempt is None else new.next_attempt - now,
                 stderr_tail=self.stderr_tail if failed else (),
@@ -377,9 +386,13 @@ class Server:
         """A request was lost on its way."""
         self._health.request_failed(exchange)
 
-    def request_unanswered(self) -> None:
-        """A request's deadline has passed in silence."""
-        self._health.request_unanswered()
+    def request_unanswered(self, exchange: Exchange, id: int) -> None:
+        """A request's time has passed in silence."""
+        self._health.request_unanswered(exchange, id)
+
+    def answered_late(self) -> None:
+        """What was given up is answered all the same."""
+        self._health.answered_late()
 
     def exchange_ended(self, failure: Failure) -> None:
         """Say so in the state before calls are told and the transport is left."""

@@ -24,6 +24,8 @@ class Snapshot:
     servers: Mapping[str, Server]
     instructions: str = ""
     """The servers' own instructions, joined."""
+    unheard: tuple[Server, ...] = ()
+    """Servers of which nothing is known yet: see `Server.is_unheard`."""
     _listings: dict[tuple[Kind, Era], bytes] = field(default_factory=dict, compare=False, repr=False)
 
     def listing(self, kind: Kind, era: Era) -> bytes:

@@ -25,7 +25,8 @@ def supervised_status(server: Server) -> dict[str, Any]:
     """The record of a server that runs."""
     status, now = server.status, asyncio.get_running_loop().time()
     catalog, negotiated = server.catalog, server.negotiated
-    failure = None if status.state in ROUTED else status.failure  # kept in the state after it is over
+    # The last failure is kept in the state after it is over.
+    failure = lifecycle.degraded_because(status) if status.state in ROUTED else status.failure
     return {
         "name": server.name,
         "state": status.state.value,

@@ -120,9 +120,10 @@ class StreamableHttp:
         again = bool(events.last_id)
         try:
             if again:
-                response = await self._stream(events)
+                response = await self._stream(events, patient=posting.is_call)
             else:
-                response = await request(self._client, "POST", self._url, {**SENDING, **posting.headers}, posting.line)
+                headers, patient = {**SENDING, **posting.headers}, posting.is_call
+                response = await request(self._client, "POST", self._url, headers, posting.line, patient=patient)
             async with aclosing(response):
                 return await self._read(response, posting, events)
         except httpx2.RequestError as error:
@@ -131,13 +132,13 @@ class StreamableHttp:
             failure = Failure(Reason.PROTOCOL, f"an answer over {self._line_cap} bytes")
         return replace(failure, undone=False) if again else failure  # what is asked for again was sent before
 
-    async def _stream(self, events: EventParser) -> httpx2.Response:
+    async def _stream(self, events: EventParser, *, patient: bool = False) -> httpx2.Response:
         """The response that goes on where an event stream ended."""
         headers = {**LISTENING, **self._headers.standing()}
         if events.last_id:
             headers["last-event-id"] = events.last_id
         events.restart()
-        return await request(self._client, "GET", self._url, headers)
+        return await request(self._client, "GET", self._url, headers, patient=patient)
 
     async def _listen(self) -> None:
         """Keep the standalone stream of a legacy session open; ask for it ever more slowly while it does not last."""

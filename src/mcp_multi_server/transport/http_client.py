@@ -82,12 +82,16 @@ async def request(
     url: str | httpx2.URL,
     headers: Mapping[str, str],
     content: bytes | None = None,
+    *,
+    patient: bool = False,
 ) -> httpx2.Response:
     """The response to a request, its body unread; to be closed by the caller. Raises httpx2.RequestError.
 
-    Redirects are followed within the origin, with the method and the body that they are an answer to.
+    Redirects are followed within the origin, with the method and the body that they are an answer to. `patient`: an
+    idle connection is no reason to give it up, as somebody else does so in time.
     """
-    asked = client.build_request(method, url, headers=headers, content=content)
+    timeout = client.timeout.as_dict() | ({"read": None} if patient else {})
+    asked = client.build_request(method, url, headers=headers, content=content, timeout=httpx2.Timeout(**timeout))
     for _ in range(MAX_REDIRECTS):
         response = await client.send(asked, stream=True, follow_redirects=False)
         onward = redirected(response)

@@ -14,6 +14,7 @@ import httpx2
 from ..core import jsonrpc
 from ..core.jsonrpc import ABSENT, Buffer, Message
 from ..core.lifecycle import Failure, Reason
+from ..core.protocol import CALLS
 from . import Receiver
 from .http_client import network_failure, silent
 from .http_headers import METHOD
@@ -59,6 +60,11 @@ class Posting:
     def is_modern(self) -> bool:
         """Whether it is of the modern era: only that has such a header."""
         return METHOD in self.headers
+
+    @property
+    def is_call(self) -> bool:
+        """Whether it is a client's request: that has a time of its own, and is given up when it is over."""
+        return self.message.method in CALLS
 
 
 class Postings:

@@ -106,7 +106,10 @@ class ServerSentEvents:
     async def _post(self, posting: Posting) -> None:
         """Post a message; its answer comes on the stream, so only the status counts."""
         url = self._endpoint.result()
-        async with aclosing(await request(self._client, "POST", url, SENDING, posting.line)) as response:
+        patient = posting.is_call  # some servers answer the POST when they have carried it out
+        async with aclosing(
+            await request(self._client, "POST", url, SENDING, posting.line, patient=patient)
+        ) as response:
             if response.is_success:
                 self._postings.settle(posting)
                 with suppress(TooLong):
