@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import os
-import signal
 import time
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -15,7 +13,6 @@ from typing import Any
 import anyio
 import pytest
 from mcp import MCPError
-from mcp_types import LoggingMessageNotificationParams
 from pydantic import ValidationError
 
 from mcp_multi_server import MCPServersConfig, MultiServerClient, ServerConfig
@@ -28,8 +25,6 @@ from .clients import (
     SOON,
     Held,
     assert_nothing_more_than,
-    in_thread,
-    journalled,
     pid_of,
     states,
     structured,
@@ -370,99 +365,6 @@ async def test_the_daemons_edits_are_followed() -> None:
             daemon.rewrite({"two": fixture("two")})
             await until(lambda: client.tool_to_server.get("echo") == "two")
             assert list(client.capabilities) == ["two"]
-
-
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
-async def test_a_daemon_that_is_restarted_is_not_noticed(how: signal.Signals) -> None:
-    with Daemon({"one": fixture("one", "--delay", 0.5), "two": fixture("two", "--offers", "prompts")}) as daemon:
-        async with MultiServerClient.connect(str(daemon.socket)) as client:
-            daemon.signal(how)
-            await in_thread(daemon.wait)
-            calls = [asyncio.create_task(client.call_tool("echo", server_name=name)) for name in (None, "one")]
-            prompt = asyncio.create_task(client.get_prompt("two__greet"))
-            await in_thread(daemon.start)
-            said = await asyncio.wait_for(asyncio.gather(*calls), SOON)
-            assert [structured(one)["server"] for one in said] == ["one", "one"]
-            assert (await asyncio.wait_for(prompt, SOON)).messages
-            await until(lambda: states(client) == {"one": "ready", "two": "ready"})
-            await client.call_tool("one__grow", {"kind": "prompts"})
-            await until(lambda: "grown_0" in client.prompt_to_server)
-
-
-async def test_a_daemon_that_is_restarted_is_told_again_which_log_messages_are_wanted() -> None:
-    told = []
-
-    async def take(params: LoggingMessageNotificationParams) -> None:
-        told.append(params.data)
-
-    logger = logging.getLogger("mcp_multi_server")
-    level = logger.level
-    with Daemon({"one": fixture("one", "--era", "legacy")}) as daemon:
-        async with MultiServerClient.connect(str(daemon.socket), logging_callback=take) as client:
-            try:
-                await client.set_logging_level("info")
-            finally:
-                logger.setLevel(level)
-            daemon.signal(signal.SIGKILL)
-            await in_thread(daemon.wait)
-            await in_thread(daemon.start)
-            await client.call_tool("log", {"level": "info", "data": "after"})
-            await until(lambda: told == ["after"])
-
-
-async def test_calls_that_were_under_way_at_a_daemon_that_died_fail_at_once(tmp_path: Path) -> None:
-    journal = tmp_path / "journal"
-    with Daemon({"one": fixture("one", "--journal", journal)}) as daemon:
-        async with MultiServerClient.connect(str(daemon.socket)) as client:
-            call = asyncio.create_task(client.call_tool("slow", {"seconds": 30}))
-            await until(lambda: "call slow " in journalled(journal))
-            daemon.signal(signal.SIGKILL)
-            with pytest.raises(MCPError, match=r"the connection to the daemon: .* may or may not"):
-                await asyncio.wait_for(call, SOON)
-            await in_thread(daemon.wait)
-            await in_thread(daemon.start)
-            assert structured(await client.call_tool("echo"))["server"] == "one"
-
-
-async def test_a_daemon_that_stays_away_is_an_error_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mcp_multi_server.library.connection.RECONNECT_WITHIN", 0.5)
-    with Daemon(ONE) as daemon:
-        async with MultiServerClient.connect(str(daemon.socket)) as client:
-            daemon.signal(signal.SIGKILL)
-            await in_thread(daemon.wait)
-            with anyio.fail_after(SOON):
-                with pytest.raises(MCPError, match="the daemon cannot be reached"):
-                    await client.call_tool("echo")
-                with pytest.raises(MCPError, match=r"not answered within 0\.1 s"):
-                    await client.call_tool("echo", {}, 0.1)
-            assert "echo" in client.tool_to_server
-        await in_thread(daemon.start)
-
-
-async def test_closing_ends_calls_that_wait_for_a_daemon() -> None:
-    with Daemon(ONE) as daemon:
-        before = Held()
-        async with MultiServerClient.connect(str(daemon.socket)) as client:
-            daemon.signal(signal.SIGKILL)
-            await in_thread(daemon.wait)
-            call = asyncio.create_task(client.call_tool("echo"))
-            await anyio.wait_all_tasks_blocked()
-        with pytest.raises(MCPError, match="the client is closed"):
-            await asyncio.wait_for(call, SOON)
-        del call
-        await assert_nothing_more_than(before)
-        await in_thread(daemon.start)
-
-
-async def test_a_daemon_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mcp_multi_server.library.session.ANSWER_WITHIN", 0.5)
-    with Daemon(ONE) as daemon:
-        daemon.signal(signal.SIGSTOP)
-        try:
-            with pytest.raises(ConnectionError, match="the daemon does not answer"):
-                await MultiServerClient.connect(str(daemon.socket)).__aenter__()
-        finally:
-            daemon.signal(signal.SIGCONT)
 
 
 async def test_clients_of_one_daemon_share_its_servers() -> None:

@@ -45,7 +45,7 @@ SIGNATURES = {
     "elicitation_callback=None, list_roots_callback=None, logging_callback=None",
     "from_config": "config_path, *, strict_connect=None, **callbacks",
     "from_dict": "config_dict, *, strict_connect=None, **callbacks",
-    "connect": "socket=None, **callbacks",
+    "connect": "socket=None, *, timeout=5.0, **callbacks",
     "connect_all": "stack",
     "aclose": "",
     "list_tools": "cursor=None, *, params=None",
@@ -57,8 +57,8 @@ SIGNATURES = {
     "on_change": "callback",
     "call_tool": "name, arguments=None, read_timeout_seconds=None, progress_callback=None, "
     "*, meta=None, server_name=None",
-    "read_resource": "uri, server_name=None",
-    "get_prompt": "name, arguments=None, server_name=None",
+    "read_resource": "uri, server_name=None, *, read_timeout_seconds=None",
+    "get_prompt": "name, arguments=None, server_name=None, *, read_timeout_seconds=None",
     "complete": "ref, argument, context_arguments=None",
     "set_logging_level": "level",
 }

@@ -64,9 +64,9 @@ class End:
 
 
 @contextmanager
-def sockets(flusher: Flusher, *, cap: int = 8 * MIB) -> Iterator[tuple[End, End]]:
+def sockets(flusher: Flusher, *, cap: int = 8 * MIB, pair: bool = False) -> Iterator[tuple[End, End]]:
     ours, theirs = (end.detach() for end in socket.socketpair())
-    a, b = End(flusher, ours, ours, cap=cap), End(flusher, theirs, theirs, cap=cap)
+    a, b = (End(flusher, one, one, cap=cap, pair=pair) for one in (ours, theirs))
     try:
         yield a, b
     finally:
@@ -258,6 +258,38 @@ async def test_a_pair_that_cannot_be_written_is_read_on() -> None:
         await end.until(lambda: bool(end.losses))
         assert end.data == b"last words"
         assert (end.refusals, end.losses) == (["Broken pipe"], ["closed"])
+
+
+async def test_a_socket_that_cannot_be_written_is_read_on() -> None:
+    with sockets(Flusher(), pair=True) as (a, b):
+        b.link.send([b"last words"])
+        b.link.flush()
+        b.link.close()
+        a.link.send([b"into the void\n"])
+        a.link.flush()
+        assert (a.refusals, a.link.unwritten) == (["Broken pipe"], 1)
+        await a.until(lambda: bool(a.losses))
+        assert (bytes(a.data), a.losses) == (b"last words", ["closed"])
+        assert not a.link.is_reset
+
+
+async def test_messages_that_were_not_written_to_their_end_are_counted_when_the_writing_ends() -> None:
+    with sockets(Flusher()) as (a, _):
+        for parts in ([b"whole\n"], [b"x" * 4 * MIB, b"\n"], [b"never\n"]):
+            a.link.send(parts)
+        a.link.flush()
+        assert a.link.unwritten == 0
+        a.link.close()
+        assert a.link.unwritten == 2
+
+
+async def test_a_socket_knows_that_its_peer_went_without_having_read_everything() -> None:
+    with sockets(Flusher()) as (a, b):
+        a.link.send([b"unread"])
+        a.link.flush()
+        b.link.close()
+        await a.until(lambda: bool(a.losses))
+        assert a.link.is_reset
 
 
 async def test_without_a_pair_a_failed_write_is_the_end() -> None:

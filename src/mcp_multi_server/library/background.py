@@ -19,6 +19,7 @@ from anyio.from_thread import BlockingPortal
 
 from .client import MultiServerClient
 from .errors import in_seconds
+from .time_limits import waiting
 
 T = TypeVar("T")
 STOP_WITHIN = 15.0
@@ -103,8 +104,13 @@ class Background:
         if get_ident() == self._thread.ident:
             raise RuntimeError(_OWN_LOOP)
         seconds = in_seconds(timeout, "timeout")
+
+        async def operate() -> T:
+            with waiting(seconds):
+                return await operation(self.client)
+
         try:
-            future = self._portal.start_task_soon(operation, self.client)
+            future = self._portal.start_task_soon(operate)
         except RuntimeError:  # it was shut down at this very moment
             raise RuntimeError(_SHUT_DOWN) from None
         try:

@@ -9,8 +9,9 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from copy import deepcopy
 from datetime import timedelta
 from functools import partial
+from time import time
 from types import TracebackType
-from typing import Any, Self, TypeAlias, Unpack
+from typing import Any, Self, Unpack
 
 import mcp_types as types
 import msgspec
@@ -18,9 +19,10 @@ from pydantic import AnyUrl
 from pydantic_core import to_jsonable_python
 
 from ..core.catalog import Kind
-from ..core.errors import INTERNAL_ERROR, METHOD_NOT_FOUND, RpcError
-from ..core.lifecycle import Lost
+from ..core.errors import METHOD_NOT_FOUND, RpcError
 from ..core.uri import namespaced
+from ..servers.clock import iso
+from .away import Away
 from .callbacks import (
     CallbackOptions,
     Callbacks,
@@ -28,20 +30,17 @@ from .callbacks import (
     ListRootsFnT,
     LoggingFnT,
     SamplingFnT,
-    check_callable,
 )
 from .capabilities import ServerCapabilities
 from .config import as_json, is_strict, load
 from .connection import FleetConnection
 from .errors import check_level, check_single_page, error_result, in_seconds, is_unknown, mcp_error, read_error
-from .fleets import FleetAccess, daemon_fleet, own_fleet
+from .fleets import CONNECT_WITHIN, FleetAccess, daemon_fleet, own_fleet
 from .listing import Listing
 from .logs import set_own_level
-from .progress import ProgressFnT, delivery
+from .progress import ProgressFnT
 from .time_limits import TimeLimits
-
-OnChange: TypeAlias = Callable[[Mapping[str, Any]], None]
-"""Told of changes: `{"event": "lists"}`, `{"event": "server", …}` and the other events of the daemon."""
+from .watchers import OnChange, Watchers
 
 _log = logging.getLogger("mcp_multi_server")
 
@@ -85,12 +84,11 @@ class MultiServerClient:
         # Absolute, since the program may change its directory before it connects.
         self._config_path = os.path.abspath(config_path) if config_path else ""
         self._given: bytes | None = None
-        self._socket: str | os.PathLike[str] | None = None
-        self._uses_daemon = False
+        self._daemon: Callable[[], AbstractAsyncContextManager[FleetAccess]] | None = None
         self._strict = is_strict(strict_connect)
         self._connection: FleetConnection | None = None
         self._listing = Listing.empty()
-        self._watchers: list[OnChange] = []
+        self._watchers = Watchers()
         self._callbacks = Callbacks(sampling_callback, elicitation_callback, list_roots_callback, logging_callback)
         self._limits = TimeLimits()
         self._log_level: types.LoggingLevel | None = None
@@ -125,29 +123,31 @@ class MultiServerClient:
         return client
 
     @classmethod
-    def connect(cls, socket: str | os.PathLike[str] | None = None, **callbacks: Unpack[CallbackOptions]) -> Self:
-        """A client of the servers of the daemon at `socket`; by default, where a daemon usually listens."""
+    def connect(
+        cls,
+        socket: str | os.PathLike[str] | None = None,
+        *,
+        timeout: float | timedelta = CONNECT_WITHIN,
+        **callbacks: Unpack[CallbackOptions],
+    ) -> Self:
+        """A client of the servers of the daemon at `socket`; by default, where a daemon usually listens.
+
+        On entering, it must answer within `timeout` seconds. Later it may go and come back: the client connects again.
+        """
         client = cls("", **callbacks)
-        client._uses_daemon, client._socket = True, socket
+        client._daemon = partial(daemon_fleet, socket, in_seconds(timeout, "timeout"))
         return client
 
     # -- connecting ------------------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
-        """Connect; returns when each server is ready or has failed once.
-
-        Raises:
-            FileNotFoundError, json.JSONDecodeError, pydantic.ValidationError: the config cannot be used.
-            ConnectionError: the daemon cannot be reached; with `strict_connect`, also where one server cannot.
-
-        """
+        """Connect; returns when each server is ready or has failed once. Raises what the class says."""
         if self._connection is not None and self._connection.is_open:
             raise RuntimeError("this client is connected already")
-        fleet = daemon_fleet(self._socket) if self._uses_daemon else self._own_fleet()
-        self._connection = FleetConnection(callbacks=self._callbacks, limits=self._limits, changed=self._changed)
+        self._connection = FleetConnection(self._callbacks, self._limits, self._may_be_at, changed=self._changed)
         self._connection.log_level = self._log_level  # it outlives the connection in which it was set
         try:
-            await self._connection.open(fleet)
+            await self._connection.open(self._own_fleet() if self._daemon is None else self._daemon())
         except BaseException:
             await self.aclose()
             raise
@@ -166,6 +166,7 @@ class MultiServerClient:
         failure = await connection.close()
         if self._connection is connection:  # else it was closed by another task meanwhile, which has said so
             self._connection = None
+            self._listing = self._listing.without_fleet(Away(iso(time()), "the client is closed"))
             if failure is not None:
                 _log.error("the client had ended before it was closed", exc_info=failure)
 
@@ -234,7 +235,10 @@ class MultiServerClient:
         return self._listing.servers_of(Kind.PROMPT)
 
     def status(self) -> dict[str, Any]:
-        """The state of every server and more, as the control method `daemon/status` has it; a copy."""
+        """The state of every server and more, as the control method `daemon/status` has it; a copy.
+
+        `connected` says whether it is of now. If not, `away` says since when and why, and states are `unknown`.
+        """
         return deepcopy(dict(self._listing.status))  # the program may change what it gets
 
     def collisions(self) -> list[dict[str, Any]]:
@@ -244,10 +248,10 @@ class MultiServerClient:
     def on_change(self, callback: OnChange) -> None:
         """Have `callback` called with each change of lists or servers' states, in the client's event loop.
 
-        It gets `{"event": "lists"}`, `{"event": "server", …}` or another event of the daemon, and must not block.
+        It gets `{"event": "lists"}`, `{"event": "server", …}`, `{"event": "daemon", …}` or another event of the daemon,
+        and must not block.
         """
-        check_callable(callback=callback)
-        self._watchers.append(callback)
+        self._watchers.add(callback)
 
     # -- what can be done ------------------------------------------------------------------------------------------
 
@@ -266,8 +270,8 @@ class MultiServerClient:
         Args:
             name: the tool's name.
             arguments: the tool's arguments, as its input schema wants them.
-            read_timeout_seconds: how long the call may take. Default: `timeout` of the server's entry, renewed by each
-                progress report.
+            read_timeout_seconds: how long the call may take, more or less than the `timeout` of the server's entry.
+                Default: that `timeout` (60 s), renewed by each progress report. `math.inf` for no limit.
             progress_callback: awaited with progress, total and message of each progress report.
             meta: the request's `_meta`.
             server_name: the server whose tool it is.
@@ -278,7 +282,7 @@ class MultiServerClient:
         Raises:
             mcp.MCPError: the server answered with an error of the protocol, the call took too long (code -32001), or
                 the server is away or was lost; then `error.data` has the server, its state, the reason and the time of
-                the next attempt.
+                the next attempt. If the daemon is away or was lost, it has the reason, and in `sent` if it was sent.
 
         """
         if server_name is not None:
@@ -296,8 +300,16 @@ class MultiServerClient:
             raise mcp_error(refused) from None
         return types.CallToolResult.model_validate_json(bytes(raw))
 
-    async def read_resource(self, uri: str | AnyUrl, server_name: str | None = None) -> types.ReadResourceResult:
+    async def read_resource(
+        self,
+        uri: str | AnyUrl,
+        server_name: str | None = None,
+        *,
+        read_timeout_seconds: float | timedelta | None = None,
+    ) -> types.ReadResourceResult:
         """Read a resource by `server:uri`, by a URI that leads to one server, or by its own URI on `server_name`.
+
+        `read_timeout_seconds` is as in `call_tool`.
 
         Raises:
             mcp.MCPError: as `call_tool`; code -32601 if there is no such server or no server offers the resource.
@@ -309,7 +321,7 @@ class MultiServerClient:
                 raise mcp_error(RpcError(METHOD_NOT_FOUND, f"Unknown server: {server_name}"))
             target = namespaced(server_name, target)
         try:
-            raw = await self._ask("resources/read", {"uri": target})
+            raw = await self._ask("resources/read", {"uri": target}, read_timeout_seconds)
         except RpcError as refused:
             raise mcp_error(read_error(refused, target)) from None
         result = types.ReadResourceResult.model_validate_json(bytes(raw))
@@ -319,9 +331,16 @@ class MultiServerClient:
         return result
 
     async def get_prompt(
-        self, name: str, arguments: dict[str, str] | None = None, server_name: str | None = None
+        self,
+        name: str,
+        arguments: dict[str, str] | None = None,
+        server_name: str | None = None,
+        *,
+        read_timeout_seconds: float | timedelta | None = None,
     ) -> types.GetPromptResult:
         """Get a prompt by its listed or qualified name, or by its own name on `server_name`.
+
+        `read_timeout_seconds` is as in `call_tool`.
 
         Raises:
             mcp.MCPError: as `call_tool`; code -32601 if there is no such server or prompt.
@@ -331,8 +350,9 @@ class MultiServerClient:
             if refusal := self._listing.refusal(Kind.PROMPT, server_name, name):
                 raise mcp_error(RpcError(METHOD_NOT_FOUND, refusal))
             name = self._listing.qualified(server_name, name)
+        params = {"name": name, "arguments": arguments or {}}
         try:
-            raw = await self._ask_by_name(Kind.PROMPT, "prompts/get", {"name": name, "arguments": arguments or {}})
+            raw = await self._ask_by_name(Kind.PROMPT, "prompts/get", params, read_timeout_seconds)
         except RpcError as refused:
             if is_unknown(refused, "Unknown prompt"):
                 refused = RpcError(METHOD_NOT_FOUND, refused.message)
@@ -414,20 +434,9 @@ class MultiServerClient:
         progress: ProgressFnT | None = None,
     ) -> msgspec.Raw:
         """A request's result. Raises RpcError, also for a time limit that is over and a session that was lost."""
-        seconds = in_seconds(timeout, "read_timeout_seconds")
         if self._connection is None:
             raise RuntimeError("this client is not connected: use `async with`")
-        try:
-            async with delivery(progress) as report:
-                # Waiting for a place, and for a daemon that is being restarted, is within the limit too.
-                with self._limits.within(seconds, partial(self._may_be_at, params.get("name"))):
-                    return await self._connection.ask(method, params, report)
-        except TimeoutError:
-            raise RpcError(types.REQUEST_TIMEOUT, f"{method} was not answered within {seconds:g} s") from None
-        except Lost as lost:
-            # Never made once more: it may be a call that must not be carried out twice.
-            message = f"{lost.failure.message}; the request may or may not have been carried out"
-            raise RpcError(INTERNAL_ERROR, message) from None
+        return await self._connection.request(method, params, in_seconds(timeout, "read_timeout_seconds"), progress)
 
     def _may_be_at(self, tool: str | None, server: str) -> bool:
         """Whether a request may be carried out by that server; `tool` is what it calls, if it calls one."""
@@ -435,11 +444,7 @@ class MultiServerClient:
 
     def _changed(self, event: Mapping[str, Any]) -> None:
         """Take the new lists and status, if there are any, and tell whoever wants to be told."""
-        session = None if self._connection is None else self._connection.session
-        if session is not None:
-            self._listing = Listing(session.catalog, session.status, self._listing)
-        for callback in self._watchers:
-            try:
-                callback(event)
-            except Exception:  # or one callback's fault would keep the others, and the session, from going on
-                _log.exception("a callback of on_change failed")
+        connection = self._connection
+        if connection is not None and (session := connection.session) is not None:
+            self._listing = Listing(session.catalog, session.status, self._listing, connection.away)
+        self._watchers.tell(event)

@@ -7,8 +7,9 @@ from math import isnan
 
 import mcp_types as types
 
-from ..core.errors import INVALID_PARAMS, METHOD_NOT_FOUND, RESOURCE_NOT_FOUND_LEGACY, RpcError
+from ..core.errors import INTERNAL_ERROR, INVALID_PARAMS, METHOD_NOT_FOUND, RESOURCE_NOT_FOUND_LEGACY, RpcError
 from ..core.log_levels import LEVELS
+from .away import Away
 
 
 def check_single_page(cursor: str | None, params: types.PaginatedRequestParams | None) -> None:
@@ -32,6 +33,32 @@ def in_seconds(limit: float | timedelta | None, name: str) -> float | None:
     if limit is not None and isnan(limit):  # compares false with everything: such a limit would never pass
         raise ValueError(f"{name} must be a number of seconds, not NaN")
     return limit
+
+
+def daemon_away(why: str) -> RpcError:
+    """The error of a request that was held for a daemon, and not sent to any."""
+    return RpcError(INTERNAL_ERROR, f"{why}; the request was not sent", {"reason": "daemon_away", "sent": False})
+
+
+def daemon_lost(why: str) -> RpcError:
+    """The error of a request that a daemon may have got, which was then lost."""
+    message = f"{why}; the request may or may not have been carried out"
+    return RpcError(INTERNAL_ERROR, message, {"reason": "daemon_lost", "sent": True})
+
+
+def client_closed(*, sent: bool) -> RpcError:
+    """The error of a request that was sent, or not, when the client was closed."""
+    became = "may or may not have been carried out" if sent else "was not sent"
+    return RpcError(INTERNAL_ERROR, f"the client is closed; the request {became}", {"reason": "closed", "sent": sent})
+
+
+def timed_out(method: str, seconds: float | None, away: Away | None) -> RpcError:
+    """The error of a request whose time is up; with a daemon that is away, it has not been sent."""
+    message = f"{method} was not answered within {seconds:g} s"
+    if away is None:
+        return RpcError(types.REQUEST_TIMEOUT, message)
+    unsent = {"reason": "daemon_away", "sent": False}
+    return RpcError(types.REQUEST_TIMEOUT, f"{message}: {away.reason}; the request was not sent", unsent)
 
 
 def error_result(message: str) -> types.CallToolResult:

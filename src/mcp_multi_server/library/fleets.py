@@ -6,10 +6,10 @@ import asyncio
 import logging
 import os
 import socket as sockets
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import anyio
 
@@ -20,12 +20,14 @@ from ..daemon.fleet import Fleet
 from ..daemon.watcher import identity, watch
 from ..telemetry.describe import describe
 from ..telemetry.events import Events
-from .session import FleetSession
+from .session import ANSWER_WITHIN, Dial, FleetSession
 
-Dial: TypeAlias = Callable[[], Awaitable[sockets.socket]]
-
+CONNECT_WITHIN = 5.0
+"""Seconds in which a daemon must have answered a program that connects to it, unless the program says otherwise."""
 START_WITHIN = 30.0
 """Seconds that connecting waits for servers that a daemon is just starting."""
+KNOCK_EVERY = 0.05
+"""Seconds between attempts to connect to a daemon whose queue of new clients is full."""
 _log = logging.getLogger("mcp_multi_server")
 
 
@@ -34,9 +36,12 @@ class FleetAccess:
     """How a client gets at a fleet, its own or a daemon's: over a socket. `own_fleet` or `daemon_fleet` makes it."""
 
     dial: Dial
-    """Gives a connected socket. Raises OSError if nobody listens."""
     settle: Callable[[FleetSession], Coroutine[Any, Any, str]]
     """Waits until each server is ready or has failed once. Returns why the client must not go on, or ""."""
+    connect_within: float | None = ANSWER_WITHIN
+    """Seconds in which it must have answered the first time."""
+    is_daemon: bool = False
+    """Whether it lives in another process, which may go, or hang, or come back."""
 
 
 @asynccontextmanager
@@ -72,32 +77,36 @@ async def own_fleet(
 
 
 @asynccontextmanager
-async def daemon_fleet(path: str | os.PathLike[str] | None) -> AsyncIterator[FleetAccess]:
-    """Use the servers of the daemon at this socket, or at the usual ones. Raises ConnectionError if none listens."""
+async def daemon_fleet(path: str | os.PathLike[str] | None, within: float | None) -> AsyncIterator[FleetAccess]:
+    """Use the servers of the daemon at this socket, or at the usual ones; it must answer within so many seconds."""
     candidates = (os.fspath(path),) if path else _usual_sockets()
 
     async def dial() -> sockets.socket:
         failures = []
         for candidate in candidates:
-            connected = sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM | sockets.SOCK_NONBLOCK)
             try:
-                await asyncio.get_running_loop().sock_connect(connected, candidate)
+                return await _connected(candidate)
             except OSError as failure:
-                connected.close()
                 failures.append(f"{candidate} ({failure.strerror or failure})")
-            else:
-                return connected
         raise ConnectionError(f"the daemon cannot be reached at {' or '.join(failures)}")
 
-    # Dialled once before anything else, for the error that says where no daemon listens.
-    first: sockets.socket | None = await dial()
+    yield FleetAccess(dial, _settle, within, is_daemon=True)
 
-    async def dial_again() -> sockets.socket:
-        nonlocal first
-        connected, first = first, None
-        return connected or await dial()
 
-    yield FleetAccess(dial_again, _settle)
+async def _connected(path: str) -> sockets.socket:
+    """A socket connected to this path; waits while the queue of those who connect is full. Raises OSError."""
+    connected = sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM | sockets.SOCK_NONBLOCK)
+    try:
+        while True:
+            try:
+                connected.connect(path)  # never in progress: on a Unix socket it is done, or refused, at once
+                return connected
+            except BlockingIOError:
+                # asyncio's `sock_connect` would take a full queue for a connection that is being made.
+                await asyncio.sleep(KNOCK_EVERY)
+    except BaseException:
+        connected.close()
+        raise
 
 
 async def _settle(session: FleetSession) -> str:

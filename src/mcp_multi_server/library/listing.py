@@ -11,8 +11,9 @@ import mcp_types as types
 from pydantic import TypeAdapter, ValidationError
 
 from ..core.catalog import Catalog, Kind
-from ..core.index import NAME_KEY, SERVER_KEY
+from ..core.index import NAME_KEY, SERVER_KEY, STATE_KEY
 from ..core.lifecycle import ROUTED, State
+from .away import UNKNOWN, Away, status_now
 from .capabilities import ServerCapabilities
 
 _log = logging.getLogger("mcp_multi_server")
@@ -22,7 +23,7 @@ M = TypeVar("M", types.Tool, types.Prompt, types.Resource, types.ResourceTemplat
 class _Items(Generic[M]):
     """The listed items of one kind, as models."""
 
-    def __init__(self, model: type[M], kind: Kind, catalog: Catalog) -> None:
+    def __init__(self, model: type[M], kind: Kind, catalog: Catalog, state: str | None) -> None:
         raws = [item.raw for item in catalog.items[kind]]
         try:
             every: TypeAdapter[list[M]] = TypeAdapter(list[model])  # type: ignore[valid-type]  # a type at run time
@@ -30,6 +31,8 @@ class _Items(Generic[M]):
         except ValidationError:
             # Only now one by one, which takes several times as long.
             self.all = [item for raw in raws if (item := _item(model, raw)) is not None]
+        for item in self.all if state is not None else ():
+            item.meta = {**(item.meta or {}), STATE_KEY: state}
 
     def with_servers(self) -> Iterator[tuple[str, M]]:
         """Each item after its server's name."""
@@ -61,12 +64,20 @@ class Listing:
     that only calls tools by name never pays for them.
     """
 
-    def __init__(self, catalog: Catalog, status: Mapping[str, Any], before: Listing | None = None) -> None:
-        self.status = status
-        """As `daemon/status` has it."""
+    def __init__(
+        self, catalog: Catalog, status: Mapping[str, Any], before: Listing | None = None, away: Away | None = None
+    ) -> None:
+        self.status = status_now(status, away)
+        """As `daemon/status` has it, and whether the client is connected."""
         self._catalog = catalog
-        self._servers = {row["name"]: row for row in status.get("servers", ())}
+        self._last_status = status
+        self._state = None if away is None else UNKNOWN
+        self._servers = {row["name"]: row for row in self.status.get("servers", ())}
         self._withdrawn = {} if before is None else self._withdrawn_since(before)
+
+    def without_fleet(self, away: Away) -> Listing:
+        """What was listed last, when there is no fleet any more that could list anything."""
+        return Listing(self._catalog, self._last_status, self, away)
 
     @classmethod
     def empty(cls) -> Listing:
@@ -119,6 +130,8 @@ class Listing:
         """Why a server's own tool or prompt cannot be called; None where it can, or the server is away."""
         if not self.knows(server):
             return f"Unknown server: {server}"
+        if self._state is not None:
+            return None  # what was listed last need not be what the daemon offers that comes back
         own = self._own_names[kind].get(server)
         if not own and _is_on_its_way(self._servers[server]):
             return None  # the fleet holds the call until the server is there, or says why it will not be
@@ -155,22 +168,24 @@ class Listing:
 
     @cached_property
     def _tools(self) -> _Items[types.Tool]:
-        return _Items(types.Tool, Kind.TOOL, self._catalog)
+        return _Items(types.Tool, Kind.TOOL, self._catalog, self._state)
 
     @cached_property
     def _prompts(self) -> _Items[types.Prompt]:
-        return _Items(types.Prompt, Kind.PROMPT, self._catalog)
+        return _Items(types.Prompt, Kind.PROMPT, self._catalog, self._state)
 
     @cached_property
     def _resources(self) -> _Items[types.Resource]:
-        return _Items(types.Resource, Kind.RESOURCE, self._catalog)
+        return _Items(types.Resource, Kind.RESOURCE, self._catalog, self._state)
 
     @cached_property
     def _templates(self) -> _Items[types.ResourceTemplate]:
-        return _Items(types.ResourceTemplate, Kind.TEMPLATE, self._catalog)
+        return _Items(types.ResourceTemplate, Kind.TEMPLATE, self._catalog, self._state)
 
     def _withdrawn_since(self, before: Listing) -> dict[tuple[Kind, str], tuple[str, str]]:
         """Server and qualified name of all that was listed by servers which are away and list nothing."""
+        if self._state is not None:
+            return before._withdrawn
         silent = {name for name, row in self._servers.items() if _is_on_its_way(row) and not _lists(row)}
         # Withdrawn earlier, and still away: only the listing before that knew it.
         known = {listed: meant for listed, meant in before._withdrawn.items() if meant[0] in silent}

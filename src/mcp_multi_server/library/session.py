@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import math
 import socket
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
+from dataclasses import replace
+from typing import Any, TypeAlias
 
 import anyio
 import anyio.abc
@@ -17,65 +18,42 @@ from ..core import jsonrpc
 from ..core.catalog import Catalog, Kind
 from ..core.errors import RpcError
 from ..core.input_requests import params_of
-from ..core.jsonrpc import Buffer, Members, Message
+from ..core.jsonrpc import Members, Message
 from ..core.lifecycle import Failure, Lost, Reason, State
-from ..core.lines import Lines
 from ..core.protocol import Era
 from ..servers.catalog_reading import read_catalog
 from ..servers.exchange import Exchange
 from ..servers.handshake import Handshake
+from ..servers.pending import IgnoredAnswer
 from ..servers.session import ServerSession
-from ..transport import Receiver
-from ..transport.link import Flusher, Link
 from .input_requests import InputRequestHandler
 from .log_delivery import LogDelivery
+from .socket_transport import SocketTransport
+
+Dial: TypeAlias = Callable[[], Awaitable[socket.socket]]
+"""Gives a connected socket. Raises OSError if nobody listens."""
 
 EVENT_METHOD = "notifications/daemon/event"
-LINE_CAP = 256 * 1024 * 1024
-"""Bytes of one line from the daemon, which has limits of its own; a list of all servers may be long."""
-OUT_CAP = 256 * 1024 * 1024
-"""Bytes that may wait to be sent; a daemon that takes no more is given up."""
 ANSWER_WITHIN = 30.0
 """Seconds for what the fleet answers by itself."""
 SOON = 0.02
 """Seconds in which several changes become one reading of the lists."""
 AGAIN_AFTER = 0.5
 """Seconds until lists that could not be read are asked for again."""
-
-
-class SocketTransport:
-    """A connected socket as a `Transport`. `open_session` makes it, and closes it at the end."""
-
-    kind = "unix"
-    pid: int | None = None
-    last_status: int | None = None
-
-    def __init__(self, connected: socket.socket, receiver: Receiver) -> None:
-        self._receiver = receiver
-        self._lines = Lines(LINE_CAP)
-        descriptor = connected.detach()  # the link closes it, and the socket object must not do so again
-        self._link = Link(descriptor, descriptor, feed=self._feed, lost=self._lost, flusher=Flusher(), cap=OUT_CAP)
-
-    def send(self, parts: Sequence[Buffer]) -> None:
-        """Queue one line; never waits, never raises."""
-        self._link.send(parts)
-
-    def close(self) -> None:
-        """Close the socket."""
-        self._link.close()
-
-    def _feed(self, data: bytes) -> None:
-        for line in self._lines.feed(data):
-            self._receiver.line(line)
-
-    def _lost(self, reason: str) -> None:
-        self._receiver.lost(Failure(Reason.CLOSED, f"the connection to the daemon: {reason}"))
+LOOKS = 10
+PINGED_AT = 3
+LOOK_EVERY = 1.0
+"""A daemon that was asked something is looked after every so many seconds: at the fourth look without a sign of life it
+is pinged, and after the last it is given up."""
+QUIET = 15.0
+"""Seconds after which a daemon that is asked nothing is looked after, too."""
 
 
 class Incoming:
     """Takes what a fleet asks of this program and tells it: requests are answered, events and logs passed on.
 
-    `open_session` makes it, with the task group in which it answers. `changed` is called with each event.
+    `open_session` makes it, with the task group in which it answers. `changed` is called with each event, `ended` when
+    the session has ended.
     """
 
     def __init__(
@@ -83,11 +61,14 @@ class Incoming:
         tasks: anyio.abc.TaskGroup,
         handler: InputRequestHandler,
         logs: LogDelivery,
+        *,
         changed: Callable[[Mapping[str, Any]], None],
+        ended: Callable[[Failure], None],
     ) -> None:
         self.news = asyncio.Event()
         """Set when status or lists may have changed."""
         self.changed = changed
+        self._ended = ended
         self._tasks = tasks
         self._handler = handler
         self._logs = logs
@@ -143,7 +124,8 @@ class Incoming:
         """Do nothing: nobody waits for it any more."""
 
     def exchange_ended(self, failure: Failure) -> None:
-        """Do nothing: who waits for the end of the session sees it."""
+        """Tell whoever keeps the sessions, before those who wait for answers are told."""
+        self._ended(failure)
 
 
 class FleetSession:
@@ -153,13 +135,16 @@ class FleetSession:
     servers of both eras, and says once what it wants to be told.
     """
 
-    def __init__(self, session: ServerSession, incoming: Incoming) -> None:
+    def __init__(self, session: ServerSession, transport: SocketTransport, incoming: Incoming) -> None:
         self.catalog = Catalog()
         self.status: dict[str, Any] = {}
         """The last `daemon/status`."""
         self._session = session
+        self._transport = transport
         self._incoming = incoming
         self._refreshed = asyncio.Event()
+        self._unanswered = 0
+        self._asked = asyncio.Event()
 
     @property
     def loss(self) -> Failure | None:
@@ -174,8 +159,20 @@ class FleetSession:
         timeout: float = ANSWER_WITHIN,
         progress: Callable[[Members], None] | None = None,
     ) -> msgspec.Raw:
-        """A request's result. Raises RpcError, Lost, TimeoutError."""
-        return await self._session.ask(method, params, timeout=timeout, progress=progress)
+        """A request's result. Raises RpcError, Lost, TimeoutError.
+
+        Lost says whether it is certain that the request was not carried out.
+        """
+        # The next message is this request: nothing is awaited before it is sent.
+        number = self._transport.sent + 1
+        self._unanswered += 1
+        self._asked.set()
+        try:
+            return await self._session.ask(method, params, timeout=timeout, progress=progress)
+        except Lost as lost:
+            raise Lost(replace(lost.failure, undone=number > self._transport.received)) from None
+        finally:
+            self._unanswered -= 1
 
     async def ended(self) -> None:
         """Wait for the end of the session."""
@@ -213,45 +210,102 @@ class FleetSession:
     async def follow(self) -> None:
         """Be told of events, for as long as the session lives."""
         try:
-            await self.ask("daemon/events", {}, timeout=math.inf)
+            await self._session.ask("daemon/events", {}, timeout=math.inf)
         except Lost:
             return
+
+    async def look_after(self) -> None:
+        """End the session when the daemon has become mute: stopped, or hanging. Until cancelled."""
+        while await self._shows_life():
+            if not self._unanswered:
+                with anyio.move_on_after(QUIET):
+                    await self._asked.wait()
+            self._asked.clear()
+        self.end(Failure(Reason.HANG, f"the daemon has not answered anything for {LOOKS * LOOK_EVERY:g} s"))
+
+    async def _shows_life(self) -> bool:
+        """Whether anything comes from the daemon; it is pinged if nothing does."""
+        reads = self._transport.reads
+        # Looks and no clock: while the program keeps its loop busy, or is stopped itself, nobody can hear the daemon.
+        for look in range(LOOKS):
+            if look == PINGED_AT:
+                self._ping()
+            await anyio.sleep(LOOK_EVERY)
+            if self._transport.reads != reads:
+                return True
+        return False
+
+    def _ping(self) -> None:
+        id = self._session.pending.add(IgnoredAnswer(math.inf))
+        self._session.send(id, "ping", b"{}")
+
+    def end(self, failure: Failure) -> None:
+        """End the session: whoever waits for an answer is told."""
+        self._transport.close()  # first, as it then knows what was never sent
+        self._session.end(failure)
 
 
 @asynccontextmanager
 async def open_session(
-    connected: socket.socket,
+    dial: Dial,
+    within: float | None,
     *,
+    may_be_mute: bool,
     handler: InputRequestHandler,
     logs: LogDelivery,
     changed: Callable[[Mapping[str, Any]], None],
+    ended: Callable[[Failure], None],
 ) -> AsyncIterator[FleetSession]:
-    """A session over this socket, until left. It knows status and lists from the start, and keeps them current.
+    """A session with a fleet, until left. It knows status and lists from the start, and keeps them current.
 
-    `changed` is called with each event, and when lists were read again. Raises Lost, RpcError, TimeoutError.
+    `within`: seconds in which the fleet must have taken the connection and answered the first request. `may_be_mute`:
+    whether it lives in another process, which can stop or hang. `changed` is called with each event, and when lists
+    were read again; `ended` before those who wait for answers are told of the end. Raises OSError, Lost, RpcError,
+    TimeoutError.
     """
     raised: Exception | None = None
     async with anyio.create_task_group() as tasks:
-        incoming = Incoming(tasks, handler, logs, changed)
-        handshake = Handshake(incoming, handler.capabilities)
-        transport = SocketTransport(connected, handshake.exchange.receiver)
+        incoming = Incoming(tasks, handler, logs, changed=changed, ended=ended)
         try:
-            tasks.start_soon(logs.run)
-            with anyio.fail_after(ANSWER_WITHIN):
-                session = FleetSession(await handshake.agree(transport, Era.LEGACY), incoming)
+            async with _agreed(dial, within, incoming, handler.capabilities) as session:
+                tasks.start_soon(logs.run)
+                if may_be_mute:
+                    tasks.start_soon(session.look_after)
                 await session.refresh()
-            tasks.start_soon(session.keep_current)
-            tasks.start_soon(session.follow)
-            incoming.news.set()  # for what changed between reading and following
-            yield session
+                tasks.start_soon(session.keep_current)
+                tasks.start_soon(session.follow)
+                incoming.news.set()  # for what changed between reading and following
+                yield session
         except Exception as error:  # raised again below, since the group would wrap it
             raised = error
         finally:
             tasks.cancel_scope.cancel()
-            handshake.exchange.end(Failure(Reason.CLOSED, "detached"))
-            transport.close()
     if raised is not None:
         raise raised
+
+
+@asynccontextmanager
+async def _agreed(
+    dial: Dial, within: float | None, incoming: Incoming, capabilities: Mapping[str, Any]
+) -> AsyncIterator[FleetSession]:
+    """Dial, and agree on a session within so many seconds; it is ended when this is left."""
+    handshake = Handshake(incoming, capabilities)
+    transport: SocketTransport | None = None
+    try:
+        try:
+            with anyio.fail_after(within):
+                transport = SocketTransport(await dial(), handshake.exchange.receiver)
+                session = await handshake.agree(transport, Era.LEGACY)
+        except Lost as lost:
+            # What the daemon answered says more than that it refused: a client may be turned away for its user, say.
+            raise (lost.__cause__ if isinstance(lost.__cause__, RpcError) else lost) from None
+        except TimeoutError:
+            raise TimeoutError(f"it did not answer within {within:g} s") from None
+        yield FleetSession(session, transport, incoming)
+    finally:
+        if transport is not None:
+            transport.close()
+        handshake.exchange.end(Failure(Reason.CLOSED, "the client has left"))
 
 
 def _is_starting(row: Mapping[str, Any]) -> bool:

@@ -36,8 +36,10 @@ from .callbacks import (
     SyncSamplingFnT,
 )
 from .capabilities import ServerCapabilities
-from .client import MultiServerClient, OnChange
+from .client import MultiServerClient
+from .fleets import CONNECT_WITHIN
 from .progress import ProgressFnT
+from .watchers import OnChange
 
 
 class SyncMultiServerClient:
@@ -111,15 +113,21 @@ class SyncMultiServerClient:
         return cls(config_dict=config_dict, strict_connect=strict_connect, **callbacks)
 
     @classmethod
-    def connect(cls, socket: str | os.PathLike[str] | None = None, **callbacks: Unpack[SyncCallbackOptions]) -> Self:
+    def connect(
+        cls,
+        socket: str | os.PathLike[str] | None = None,
+        *,
+        timeout: float | timedelta = CONNECT_WITHIN,
+        **callbacks: Unpack[SyncCallbackOptions],
+    ) -> Self:
         """A connected client of the servers of the daemon at `socket`; by default, where a daemon usually listens.
 
         Raises:
-            ConnectionError: the daemon cannot be reached.
+            ConnectionError: the daemon cannot be reached, or does not answer within `timeout` seconds.
 
         """
         self = cls.__new__(cls)
-        self._begin(MultiServerClient.connect(socket, **CallbackThreads().awaitable(callbacks)))
+        self._begin(MultiServerClient.connect(socket, timeout=timeout, **CallbackThreads().awaitable(callbacks)))
         return self
 
     def _begin(self, client: MultiServerClient) -> None:
@@ -233,7 +241,12 @@ class SyncMultiServerClient:
         )
 
     def read_resource(
-        self, uri: str | AnyUrl, server_name: str | None = None, timeout: float | timedelta | None = None
+        self,
+        uri: str | AnyUrl,
+        server_name: str | None = None,
+        timeout: float | timedelta | None = None,
+        *,
+        read_timeout_seconds: float | timedelta | None = None,
     ) -> ReadResourceResult:
         """Read a resource by `server:uri`, by a URI that leads to one server, or by its own URI on `server_name`.
 
@@ -243,7 +256,7 @@ class SyncMultiServerClient:
 
         """
         return self._background.call(
-            lambda client: client.read_resource(uri, server_name),
+            lambda client: client.read_resource(uri, server_name, read_timeout_seconds=read_timeout_seconds),
             timeout=timeout,
             what=lambda _: _named("resource", str(uri), server_name),
         )
@@ -254,6 +267,8 @@ class SyncMultiServerClient:
         arguments: dict[str, str] | None = None,
         server_name: str | None = None,
         timeout: float | timedelta | None = None,
+        *,
+        read_timeout_seconds: float | timedelta | None = None,
     ) -> GetPromptResult:
         """Get a prompt by its listed or qualified name, or by its own name on `server_name`.
 
@@ -263,7 +278,7 @@ class SyncMultiServerClient:
 
         """
         return self._background.call(
-            lambda client: client.get_prompt(name, arguments, server_name),
+            lambda client: client.get_prompt(name, arguments, server_name, read_timeout_seconds=read_timeout_seconds),
             timeout=timeout,
             what=lambda client: _named("prompt", name, server_name or client.prompt_to_server.get(name)),
         )

@@ -1,12 +1,42 @@
-"""Time limits of calls that are paused while a server waits for an answer of the program."""
+"""Time limits of calls: told to the fleet, and paused while a server waits for an answer of the program."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
 
 import anyio
+
+from ..core.protocol import TIMEOUT_KEY
+
+LATER = 1.0
+"""Seconds by which the fleet's limit of a call is later than the program's: the program is to meet its own."""
+LONGEST = 365 * 86400.0
+"""Seconds that are told for a limit without end, which JSON has no number for."""
+_waiting: ContextVar[float | None] = ContextVar("waiting", default=None)
+
+
+@contextmanager
+def waiting(seconds: float | None) -> Iterator[None]:
+    """For a task's requests: somebody elsewhere waits for the task, for that long, and then cancels it."""
+    token = _waiting.set(seconds)
+    try:
+        yield
+    finally:
+        _waiting.reset(token)
+
+
+def told(params: Mapping[str, Any], seconds: float | None) -> Mapping[str, Any]:
+    """The params of a request that may take so long, as the fleet is to know; as they are if there is no limit."""
+    waited_for = _waiting.get()
+    if seconds is None and waited_for is None:
+        return params
+    limits = [limit for limit in (seconds, waited_for) if limit is not None]
+    limit = min(max(min(limits), 0.0) + LATER, LONGEST)
+    return {**params, "_meta": {**params.get("_meta", {}), TIMEOUT_KEY: limit}}
 
 
 class TimeLimits:

@@ -129,7 +129,7 @@ class Handshake:
         try:
             return protocol.from_initialize(await self.exchange.ask("initialize", params, timeout=float("inf")))
         except RpcError as refused:
-            raise Lost(Failure(Reason.PROTOCOL, f"refused initialize: error {refused.code}")) from None
+            raise Lost(Failure(Reason.PROTOCOL, f"refused initialize: error {refused.code}")) from refused
         except ValueError as unusable:
             raise Lost(Failure(Reason.PROTOCOL, str(unusable), permanent=True)) from None
 

@@ -19,6 +19,7 @@ READ_SIZE = 64 * 1024
 """Bytes of one read. Above 128 KiB, glibc maps and unmaps memory for each one, which takes 13 µs."""
 MAX_PARTS = 512
 """Buffers of one write; the kernel takes 1024."""
+_LINE_BREAK = ord("\n")
 
 
 class Flusher:
@@ -71,9 +72,9 @@ class Link:
 
     It ends with `close` or with the first failure. `feed` is called with what was read. `lost` is called once, with the
     reason, if the stream ends without `close`; never from inside `send`. At most `cap` bytes wait to be written: a peer
-    that does not read is cut off. With `unwritable` (for a pair of pipes), a failed write ends only the writing, and
-    `unwritable` is called. With `said_all` (for a socket), a peer that ends its side but still reads is not lost, and
-    `said_all` is called.
+    that does not read is cut off. With `unwritable`, a failed write ends only the writing, and `unwritable` is called:
+    what the peer said before it went can still be read. With `said_all` (for a socket), a peer that ends its side but
+    still reads is not lost, and `said_all` is called.
     """
 
     def __init__(
@@ -104,6 +105,10 @@ class Link:
         """Bytes that waited when they exceeded `cap`, for which the link ends or has ended; else 0."""
         self.waiting = 0
         """Bytes that wait to be written."""
+        self.unwritten = 0
+        """When the writing has ended: how many messages were not written to their end."""
+        self.is_reset = False
+        """Whether the peer of a socket went without having read everything."""
         self.closed = False
         os.set_blocking(reader, False)
         os.set_blocking(writer, False)
@@ -162,10 +167,11 @@ class Link:
         return self.closed or bool(poll.poll(0))
 
     def close_writer(self) -> None:
-        """End our side of the stream; reading goes on. For a pipe pair only."""
+        """End our side of the stream; reading goes on. The peer of a socket is not told."""
         if not self.closed and self._writer >= 0:
             self._stop_writing()
-            os.close(self._writer)
+            if self._writer != self._reader:
+                os.close(self._writer)
             self._writer = -1
 
     def close(self) -> None:
@@ -209,6 +215,8 @@ class Link:
             self._unwritable(reason)
 
     def _stop_writing(self) -> None:
+        # Each message is a line, and only its last part ends with a line break.
+        self.unwritten += sum(memoryview(part)[-1] == _LINE_BREAK for part in self._out)
         self._out.clear()
         self.waiting = 0
         if self._blocked:
@@ -222,6 +230,7 @@ class Link:
         except BlockingIOError:
             return 0
         except OSError as failure:
+            self.is_reset = isinstance(failure, ConnectionResetError)
             self._end(_reason(failure))
             return 0
         if data:
