@@ -307,7 +307,7 @@ class ClientSession:
             raise RpcError(INTERNAL_ERROR, f"more than {self._services.limits.in_flight} requests in flight")
 
     def _list(self, request: ClientRequest, kind: Kind) -> bytes:
-        if "cursor" in request.params:
+        if bytes(request.params.get("cursor", b"null")) != b"null":
             raise RpcError(INVALID_PARAMS, "params.cursor is not one of ours: the list is a single page")
         # Encoded once per snapshot and era, whoever asks.
         return self._services.snapshot.listing(kind, request.era)
