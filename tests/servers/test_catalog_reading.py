@@ -115,6 +115,39 @@ async def test_a_silent_list_is_given_up_as_soon_as_another_was_read() -> None:
     assert talk.server.methods()[-1] == "notifications/cancelled"
 
 
+async def test_a_list_that_came_meanwhile_is_not_given_up_with_a_silent_one() -> None:
+    answers = {"tools/list": tools("t"), "prompts/list": silence, "resources/list": silence}
+    talk = Agreed(answers, Era.LEGACY, tools={}, prompts={}, resources={})
+
+    async def answer_late() -> None:
+        request = await talk.server.request("resources/list")
+        await anyio.sleep(0.02)
+        talk.server.answer(request, result={"resources": [item("a:b", "uri")]})
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(answer_late)
+        with anyio.fail_after(SOON):
+            reading = await read_lists(talk.session, announced(talk.session), timeout=600, patience=0.05)
+    assert [kind for kind, found in reading.lists.items() if found.gap] == [Kind.PROMPT]
+
+
+async def test_several_silent_lists_are_given_up_one_by_one_or_together() -> None:
+    answers = {"tools/list": tools("t"), "prompts/list": silence, "resources/list": then_silence}
+    talk = Agreed(answers, Era.LEGACY, tools={}, prompts={}, resources={})
+    with anyio.fail_after(SOON):
+        reading = await read_lists(talk.session, announced(talk.session), timeout=600, patience=0.05)
+    gaps = [kind for kind, found in reading.lists.items() if found.gap]
+    assert gaps == [Kind.PROMPT, Kind.RESOURCE]
+    assert len(reading.lists[Kind.RESOURCE].items) == 1
+
+
+def then_silence(request: Json) -> Json | None:
+    """A list whose second page never comes."""
+    if "cursor" in request["params"]:
+        return None
+    return {"result": {"resources": [item("a:b", "uri")], "nextCursor": "x"}}
+
+
 async def test_while_nothing_was_read_nothing_is_given_up() -> None:
     talk = Agreed({"tools/list": silence, "prompts/list": silence}, Era.LEGACY, tools={}, prompts={})
     with anyio.move_on_after(0.2) as waited:

@@ -77,11 +77,11 @@ async def _give_up_the_silent(readers: list[_ListReader], patience: float, some:
     """Once something was read, end the reading of each list of which nothing came for so many seconds."""
     await some.wait()
     while pending := [reader for reader in readers if not reader.is_over]:
-        silent_at = min(reader.heard_at for reader in pending) + patience
-        await anyio.sleep(silent_at - anyio.current_time())
-        for reader in pending:
-            if reader.heard_at + patience <= anyio.current_time():
-                reader.give_up(patience)
+        next_up = min(pending, key=lambda reader: reader.heard_at)
+        if next_up.heard_at + patience <= anyio.current_time():
+            next_up.give_up(patience)
+        else:
+            await anyio.sleep_until(next_up.heard_at + patience)
 
 
 class _ListReader:
@@ -119,6 +119,7 @@ class _ListReader:
     def give_up(self, patience: float) -> None:
         """Do not wait for it any longer."""
         self._fail(Reason.START_TIMEOUT, f"was not answered within {patience:.3g} s")
+        self.is_over = True  # not when its task has ended, which takes a moment more
         self._scope.cancel()
 
     def found(self) -> CatalogList:
