@@ -226,7 +226,7 @@ async def test_an_id_comes_back_byte_for_byte(id: str) -> None:
         ('{"jsonrpc":"2.0","id":[1],"method":"ping"}', INVALID_REQUEST, "null"),
         ('{"jsonrpc":"2.0","id":2,"method":5}', INVALID_REQUEST, "2"),
         ('{"jsonrpc":"2.0","id":2,"method":"ping","params":[1]}', INVALID_REQUEST, "2"),
-        ('{"jsonrpc":"2.0","id":2,"method":"ping","params":null}', INVALID_REQUEST, "2"),
+        ('{"jsonrpc":"2.0","id":2,"method":"ping","params":3}', INVALID_REQUEST, "2"),
         ('{"jsonrpc":"2.0","id":2,"method":""}', INVALID_REQUEST, "2"),
         ('{"jsonrpc":"2.0","id":2}', INVALID_REQUEST, "2"),
         ('{"jsonrpc":"2.0"}', INVALID_REQUEST, "null"),

@@ -326,7 +326,7 @@ class ClientSession:
         self._services.tell(RequestDone(request.method, "", "", "", self._loop.time() - started, ""))
 
     def _list(self, request: ClientRequest, kind: Kind) -> bytes:
-        if "cursor" in request.params:
+        if bytes(request.params.get("cursor", b"null")) != b"null":
             raise RpcError(INVALID_PARAMS, "params.cursor is not one of ours: the list is a single page")
         # Encoded once per snapshot and era, whoever asks.
         return self._services.snapshot.listing(kind, request.era)
