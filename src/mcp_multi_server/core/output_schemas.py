@@ -35,6 +35,7 @@ _TOKEN = re.compile(
     """,
     re.VERBOSE,
 )
+_LOOK_AROUND = re.compile(r"\(\?[=!<]")
 _REPEATED_GROUP = re.compile(r"\)[*+?{]")
 
 
@@ -138,8 +139,8 @@ def is_pattern(found: Any) -> bool:
         if token is None:
             return False
         position = token.end()
-    # JavaScript repeats no look ahead.
-    if "(?" in found and _REPEATED_GROUP.search(found):
+    # JavaScript repeats no look ahead or behind; which of the groups is one takes a parser to tell.
+    if _LOOK_AROUND.search(found) and _REPEATED_GROUP.search(found):
         return False
     try:
         re.compile(found)
