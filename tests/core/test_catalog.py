@@ -59,6 +59,20 @@ def test_an_item_stays_the_bytes_that_were_sent() -> None:
     assert page.findings == ()
 
 
+def test_what_is_known_is_not_read_again_and_what_had_to_be_told_of_is() -> None:
+    mended = PLAIN.replace(b"}}", b'},"title":null}')
+    modern = b'{"name":"c","inputSchema":{"type":"object"},"outputSchema":{"type":"array"}}'
+    result = b'{"tools":[%b,%b,%b]}' % (PLAIN, mended.replace(b'"b"', b'"m"'), modern)
+    first = read_page(Kind.TOOL, result)
+    again = read_page(Kind.TOOL, result, known=CatalogList.of(Kind.TOOL, [first]).known())
+    assert again == first
+    assert again.items[0] is first.items[0]
+    twice = CatalogList.of(Kind.TOOL, [first, again])
+    assert len(twice.items) == 3, "one that is known and listed twice is found out like any other"
+    assert sum("earlier one" in problem.message for problem in twice.problems) == 3
+    assert len(again.findings) == 2
+
+
 @pytest.mark.parametrize(
     "item", [b"3", b"null", b"[]", b'"sum"', b"{}", b'{"name":7}', b'{"name":""}', b'{"name":null}']
 )

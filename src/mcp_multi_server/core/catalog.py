@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from fnmatch import fnmatchcase
 from operator import attrgetter
+from types import MappingProxyType
 from typing import Any, TypeAlias
 
 import msgspec
@@ -102,8 +103,12 @@ _LONG_NUMBER = re.compile(rb"\d{%d}" % (LONGEST_NUMBER + 1))
 _BUT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 
-def read_page(kind: Kind, result: Buffer, *, era: Era = Era.LEGACY) -> ListPage:
+def read_page(
+    kind: Kind, result: Buffer, *, era: Era = Era.LEGACY, known: Mapping[bytes, Item] = MappingProxyType({})
+) -> ListPage:
     """The page in a list result, of a server of this era. Items that clients could not read are mended or left out.
+
+    `known`: items that are right as they are, by their JSON; nearly all that is read again is known.
 
     Raises:
         CatalogError: where the result is no object, or its list no list.
@@ -114,7 +119,10 @@ def read_page(kind: Kind, result: Buffer, *, era: Era = Era.LEGACY) -> ListPage:
         raws, cursor, ttl_ms = _whole_pages[kind](result)
     except (msgspec.DecodeError, RecursionError):
         raws, cursor, ttl_ms = _odd_page(kind, result, findings)
-    items = [item for raw in raws if (item := read_item(kind, raw, findings, era)) is not None]
+    # A copy of each: `raw` is a view into the page and would keep all of it in memory.
+    items = [
+        item for raw in map(bytes, raws) if (item := known.get(raw) or read_item(kind, raw, findings, era)) is not None
+    ]
     return ListPage(tuple(items), _cursor(cursor, findings), _ttl(ttl_ms), findings=tuple(findings))
 
 
@@ -156,17 +164,15 @@ def _list(kind: Kind, body: Members, findings: list[Finding]) -> list[Raw]:
     return found
 
 
-def read_item(kind: Kind, raw: Buffer, findings: list[Finding], era: Era = Era.LEGACY) -> Item | None:
+def read_item(kind: Kind, raw: bytes, findings: list[Finding], era: Era = Era.LEGACY) -> Item | None:
     """The item in its JSON, mended where it has to be; None where it cannot be listed. `findings` get the reasons."""
-    # A copy: `raw` is a view into the page and would keep all of it in memory.
-    own = bytes(raw)
     # Counted, since that is quick, and an item with so few brackets cannot be nested too deeply.
-    if len(own) <= LONGEST_NUMBER and own.count(b"{") + own.count(b"[") <= DEEPEST:
+    if len(raw) <= LONGEST_NUMBER and raw.count(b"{") + raw.count(b"[") <= DEEPEST:
         try:
-            return Item(_looks[kind](own), own)
+            return Item(_looks[kind](raw), raw)
         except (msgspec.DecodeError, UnicodeDecodeError):
             pass
-    return _read_with_care(kind, own, findings, era)
+    return _read_with_care(kind, raw, findings, era)
 
 
 def _read_with_care(kind: Kind, raw: bytes, findings: list[Finding], era: Era) -> Item | None:
@@ -241,6 +247,10 @@ class CatalogList:
     """Why it could not be read to its end; "" if it could."""
     is_kept: bool = field(default=False, compare=False)
     """Whether its items are from an earlier reading, as the last one could not be ended."""
+
+    def known(self) -> Mapping[bytes, Item]:
+        """The items that need no second look where they are read again; one with a legacy form has to be told of."""
+        return {item.raw: item for item in self.items if item.legacy is None}
 
     @classmethod
     def of(cls, kind: Kind, pages: Iterable[ListPage], *, note: str = "", gap: str = "") -> CatalogList:
@@ -350,6 +360,10 @@ def _meets(item: Item, globs: Sequence[str]) -> bool:
 
 def _unique(items: Iterable[Item]) -> tuple[tuple[Item, ...], list[str]]:
     first: dict[str, Item] = {}
-    # `setdefault` returns the earlier item if there is one.
-    repeated = [item.name for item in items if first.setdefault(item.name, item) is not item]
+    repeated: list[str] = []
+    for item in items:
+        if item.name in first:
+            repeated.append(item.name)
+        else:
+            first[item.name] = item
     return tuple(first.values()), repeated

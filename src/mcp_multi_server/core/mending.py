@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from .jsonrpc import Buffer, Members, Raw, decoder, encode, is_object, members, text, value
+from .jsonrpc import Members, Raw, decoder, encode, is_object, members, text, value
 from .output_schemas import is_compilable
 
 Notes: TypeAlias = list[str]
@@ -57,7 +57,7 @@ class Mended:
     legacy_notes: tuple[str, ...] = ()
 
 
-def mended(raw: Buffer, key: str, shape: Mapping[str, Mend]) -> Mended:
+def mended(raw: bytes, key: str, shape: Mapping[str, Mend]) -> Mended:
     """The item in `raw`, mended as its kind's shape says. `key`: the member that names it.
 
     Raises Unmendable where it is no object, or has no usable name.
@@ -77,8 +77,7 @@ def mended(raw: Buffer, key: str, shape: Mapping[str, Mend]) -> Mended:
         body["inputSchema"], changed = Raw(encode({"type": "object"})), True
     legacy_notes = list[str]()
     legacy = _for_legacy(body, legacy_notes)
-    # A copy: `raw` is a view into the page and would keep all of it in memory.
-    return Mended(name, encode(body) if changed else bytes(raw), legacy, tuple(notes), tuple(legacy_notes))
+    return Mended(name, encode(body) if changed else raw, legacy, tuple(notes), tuple(legacy_notes))
 
 
 def _unnamed(body: Members, key: str) -> str:

@@ -36,7 +36,7 @@ async def read_catalog(session: ServerSession, *, timeout: float) -> Catalog:
 
     `timeout`: seconds a page. Raises Lost where a list is broken or the session ended, TimeoutError.
     """
-    readers = await _read(session, announced(session), timeout, math.inf)
+    readers = await _read(session, announced(session), Catalog(), timeout, math.inf)
     for reader in readers:
         if reader.failure is not None:
             raise TimeoutError if reader.failure.reason is Reason.START_TIMEOUT else Lost(reader.failure)
@@ -44,23 +44,30 @@ async def read_catalog(session: ServerSession, *, timeout: float) -> Catalog:
 
 
 async def read_lists(
-    session: ServerSession, kinds: Iterable[Kind], *, timeout: float, patience: float = math.inf
+    session: ServerSession,
+    kinds: Iterable[Kind],
+    *,
+    timeout: float,
+    patience: float = math.inf,
+    before: Catalog | None = None,
 ) -> Reading:
     """These lists, each as far as it could be read.
 
-    `timeout`: seconds a page. `patience`: seconds of silence after which a list is given up as soon as anything of
-    another was read. Raises Lost where the session ended.
+    `before`: what was read the last time, and is mostly there again. `timeout`: seconds a page. `patience`: seconds of
+    silence after which a list is given up as soon as anything of another was read. Raises Lost where the session ended.
     """
-    readers = await _read(session, kinds, timeout, patience)
+    readers = await _read(session, kinds, before or Catalog(), timeout, patience)
     lists = {reader.kind: reader.found() for reader in readers}
     failures = [reader.failure for reader in readers if reader.failure is not None]
     nothing_read = not any(reader.pages for reader in readers)
     return Reading(lists, failures[0] if failures and nothing_read else None)
 
 
-async def _read(session: ServerSession, kinds: Iterable[Kind], timeout: float, patience: float) -> list[_ListReader]:
+async def _read(
+    session: ServerSession, kinds: Iterable[Kind], before: Catalog, timeout: float, patience: float
+) -> list[_ListReader]:
     some = asyncio.Event()
-    readers = [_ListReader(session, kind, timeout, some) for kind in kinds]
+    readers = [_ListReader(session, kind, before.lists[kind], timeout, some) for kind in kinds]
     async with anyio.create_task_group() as tasks:
         async with anyio.create_task_group() as reading:
             for reader in readers:
@@ -87,7 +94,9 @@ async def _give_up_the_silent(readers: list[_ListReader], patience: float, some:
 class _ListReader:
     """Reads one list, page after page, and keeps what came, whatever ends it. `some` is set when a page came."""
 
-    def __init__(self, session: ServerSession, kind: Kind, timeout: float, some: asyncio.Event) -> None:
+    def __init__(
+        self, session: ServerSession, kind: Kind, before: CatalogList, timeout: float, some: asyncio.Event
+    ) -> None:
         self.kind = kind
         self.pages: list[ListPage] = []
         self.failure: Failure | None = None
@@ -96,6 +105,7 @@ class _ListReader:
         """Loop time of the last page, or of the beginning."""
         self.is_over = False
         self._note = ""
+        self._known = before.known()
         self._session = session
         self._timeout = timeout
         self._some = some
@@ -156,7 +166,7 @@ class _ListReader:
             if refused.code == METHOD_NOT_FOUND and not self.pages:
                 return None
             raise
-        return read_page(self.kind, found, era=self._session.negotiated.era)
+        return read_page(self.kind, found, era=self._session.negotiated.era, known=self._known)
 
     def _is_seen_again(self, page: ListPage, cursors: set[str]) -> bool:
         """Whether the list went back to a page before: a server that does not know its own cursors does so."""

@@ -78,8 +78,8 @@ class Refresher:
         left = anyio.current_effective_deadline() - anyio.current_time()
         self._wanted.clear()
         started, kinds = self._loop.time(), announced(session)
-        timeout = self._owner.config.timeout
-        reading = await read_lists(session, kinds, timeout=timeout, patience=min(PATIENCE, left / 2))
+        timeout, before = self._owner.config.timeout, self._owner.catalog
+        reading = await read_lists(session, kinds, timeout=timeout, patience=min(PATIENCE, left / 2), before=before)
         if reading.failure is not None:
             raise Lost(reading.failure)
         # What an earlier session had and this one does not announce is gone.
@@ -88,7 +88,7 @@ class Refresher:
 
     async def _read_again(self, session: ServerSession, kinds: Collection[Kind]) -> None:
         started = self._loop.time()
-        reading = await read_lists(session, kinds, timeout=self._owner.config.timeout)
+        reading = await read_lists(session, kinds, timeout=self._owner.config.timeout, before=self._owner.catalog)
         self._take(reading.lists, self._loop.time() - started if reading.failure is None else None)
 
     def _take(self, lists: Mapping[Kind, CatalogList], seconds: float | None) -> None:
