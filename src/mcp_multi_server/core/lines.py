@@ -40,6 +40,10 @@ class Lines:
 
     def feed(self, data: bytes) -> Iterator[bytes | Oversize]:
         """The lines that `data` completes, without their newlines; blank ones are left out."""
+        if b"\n" not in data:
+            # The middle of a long line: it is not even copied.
+            self._keep(data)
+            return
         *complete, rest = data.split(b"\n")
         for piece in complete:
             line = self._complete(piece)
