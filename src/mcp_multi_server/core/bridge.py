@@ -183,7 +183,7 @@ class Bridge:
             elif id is None:
                 if not self.is_live:
                     # So a daemon of an earlier version turns clients away: before it has heard anything.
-                    self._refused(decode(line).get("error"))
+                    self._refused(decode(line).get("error"), now)
                     return
             elif (opened := self._open.close(id)) is not None:
                 if opened.is_told:
@@ -263,7 +263,7 @@ class Bridge:
     def opened(self, now: float) -> None:
         """There is a connection. Whether the daemon serves it is to be seen."""
         self._is_connected, self.hang_up = True, ""
-        self.dialing.opened()
+        self.dialing.opened(now)
         self._since = self.last_heard = self._look_at = now
         self.to_daemon.append(self._ping("greeting"))
 
@@ -303,7 +303,7 @@ class Bridge:
         error = decode(line).get("error")
         # Another kind of daemon may not know `ping`; it has answered all the same.
         if isinstance(error, dict) and error.get("code") != METHOD_NOT_FOUND:
-            self._refused(error)
+            self._refused(error, now)
             return
         self.is_live = True
         self._told.clear()
@@ -314,11 +314,11 @@ class Bridge:
         # Last: a new daemon may take seconds to know its lists.
         self.to_daemon += self._memory.lists_again(self._ask)
 
-    def _refused(self, error: object) -> None:
+    def _refused(self, error: object, now: float) -> None:
         if not isinstance(error, dict):
             return
-        self.dialing.refused(error)
-        self.hang_up = self.dialing.why
+        self.dialing.refused(now, error)
+        self.hang_up, self._look_at = self.dialing.why, now
         if self.dialing.is_unwelcome:
             self._answer_held(self._held.take_all())
 

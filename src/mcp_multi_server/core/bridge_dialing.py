@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -33,7 +34,8 @@ class Dialing:
         self.due = now
         """When to try again, while there is no connection."""
         self._pause = FIRST_PAUSE
-        self._away_since: float | None = now
+        self._say_at = now + SAY_AFTER
+        """When to say why there is no daemon; infinite while there is one."""
         self._live_since = 0.0
         self._said: set[str] = set()
 
@@ -48,14 +50,15 @@ class Dialing:
         self.why, self.refusal = why, None
         self._wait(now)
 
-    def opened(self) -> None:
+    def opened(self, now: float) -> None:
         """Somebody took the connection, and has not answered."""
         self.was_there = True
+        self._say_at = now + SAY_AFTER
         self.why = "the daemon takes connections but does not answer"
 
-    def refused(self, error: dict[str, Any]) -> None:
+    def refused(self, now: float, error: dict[str, Any]) -> None:
         """The daemon turned us away."""
-        self.refusal = error
+        self.refusal, self._say_at = error, now
         self.why = f"the daemon refuses this client: {error.get('message')}"
 
     def live(self, now: float) -> Iterator[str]:
@@ -63,7 +66,7 @@ class Dialing:
         if self._said:
             yield "connected to the daemon" if not self.was_live else "the daemon is back"
         self.was_live = True
-        self.refusal, self._away_since, self._live_since = None, None, now
+        self.refusal, self._say_at, self._live_since = None, math.inf, now
         self._said.clear()
 
     def lost(self, now: float, why: str, *, was_live: bool) -> None:
@@ -71,7 +74,7 @@ class Dialing:
         if self.refusal is None:
             self.why = why
         if was_live:
-            self._away_since = now
+            self._say_at = now + SAY_AFTER
         if was_live and now - self._live_since >= STABLE:
             self._pause, self.due = FIRST_PAUSE, now
         else:
@@ -79,17 +82,14 @@ class Dialing:
 
     def notice(self, now: float) -> Iterator[str]:
         """What there is to say of an absence that has lasted for a while: each reason once."""
-        if self._away_since is None or now < self._away_since + SAY_AFTER:
-            return
-        if self.why not in self._said and len(self._said) < MOST_SAID:
+        if now >= self._say_at and self.why not in self._said and len(self._said) < MOST_SAID:
             self._said.add(self.why)
             yield f"{self.why}; waiting for it"
 
     def times(self) -> Iterator[float]:
         """When something is due."""
         yield self.due
-        if self._away_since is not None and self.why not in self._said:
-            yield self._away_since + SAY_AFTER
+        yield self._say_at
 
     def _wait(self, now: float) -> None:
         self.due = now + (REFUSED_PAUSE if self.is_unwelcome else self._pause)
