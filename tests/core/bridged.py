@@ -59,6 +59,7 @@ class Table:
     def got(self) -> list[Message]:
         """What the daemon has been sent since."""
         lines, self.bridge.to_daemon[:] = list(self.bridge.to_daemon), []
+        assert all(line.index(b"\n") == len(line) - 1 for line in lines)
         return [json.loads(line) for line in lines]
 
     # the connection and the clock
@@ -86,6 +87,13 @@ class Table:
             self.bridge.time(self.now)
         self.now = end
         self.bridge.time(self.now)
+
+    def hung_up(self) -> str:
+        """Why the bridge wants the connection closed, if it does."""
+        return self.bridge.hang_up
+
+    def is_over(self) -> bool:
+        return self.bridge.is_over
 
     def said(self) -> str:
         said, self.bridge.says[:] = "\n".join(self.bridge.says), []

@@ -83,7 +83,7 @@ def test_nothing_that_either_side_says_breaks_the_bridge(lines: list[tuple[bool,
     table.after(20)
     table.bridge.left(table.now)
     table.after(2)
-    assert table.bridge.is_over
+    assert table.is_over()
 
 
 def test_a_message_over_the_cap_is_answered_as_the_daemon_would() -> None:
@@ -569,9 +569,9 @@ def test_a_daemon_that_answers_nothing_is_asked_for_a_sign_of_life_and_then_give
     table.after(1.2)
     assert methods(table.got()) == ["ping"]
     table.after(PING_PATIENCE - 2)
-    assert not table.bridge.hang_up
+    assert not table.hung_up()
     table.after(2.1)
-    assert table.bridge.hang_up == "the daemon does not answer"
+    assert table.hung_up() == "the daemon does not answer"
     table.lose(why=table.bridge.hang_up)
     assert "may or may not have been carried out" in the_error(table.told(), 1)["message"]
 
@@ -585,7 +585,7 @@ def test_a_slow_call_of_a_daemon_that_lives_is_waited_for(sign: str) -> None:
         table.after(PING_AFTER + 1.1)
         (ping,) = table.got()
         table.answer(ping["id"]) if sign.startswith("the") else table.send({"method": "notifications/message"})
-    assert not table.bridge.hang_up
+    assert not table.hung_up()
     assert all("id" not in message for message in table.told())
 
 
@@ -597,7 +597,7 @@ def test_without_an_open_request_a_silent_daemon_is_left_alone_and_nothing_is_du
     assert table.bridge.wait(table.now) is None
     table.after(1000)
     assert table.got() == []
-    assert not table.bridge.hang_up
+    assert not table.hung_up()
 
 
 def test_a_request_with_a_time_limit_of_its_own_is_answered_soon_after_it() -> None:
@@ -634,9 +634,9 @@ def test_a_daemon_that_takes_a_connection_and_does_not_answer_is_not_there() -> 
     assert "takes connections but does not answer" in the_error(table.told(), 0)["message"]
     assert "takes connections but does not answer; waiting" in table.said()
     table.after(GREETING_PATIENCE - 6)
-    assert not table.bridge.hang_up
+    assert not table.hung_up()
     table.after(2)
-    assert table.bridge.hang_up
+    assert table.hung_up()
 
 
 # --- a daemon that turns us away ------------------------------------------------------------------------------------
@@ -646,7 +646,7 @@ def turned_away(table: Table, error: Message, *, by_id: bool = True) -> None:
     table.bridge.opened(table.now)
     (ping,) = table.got()
     table.send({"id": ping["id"] if by_id else None, "error": error})
-    assert table.bridge.hang_up
+    assert table.hung_up()
     table.lose(why=table.bridge.hang_up)
 
 
@@ -729,7 +729,7 @@ def test_who_waits_for_nothing_is_gone_at_once(live: bool) -> None:
         table.lose()
         table.told()
     table.bridge.left(table.now)
-    assert table.bridge.is_over
+    assert table.is_over()
     assert not table.bridge.unanswered
     assert not table.bridge.wants_to_dial(table.now + 10)
 
@@ -741,9 +741,9 @@ def test_calls_in_flight_get_their_time_and_are_then_cancelled() -> None:
     table.bridge.left(table.now)
     table.after(1.4)
     table.answer(1)
-    assert not table.bridge.is_over
+    assert not table.is_over()
     table.after(0.2)
-    assert table.bridge.is_over
+    assert table.is_over()
     assert table.bridge.unanswered == 1
     (told,) = table.got()
     assert told["method"] == "notifications/cancelled"
@@ -754,9 +754,9 @@ def test_the_last_answer_ends_it() -> None:
     table = legacy()
     table.say(call(1))
     table.bridge.left(table.now)
-    assert not table.bridge.is_over
+    assert not table.is_over()
     table.answer(1)
-    assert table.bridge.is_over
+    assert table.is_over()
     assert not table.bridge.unanswered
     assert not table.bridge.is_unserved
 
@@ -782,9 +782,9 @@ def test_held_requests_of_a_client_that_has_left_wait_for_the_daemon_no_longer_t
     table.bridge.left(table.now)
     table.after(1.4)
     assert table.bridge.wants_to_dial(table.now)
-    assert not table.bridge.is_over
+    assert not table.is_over()
     table.after(0.2)
-    assert table.bridge.is_over
+    assert table.is_over()
     assert table.bridge.is_unserved
     assert "no socket at /x" in the_error(table.told(), 1)["message"]
 

@@ -283,8 +283,7 @@ class Bridge:
         back, failed = [], 0
         not_sent = {envelope.id: line for line in unsent if (envelope := read(line)) and envelope.method}
         for id, opened in self._open.take_all():
-            line = not_sent.get(id) or opened.line
-            if line:
+            if line := not_sent.get(id, b"").removesuffix(b"\n") or opened.line:
                 back.append(HeldLine(line, Envelope(opened.method, id), now))
             else:
                 failed += 1

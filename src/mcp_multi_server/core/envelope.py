@@ -108,7 +108,7 @@ def as_id(value: Any) -> Id | None:
 def _decoded(line: bytes) -> Envelope | None:
     message = decode(line)
     method = message.get("method", "")
-    if not message or not isinstance(method, str):
+    if not isinstance(method, str) or not (method or "result" in message or "error" in message):
         return None
     return Envelope(method, as_id(message.get("id")))
 
