@@ -134,7 +134,7 @@ def test_a_request_waits_for_the_daemon_and_then_fails_with_the_reason(was_there
     error = the_error(table.told(), 1)
     assert error["code"] == INTERNAL_ERROR
     assert error["message"] == "no socket at /x; the request was not carried out"
-    assert error["data"] == {"server": None, "state": None, "reason": "daemon_away", "retryAt": None}
+    assert error["data"] == {"server": None, "state": None, "reason": "daemon_away", "retryAt": None, "sent": False}
     assert table.connect()[-1:] != [call(1)], "what was answered is not sent any more"
 
 
@@ -233,11 +233,11 @@ def test_what_was_in_flight_is_answered_with_an_error_that_says_what_is_not_know
     assert first["error"] == {
         "code": INTERNAL_ERROR,
         "message": f"{GONE}; the call may or may not have been carried out",
-        "data": {"server": None, "state": None, "reason": "daemon_lost", "retryAt": None},
+        "data": {"server": None, "state": None, "reason": "daemon_lost", "retryAt": None, "sent": True},
     }
     assert (first["id"], second["id"]) == ("a", 2)
     assert "the request may or may not" in second["error"]["message"]
-    assert "2 requests" in table.said()
+    assert "2 requests were under way" in table.said()
     assert "tools/call" not in methods(table.connect())
 
 

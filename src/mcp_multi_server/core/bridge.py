@@ -28,6 +28,8 @@ BARRIER = b""
 SDKs in TypeScript handle a result at once, and forget whom to tell of progress, but a notification a moment later: the
 last progress of a call is lost where it is read together with the result.
 """
+LOST, AWAY = "daemon_lost", "daemon_away"
+"""Why a request fails, in the data of its error: the daemon may have carried it out, or never got it."""
 OWN = "mcp-multi-server/bridge/"
 """Begins the ids of requests of the bridge's own."""
 LISTEN = "subscriptions/listen"
@@ -168,7 +170,7 @@ class Bridge:
         elif self._held.add(held := HeldLine(line, envelope, now)):
             self._look_by(now + self._patience)
         elif held.is_request:
-            self._answer(id, _error("the daemon is away, and too many requests wait for it", reason="daemon_away"))
+            self._answer(id, _error("the daemon is away, and too many requests wait for it", reason=AWAY))
 
     # -- from the daemon -----------------------------------------------------------------------------------------
 
@@ -289,14 +291,15 @@ class Bridge:
                 failed += 1
                 self._answer(id, _lost(why, opened.method))
         for id in self._streams:
-            self._answer(id, _error(why, reason="daemon_lost"))
+            self._answer(id, _error(why, reason=LOST))
         for id in self._questions.take_all():
             told = {"requestId": id, "reason": why}
             self.to_host.append(encode({"method": "notifications/cancelled", "params": told}))
         self._streams.clear()
         self._held.put_back(back)
         if failed:
-            self.says.append(f"{why}; {failed} requests that it had were answered with an error")
+            requests = "1 request was" if failed == 1 else f"{failed} requests were"
+            self.says.append(f"{why}; {requests} under way and answered with an error")
 
     def _greeted(self, line: bytes, now: float) -> None:
         error = decode(line).get("error")
@@ -418,23 +421,27 @@ class Bridge:
         """Why a request was not carried out: the daemon's own words, if it said any."""
         if self.dialing.refusal is not None:
             return self.dialing.refusal
-        return _error(f"{self.dialing.why}; the request was not carried out", reason="daemon_away")
+        return _error(f"{self.dialing.why}; the request was not carried out", reason=AWAY)
 
     def _answer(self, id: Id | None, error: dict[str, Any]) -> None:
         self.to_host.append(encode({"id": id, "error": error}))
 
 
 def _error(message: str, code: int = INTERNAL_ERROR, *, reason: str | None = None) -> dict[str, Any]:
-    """An error object; with a `reason` its data has the members that an error about a server has."""
+    """An error object; with a `reason` its data has the members that an error about a server has.
+
+    `sent` beside them tells whether a daemon may have got the request.
+    """
     error: dict[str, Any] = {"code": code, "message": message}
     if reason is not None:
-        error["data"] = {"server": None, "state": None, "reason": reason, "retryAt": None}
+        sent = reason == LOST
+        error["data"] = {"server": None, "state": None, "reason": reason, "retryAt": None, "sent": sent}
     return error
 
 
 def _lost(why: str, method: str) -> dict[str, Any]:
     what = "the call" if method == "tools/call" else "the request"
-    return _error(f"{why}; {what} may or may not have been carried out", reason="daemon_lost")
+    return _error(f"{why}; {what} may or may not have been carried out", reason=LOST)
 
 
 def _request_id(line: bytes) -> Id | None:
