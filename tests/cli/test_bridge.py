@@ -263,7 +263,7 @@ def test_a_daemon_that_does_not_let_us_in_is_told_of_and_not_asked_again_and_aga
     daemon = daemon_with({"ping": refuse})
     with running("stdio", MCP_MULTI_SERVER_SOCKET=daemon.path) as process:
         assert process.stderr is not None
-        assert b"the daemon refuses this client: user 7 may not; waiting for it" in process.stderr.readline()
+        assert b"the daemon refuses this client: user 7 may not; asking again every 30 s" in process.stderr.readline()
         write(process, CALL)
         assert json.loads(lines_of(process)[0])["error"]["message"] == "user 7 may not"
         assert len(daemon.lines) == 1

@@ -694,6 +694,20 @@ def test_a_refusal_is_forgotten_with_the_daemon_that_said_it() -> None:
     assert "no socket at /x" in the_error(table.told(), 1)["message"]
 
 
+@pytest.mark.parametrize(
+    "noise", [b"\xff\xfe", b'{"method":"notifications/x"}', b'{"id":9,"result":{}}', b'{"id":null,"result":{}}']
+)
+def test_what_comes_before_the_answer_to_the_ping_is_not_from_a_daemon(noise: bytes) -> None:
+    table = Table()
+    table.bridge.opened(table.now)
+    table.send(noise)
+    assert table.bridge.to_host == []
+    assert not table.hung_up()
+    table.answer(table.got()[0]["id"])
+    table.say(call(1))
+    assert methods(table.got()) == ["tools/call"]
+
+
 def test_another_kind_of_daemon_that_does_not_know_ping_is_there_all_the_same() -> None:
     table = Table()
     table.bridge.opened(table.now)

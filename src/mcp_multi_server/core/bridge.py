@@ -16,11 +16,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from .bridge_dialing import Dialing
+from .bridge_errors import AWAY, LOST, failure, may_be_done
 from .bridge_held import HeldLine, HeldLines
 from .bridge_memory import LISTS, REMEMBERED, Listen, Memory
 from .bridge_requests import OpenRequests, Questions
 from .envelope import Envelope, Id, as_id, decode, encode, member, read, read_ends
-from .errors import INTERNAL_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND
+from .errors import INVALID_REQUEST, METHOD_NOT_FOUND
 
 BARRIER = b""
 """Stands among the lines for the host: what follows is not to be read together with what came before.
@@ -28,8 +29,6 @@ BARRIER = b""
 SDKs in TypeScript handle a result at once, and forget whom to tell of progress, but a notification a moment later: the
 last progress of a call is lost where it is read together with the result.
 """
-LOST, AWAY = "daemon_lost", "daemon_away"
-"""Why a request fails, in the data of its error: the daemon may have carried it out, or never got it."""
 OWN = "mcp-multi-server/bridge/"
 """Begins the ids of requests of the bridge's own."""
 LISTEN = "subscriptions/listen"
@@ -95,7 +94,7 @@ class Bridge:
         """A line of the client's had more than `most` bytes, and is not kept."""
         envelope = read_ends(head, tail)
         self._answer(
-            envelope.id if envelope else None, _error(f"a message may have at most {most} bytes", INVALID_REQUEST)
+            envelope.id if envelope else None, failure(f"a message may have at most {most} bytes", INVALID_REQUEST)
         )
 
     def left(self, now: float) -> None:
@@ -103,7 +102,7 @@ class Bridge:
         if self._left is None:
             self._left = self._look_at = now
             for question in self._questions.take_all():
-                self.to_daemon.append(encode({"id": question, "error": _error("the client is gone")}))
+                self.to_daemon.append(encode({"id": question, "error": failure("the client is gone")}))
 
     @property
     def is_over(self) -> bool:
@@ -170,23 +169,23 @@ class Bridge:
         elif self._held.add(held := HeldLine(line, envelope, now)):
             self._look_by(now + self._patience)
         elif held.is_request:
-            self._answer(id, _error("the daemon is away, and too many requests wait for it", reason=AWAY))
+            self._answer(id, failure("the daemon is away, and too many requests wait for it", reason=AWAY))
 
     # -- from the daemon -----------------------------------------------------------------------------------------
 
     def from_daemon(self, line: bytes, now: float) -> None:
         """A line of the daemon's, without its newline."""
         envelope = read(line)
+        if not self.is_live:
+            self._on_greeting(line, envelope, now)
+            return
         if envelope is not None:
             method, id = envelope
             if method:
                 if not self._passes(method, id, line):
                     return
             elif id is None:
-                if not self.is_live:
-                    # So a daemon of an earlier version turns clients away: before it has heard anything.
-                    self._refused(decode(line).get("error"), now)
-                    return
+                pass  # it could not read what some line was, and says so
             elif (opened := self._open.close(id)) is not None:
                 if opened.is_told:
                     self.to_host.append(BARRIER)
@@ -200,13 +199,13 @@ class Bridge:
         """A line of the daemon's had more than `most` bytes, and is not kept."""
         envelope = read_ends(head, tail)
         if envelope is not None and envelope.id is not None and self._open.close(envelope.id) is not None:
-            self._answer(envelope.id, _error(f"the answer has more than {most} bytes"))
+            self._answer(envelope.id, failure(f"the answer has more than {most} bytes"))
 
     def _passes(self, method: str, id: Id | None, line: bytes) -> bool:
         """Whether the client is to get a request or notification of the daemon's."""
         if id is not None:
             if self._left is not None:
-                self.to_daemon.append(encode({"id": id, "error": _error("the client is gone")}))
+                self.to_daemon.append(encode({"id": id, "error": failure("the client is gone")}))
                 return False
             self._questions.asked(id)
         elif method == "notifications/progress":
@@ -221,7 +220,7 @@ class Bridge:
     def _is_for_host(self, id: Id, line: bytes, now: float) -> bool:
         """Whether the client is to get an answer that is for no ordinary request of its."""
         if (purpose := self._own.pop(id, None)) is not None:
-            self._answered_us(purpose, line, now)
+            self._answered_us(purpose, line)
             return False
         if (listen := self._memory.listens.get(id)) is not None:
             if "error" not in decode(line):
@@ -232,10 +231,8 @@ class Bridge:
         self._streams.discard(id)
         return not self._open.is_late(id)
 
-    def _answered_us(self, purpose: str, line: bytes, now: float) -> None:
-        if purpose == "greeting":
-            self._greeted(line, now)
-        elif purpose == "initialize":
+    def _answered_us(self, purpose: str, line: bytes) -> None:
+        if purpose == "initialize":
             self._handshaken(decode(line))
         elif purpose in LISTS and self._memory.is_changed(purpose, line):
             subject = LISTS[purpose][1]
@@ -267,7 +264,7 @@ class Bridge:
         self._is_connected, self.hang_up = True, ""
         self.dialing.opened(now)
         self._since = self.last_heard = self._look_at = now
-        self.to_daemon.append(self._ping("greeting"))
+        self.to_daemon.append(self._ping())
 
     def lost(self, now: float, why: str, unsent: Sequence[bytes] = ()) -> None:
         """The connection has ended. `unsent`: the lines of which the daemon has no more than a part."""
@@ -289,9 +286,9 @@ class Bridge:
                 back.append(HeldLine(line, Envelope(opened.method, id), now))
             else:
                 failed += 1
-                self._answer(id, _lost(why, opened.method))
+                self._answer(id, may_be_done(why, opened.method))
         for id in self._streams:
-            self._answer(id, _error(why, reason=LOST))
+            self._answer(id, failure(why, reason=LOST))
         for id in self._questions.take_all():
             told = {"requestId": id, "reason": why}
             self.to_host.append(encode({"method": "notifications/cancelled", "params": told}))
@@ -301,12 +298,24 @@ class Bridge:
             requests = "1 request was" if failed == 1 else f"{failed} requests were"
             self.says.append(f"{why}; {requests} under way and answered with an error")
 
-    def _greeted(self, line: bytes, now: float) -> None:
-        error = decode(line).get("error")
-        # Another kind of daemon may not know `ping`; it has answered all the same.
-        if isinstance(error, dict) and error.get("code") != METHOD_NOT_FOUND:
-            self._refused(error, now)
+    def _on_greeting(self, line: bytes, envelope: Envelope | None, now: float) -> None:
+        """A line that comes before the daemon has let us in. What is no answer to our ping is no word of a daemon's."""
+        if envelope is None or envelope.method:
             return
+        error = decode(line).get("error")
+        # So a daemon of an earlier version turns clients away: before it has heard anything.
+        if envelope.id is None:
+            self._refused(error, now)
+        elif self._own.pop(envelope.id, None) is None:
+            return
+        # Another kind of daemon may not know `ping`; it has answered all the same.
+        elif isinstance(error, dict) and error.get("code") != METHOD_NOT_FOUND:
+            self._refused(error, now)
+        else:
+            self._begin(now)
+
+    def _begin(self, now: float) -> None:
+        """Say everything that a daemon must hear which has let us in."""
         self.is_live = True
         self._told.clear()
         self.says += self.dialing.live(now)
@@ -324,8 +333,8 @@ class Bridge:
         if self.dialing.is_unwelcome:
             self._answer_held(self._held.take_all())
 
-    def _ping(self, purpose: str) -> bytes:
-        return self._ask(b'{"method":"ping"}', purpose)
+    def _ping(self) -> bytes:
+        return self._ask(b'{"method":"ping"}', None)
 
     def _ask(self, request: bytes, purpose: str | None) -> bytes:
         """A request of our own, made of one of the client's."""
@@ -378,9 +387,9 @@ class Bridge:
         """See whether the daemon still answers, if somebody waits for it."""
         heard = self.last_heard
         if self._open.wants_ping(now, heard):
-            self.to_daemon.append(self._ping("life"))
+            self.to_daemon.append(self._ping())
         for id, opened in self._open.take_overdue(now, heard):
-            self._answer(id, _lost("the daemon does not answer", opened.method))
+            self._answer(id, may_be_done("the daemon does not answer", opened.method))
         if self._open.is_silent(now, heard):
             self.hang_up = "the daemon does not answer"
 
@@ -421,27 +430,10 @@ class Bridge:
         """Why a request was not carried out: the daemon's own words, if it said any."""
         if self.dialing.refusal is not None:
             return self.dialing.refusal
-        return _error(f"{self.dialing.why}; the request was not carried out", reason=AWAY)
+        return failure(f"{self.dialing.why}; the request was not carried out", reason=AWAY)
 
     def _answer(self, id: Id | None, error: dict[str, Any]) -> None:
         self.to_host.append(encode({"id": id, "error": error}))
-
-
-def _error(message: str, code: int = INTERNAL_ERROR, *, reason: str | None = None) -> dict[str, Any]:
-    """An error object; with a `reason` its data has the members that an error about a server has.
-
-    `sent` beside them tells whether a daemon may have got the request.
-    """
-    error: dict[str, Any] = {"code": code, "message": message}
-    if reason is not None:
-        sent = reason == LOST
-        error["data"] = {"server": None, "state": None, "reason": reason, "retryAt": None, "sent": sent}
-    return error
-
-
-def _lost(why: str, method: str) -> dict[str, Any]:
-    what = "the call" if method == "tools/call" else "the request"
-    return _error(f"{why}; {what} may or may not have been carried out", reason=LOST)
 
 
 def _request_id(line: bytes) -> Id | None:

@@ -84,7 +84,9 @@ class Dialing:
         """What there is to say of an absence that has lasted for a while: each reason once."""
         if now >= self._say_at and self.why not in self._said and len(self._said) < MOST_SAID:
             self._said.add(self.why)
-            yield f"{self.why}; waiting for it"
+            yield f"{self.why}; " + (
+                f"asking again every {REFUSED_PAUSE:g} s" if self.is_unwelcome else "waiting for it"
+            )
 
     def times(self) -> Iterator[float]:
         """When something is due."""
