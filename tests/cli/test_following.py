@@ -273,7 +273,8 @@ def test_a_watch_on_a_terminal_is_a_table_that_changes_in_place(daemon_with: Mak
         screen = terminal.until(lambda screen: "hub" in screen.text)
         assert screen.is_alternate
         assert not screen.has_cursor
-        head, _, titles, *rows = screen.text.splitlines()
+        summary, head, _, titles, *rows = screen.text.splitlines()
+        assert summary == "2/2 ready"
         assert head.startswith("mcp-multi-server 9.9 · pid 4711")
         assert titles.split()[:3] == ["SERVER", "STATE", "FOR"]
         assert [row.split()[:2] for row in rows[:2]] == [["git", "ready"], ["hub", "ready"]]
@@ -297,18 +298,20 @@ def test_a_watch_lets_time_pass_without_asking(daemon_with: MakeDaemon) -> None:
     assert daemon.asked == 0
 
 
-def test_a_watch_that_does_not_fit_shows_who_is_in_trouble_and_how_much_it_leaves_out(daemon_with: MakeDaemon) -> None:
+def test_a_status_that_does_not_fit_shows_who_is_in_trouble_and_names_the_rest(daemon_with: MakeDaemon) -> None:
     daemon = Changing(*(server(f"s{number:02}", "ready") for number in range(30)), server("ill", "parked"))
     path = daemon_with(daemon.script).path
-    with on_terminal("status", "--watch", rows=10, columns=120, MCP_MULTI_SERVER_SOCKET=path) as terminal:
-        screen = terminal.until(lambda screen: "do not fit" in screen.text)
-        _, _, _, first, second, *_, last = screen.text.splitlines()
-        assert (first.split()[0], second.split()[0]) == ("ill", "s00")
-        assert last == "… 29 more lines do not fit", "of 3 + 31 servers + a blank + 3 remarks"
-        terminal.resize(120, 50)
+    with on_terminal("status", "--watch", rows=12, columns=120, MCP_MULTI_SERVER_SOCKET=path) as terminal:
         screen = terminal.until(lambda screen: "s29" in screen.text)
-        assert "do not fit" not in screen.text
-        assert [line.split()[0] for line in screen.text.splitlines()[3:5]] == ["s00", "s01"]
+        summary, _, _, _, first, _, _, _, ready, *_, last = screen.text.splitlines()
+        assert summary == "30/31 ready, 1 parked"
+        assert first.split()[:2] == ["ill", "parked"]
+        assert ready.startswith("ready: s00, s01, s02")
+        assert last.startswith("… ") and "more lines" in last
+        terminal.resize(120, 50)
+        screen = terminal.until(lambda screen: "s29  " in screen.text)
+        assert "more lines" not in screen.text
+        assert [line.split()[0] for line in screen.text.splitlines()[4:6]] == ["ill", "s00"]
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 0)])

@@ -275,7 +275,7 @@ CAPABILITIES SUMMARY
     2) bare
     3) late: Begins late.
     4) long: {"x" * 66}…
-    5) rude�[2J: Red �[31m.
+    5) rude: Red .
   Resources (1):
     1) log: file:///log
   Resource Templates (1):

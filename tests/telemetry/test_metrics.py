@@ -418,8 +418,8 @@ def test_methods_and_reasons_of_strangers_make_no_series_of_their_own() -> None:
     [
         ("x" * 100_000, "x" * 64),
         ('a"b\\c', 'a"b\\c'),
-        ("a\nb\x00c\u202e", "a\ufffdb\ufffdc\ufffd"),
-        ("half \ud800", "half \ufffd"),
+        ("a\nb\x00c\u202e", r"a\nb\x00c\u202e"),
+        ("half \ud800", r"half \ud800"),
     ],
 )
 def test_a_tools_name_is_not_trusted(tool: str, label: str, openmetrics: bool) -> None:

@@ -259,7 +259,7 @@ async def test_stderr_comes_as_clean_lines() -> None:
     async with opened(recorder, "odd_stderr"):
         await recorder.until(lambda: "after" in recorder.stderr)
     long = recorder.stderr.pop(-2)
-    assert recorder.stderr == ["red", "10%", "20%", "done", "��", "abc\td", "evil", "after"]
+    assert recorder.stderr == ["red", "10%", "20%", "done", "��", "a\\x00b\\x07c\td", "\\u202eevil", "after"]
     assert long == "l" * LINE_BYTES + CUT
 
 

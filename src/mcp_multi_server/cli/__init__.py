@@ -56,7 +56,8 @@ def _explain(failure: CommandFailed) -> int:
     from .explain import explanation
     from .render import complain
 
-    complain(explanation(failure))
+    for line in explanation(failure):
+        complain(line)
     return failure.exit_code
 
 

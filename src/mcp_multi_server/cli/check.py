@@ -8,7 +8,7 @@ from dataclasses import replace
 from ..core.errors import ConfigError, Problem
 from ..daemon import config_file
 from .failures import OPERATION_FAILED
-from .render import clean, echo, echo_json, echo_styled
+from .render import echo, echo_json, echo_styled
 
 _NOT_HERE = "a credential, which systemd gives to the daemon alone: `plan` asks the daemon"
 
@@ -39,9 +39,9 @@ def _report(
         echo_json({"ok": not problems, "path": path, "servers": servers, **found})
     else:
         for problem in problems:
-            echo_styled(f"problem: {clean(str(problem))}", "red")
+            echo_styled(f"problem: {problem}", "red")
         for note in notes:
-            echo_styled(f"note: {clean(str(note))}", "yellow")
+            echo_styled(f"note: {note}", "yellow")
         if not problems:
             echo(f"ok: {servers} server{'' if servers == 1 else 's'} in {path}")
     return OPERATION_FAILED if problems else 0

@@ -1,4 +1,7 @@
-"""What servers return, for a person or a pipe: text as it is; all else by name, type and size, or saved to files."""
+"""What servers return, for a person or a pipe: text as it is; all else by name, type and size, or saved to files.
+
+The lines that are made here hold text that servers said; `echo_said` writes them.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,10 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from ..core.printable import one_line
 from .failures import CommandFailed
 from .members import JsonObject, member, optional_objects, text
-from .render import clean, echo, size
+from .render import echo, echo_said, size
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 _EXTENSIONS = {"audio/wav": ".wav", "audio/mpeg": ".mp3", "image/jpeg": ".jpg", "text/plain": ".txt"}
@@ -68,7 +72,7 @@ def prompt_lines(messages: Sequence[JsonObject], saver: Saver) -> list[str]:
     """The messages of a prompt, each under its role."""
     lines: list[str] = []
     for message in messages:
-        lines += [f"[{clean(text(message, 'role'))}]", _block(member(message, "content"), saver)]
+        lines += [f"[{one_line(text(message, 'role'))}]", _block(member(message, "content"), saver)]
     return lines
 
 
@@ -77,19 +81,12 @@ def echo_resource(contents: Sequence[JsonObject], saver: Saver) -> None:
     raw = saver.directory is None and not sys.stdout.isatty()
     for content in contents:
         if "text" in content:
-            echo_exact(text(content, "text"))
+            echo_said(text(content, "text"))
         elif raw:
             sys.stdout.flush()  # text written before must stand before the bytes
             sys.stdout.buffer.write(_decoded(text(content, "blob")))
         else:
             echo(_resource(content, saver))
-
-
-def echo_exact(said: str) -> None:
-    """Text as it is; on a terminal its last line ends."""
-    sys.stdout.write(said)
-    if sys.stdout.isatty() and not said.endswith("\n"):
-        sys.stdout.write("\n")
 
 
 def _block(block: JsonObject, saver: Saver) -> str:
@@ -99,15 +96,15 @@ def _block(block: JsonObject, saver: Saver) -> str:
         case "image" | "audio" as kind:
             return _binary(f"[{kind}]", text(block, "mimeType"), text(block, "data"), saver)
         case "resource_link":
-            return f"[link] {clean(text(block, 'name'))}: {clean(text(block, 'uri'))}"
+            return f"[link] {one_line(text(block, 'name'))}: {one_line(text(block, 'uri'))}"
         case "resource":
             return _resource(member(block, "resource"), saver)
         case other:
-            return f"[{clean(str(other))}] content of a type that is not known here; --json shows it"
+            return f"[{one_line(str(other))}] content of a type that is not known here; --json shows it"
 
 
 def _resource(resource: JsonObject, saver: Saver) -> str:
-    uri = clean(text(resource, "uri"))
+    uri = one_line(text(resource, "uri"))
     if "text" in resource:
         return f"[resource] {uri}\n{text(resource, 'text')}"
     return _binary(f"[resource] {uri}:", text(resource, "mimeType"), text(resource, "blob"), saver)
@@ -115,7 +112,7 @@ def _resource(resource: JsonObject, saver: Saver) -> str:
 
 def _binary(label: str, mime_type: str, encoded: str, saver: Saver) -> str:
     data = _decoded(encoded)  # for its size, too
-    line = f"{label} {clean(mime_type) or 'application/octet-stream'}, {size(len(data))}"
+    line = f"{label} {one_line(mime_type) or 'application/octet-stream'}, {size(len(data))}"
     path = saver.save(data, mime_type)
     return f"{line}, saved as {path}" if path else line
 

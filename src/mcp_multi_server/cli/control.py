@@ -7,7 +7,7 @@ import time
 
 from .failures import OPERATION_FAILED, CommandFailed
 from .members import JsonObject, loads, member, optional_objects, strings, text
-from .render import clean, echo, echo_json, echo_styled
+from .render import echo, echo_json, echo_styled
 from .session import DaemonSession, Late, session
 
 CHANGES = {"start": "green", "stop": "red", "replace": "yellow", "update": "cyan", "keep": "dim"}
@@ -21,7 +21,7 @@ def status(socket: str | None, *, as_json: bool) -> None:
     if as_json:
         echo_json(result)
     else:
-        from .status import show_status
+        from .screen import show_status
 
         show_status(result, time.time())
 
@@ -51,9 +51,7 @@ def reload(socket: str | None, *, timeout: float, as_json: bool) -> int:
         echo_json(result)
     else:
         generation = text(result, "generation")
-        echo_styled(
-            clean(outcome) + (f" (generation {generation})" if generation else ""), OUTCOME_STYLES.get(outcome, "")
-        )
+        echo_styled(outcome + (f" (generation {generation})" if generation else ""), OUTCOME_STYLES.get(outcome, ""))
         _show_changes(member(result, "plan"))
         _show_problems(result)
     # "unchanged" with problems: the watcher had read the file a moment before, and could apply only part of it.
@@ -88,7 +86,7 @@ def _outcome(opened: DaemonSession, method: str, params: JsonObject, timeout: fl
 def _show_changes(changes: JsonObject) -> None:
     for change, style in CHANGES.items():
         if names := strings(changes, change):
-            echo_styled(f"{change:<8}{', '.join(map(clean, names))}", style)
+            echo_styled(f"{change:<8}{', '.join(names)}", style)
 
 
 def _show_problems(result: JsonObject) -> None:

@@ -11,7 +11,7 @@ from .control import OUTCOME_STYLES
 from .failures import CommandFailed
 from .logs import notice
 from .members import JsonObject, member, moment, number, objects, optional_objects, strings, text
-from .render import clean, duration, echo_json, echo_styled, until
+from .render import duration, echo_json, echo_styled, until
 from .session import StreamEnded
 from .status import STATE_STYLES, describe_collision, describe_problem, describe_server
 from .streams import EVENTS, DaemonStream
@@ -71,7 +71,7 @@ def _lines(event: JsonObject, now: float) -> Iterator[tuple[str, str]]:
         case "woke":
             yield f"the machine runs again, after {duration(number(event, 'seconds') or 0)} of suspend", ""
         case "server_replaced":
-            yield clean(f"{_server(event)}: replaced, the new one serves"), "green"
+            yield f"{_server(event)}: replaced, the new one serves", "green"
         case "replacement_failed":
             yield _not_replaced(event), "yellow"
         case "collision":
@@ -94,7 +94,7 @@ def _change(event: JsonObject) -> str:
     why = ": ".join(filter(None, (text(failure, "reason"), text(failure, "message"))))
     line = f"{_server(event)}: {text(event, 'old')} → {text(event, 'new')}"
     line += f" ({why})" if why and text(event, "new") != "ready" else ""
-    return clean(line) + (f", next attempt {until(retry_in)}" if retry_in is not None else "")
+    return line + (f", next attempt {until(retry_in)}" if retry_in is not None else "")
 
 
 def _server(event: JsonObject) -> str:
@@ -105,20 +105,20 @@ def _server(event: JsonObject) -> str:
 def _not_replaced(event: JsonObject) -> str:
     """That a server's replacement did not get ready."""
     why = text(member(event, "failure"), "message")
-    return clean(f"{text(event, 'server')}: not replaced, the old one goes on ({why})")
+    return f"{text(event, 'server')}: not replaced, the old one goes on ({why})"
 
 
 def _catalog_problems(event: JsonObject) -> str:
     """What is wrong with a server's lists, or that nothing is any more."""
     problems = "; ".join(strings(event, "problems"))
-    return clean(f"{text(event, 'server')}: {problems or 'nothing is wrong with its lists any more'}")
+    return f"{text(event, 'server')}: {problems or 'nothing is wrong with its lists any more'}"
 
 
 def _rejected(event: JsonObject) -> str:
     """Something that a client sent or tried and was refused."""
     line = ": ".join(filter(None, ("refused", text(event, "reason"), text(event, "detail"))))
     left_out = number(event, "left_out")
-    return clean(line) + (f" ({left_out:g} more before it)" if left_out else "")
+    return line + (f" ({left_out:g} more before it)" if left_out else "")
 
 
 def _config(event: JsonObject) -> str:
@@ -127,12 +127,12 @@ def _config(event: JsonObject) -> str:
     parts = [f"{kind} {', '.join(names)}" for kind in changed if (names := strings(changed, kind))]
     parts += [f"problem: {describe_problem(problem)}" for problem in optional_objects(event, "problems")]
     outcome = f"config {text(event, 'outcome')} (generation {text(event, 'generation')})"
-    return clean(f"{outcome}: {'; '.join(parts)}" if parts else outcome)
+    return f"{outcome}: {'; '.join(parts)}" if parts else outcome
 
 
 def _sentence(event: JsonObject) -> str:
     """An event in words. One that is not known here, from a newer daemon, is shown with all its members."""
-    found = {key: clean(_brief(value)) for key, value in event.items()}
+    found = {key: _brief(value) for key, value in event.items()}
     try:
         return _SENTENCES[found["event"]].format_map(found)
     except KeyError:

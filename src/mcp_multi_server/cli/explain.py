@@ -6,22 +6,24 @@ import time
 
 from .failures import CommandFailed
 from .members import moment, text
-from .render import clean, until
+from .render import until
 from .session import RpcFailed
 
 
-def explanation(failure: CommandFailed) -> str:
-    """The text for stderr, of one line or two."""
-    message = f"error: {clean(str(failure))}"
+def explanation(failure: CommandFailed) -> list[str]:
+    """The lines for stderr."""
+    # A server may have written the message. Its further lines are indented, so that none passes for one of ours.
+    first, *further = str(failure).splitlines() or [""]
+    lines = [f"error: {first}", *(f"  {line}" for line in further if line.strip())]
     cause = _cause(failure) if isinstance(failure, RpcFailed) else ""
-    return f"{message}\n{cause}" if cause else message
+    return [*lines, cause] if cause else lines
 
 
 def _cause(failure: RpcFailed) -> str:
     """The server that is the cause, "" if none is: the daemon names it in the error's data."""
-    server, state = clean(text(failure.data, "server")), clean(text(failure.data, "state"))
+    server, state = text(failure.data, "server"), text(failure.data, "state")
     if not server:
         return ""
-    reason, due = clean(text(failure.data, "reason")), moment(failure.data, "retryAt")
+    reason, due = text(failure.data, "reason"), moment(failure.data, "retryAt")
     line = f"server {server}" + (f" is {state}" if state else "") + (f" ({reason})" if reason else "")
     return line + (f", next attempt {until(due - time.time())}" if due is not None else "")

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from .members import JsonObject, member, objects, text
-from .render import clean, echo_json, first_line
+from .render import echo_json, first_line
 from .session import DaemonSession
 from .table import Cell, Column, echo_table
 
@@ -63,9 +63,9 @@ def _usual(server: str, name: str) -> str:
 
 def _row(item: JsonObject, key: str) -> list[Cell]:
     description = first_line(text(item, "description")) or first_line(text(item, "title"))
-    away = clean(text(member(item, "_meta"), STATE_KEY))
-    server = clean(server_of(item)) + (f" ({away})" if away else "")
-    cells = [Cell(clean(text(item, key))), Cell(server, "yellow" if away else ""), Cell(description)]
+    away = text(member(item, "_meta"), STATE_KEY)
+    server = server_of(item) + (f" ({away})" if away else "")
+    cells = [Cell(text(item, key)), Cell(server, "yellow" if away else ""), Cell(description)]
     if key != "name":
-        cells.insert(1, Cell(clean(text(item, "name"))))
+        cells.insert(1, Cell(text(item, "name")))
     return cells

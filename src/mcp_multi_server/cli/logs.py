@@ -6,7 +6,7 @@ import sys
 
 from .failures import CommandFailed
 from .members import JsonObject, number, strings, text
-from .render import clean, echo, echo_json, remark
+from .render import echo, echo_json, remark
 from .session import StreamEnded, session
 from .streams import LOG, DaemonStream
 
@@ -66,9 +66,9 @@ def _show(message: JsonObject) -> None:
     sys.stdout.flush()
     if state := text(message, "state"):
         reason = text(message, "reason")
-        remark(clean(f"{text(message, 'server')}: {state}" + (f" ({reason})" if reason else "")))
+        remark(f"{text(message, 'server')}: {state}" + (f" ({reason})" if reason else ""))
 
 
 def _show_lines(message: JsonObject) -> None:
     for line in strings(message, "lines"):
-        echo(clean(line))
+        echo(line)

@@ -1,39 +1,38 @@
-"""Output: lines, JSON, and phrases for times and sizes. Text of servers and clients is made harmless (`clean`)."""
+"""Output: lines, JSON, and phrases for times and sizes.
+
+Whatever is shown may hold text of servers, clients and files, so what writes makes it harmless, not who calls it.
+"""
 
 from __future__ import annotations
 
 import json
-import re
 import select
 import sys
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any, TextIO
 
-_CONTROL_SEQUENCE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\^_])")
-_CONTROL = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\t\n"}
+from ..core.printable import json_text, lines, one_line
 
-
-def clean(text: str) -> str:
-    """The text without what a terminal would obey: control sequences are removed, single characters shown as hex."""
-    return _CONTROL_SEQUENCE.sub("", text).translate(_CONTROL)
+if TYPE_CHECKING:
+    from rich.text import Text
 
 
 def first_line(text: str) -> str:
     """The first line that is not blank."""
-    return next((line.strip() for line in clean(text).splitlines() if line.strip()), "")
+    return next((line.strip() for line in text.splitlines() if line.strip()), "")
 
 
-def echo(text: str) -> None:
-    """Write one line, or several, to stdout."""
-    sys.stdout.write(text if text.endswith("\n") else text + "\n")
+def echo(line: str) -> None:
+    """Write one line to stdout."""
+    sys.stdout.write(one_line(line) + "\n")
 
 
-def complain(text: str) -> None:
-    """Write one line, or several, to stderr, after all that stdout got. What cannot be written is lost."""
+def complain(line: str) -> None:
+    """Write one line to stderr, after all that stdout got. What cannot be written is lost."""
     with suppress(OSError):
         sys.stdout.flush()
     with suppress(OSError):
-        sys.stderr.write(text if text.endswith("\n") else text + "\n")
+        sys.stderr.write(one_line(line) + "\n")
 
 
 def remark(text: str) -> None:
@@ -41,11 +40,22 @@ def remark(text: str) -> None:
     complain(f"-- {text}")
 
 
+def echo_said(said: str, stream: TextIO | None = None) -> None:
+    """Write what a server said, to stdout or `stream`: into a pipe or file exactly, to a terminal harmlessly."""
+    stream = stream or sys.stdout
+    if not stream.isatty():
+        stream.write(said)
+        return
+    shown = lines(said)
+    stream.write(shown if not shown or shown.endswith("\n") else shown + "\n")
+
+
 def echo_json(value: Any, *, indent: int | None = 2) -> None:
     """Write a JSON value to stdout; with `indent=None` on one line, and at once."""
     # With another encoding a character may have no bytes there; JSON can escape it.
     spells_all = sys.stdout.encoding.lower().replace("-", "") == "utf8"
-    echo(json.dumps(value, indent=indent, ensure_ascii=not spells_all))
+    written = json.dumps(value, indent=indent, ensure_ascii=not spells_all)
+    sys.stdout.write((json_text(written) if sys.stdout.isatty() else written) + "\n")
     if indent is None:
         sys.stdout.flush()
 
@@ -63,9 +73,15 @@ def echo_styled(text: str, style: str) -> None:
     if not sys.stdout.isatty():
         return echo(text)
     from rich.console import Console
+
+    return Console(highlight=False).print(styled(text, style), soft_wrap=True)
+
+
+def styled(text: str, style: str) -> Text:
+    """A line for rich to draw."""
     from rich.text import Text
 
-    return Console(highlight=False).print(Text(text, style), soft_wrap=True)
+    return Text(one_line(text), style)
 
 
 def duration(seconds: float) -> str:

@@ -6,12 +6,12 @@ import sys
 from collections.abc import Sequence
 
 from .arguments import needs_schema, parse_object, split_pairs, typed
-from .content import Saver, echo_exact, echo_resource, prompt_lines, tool_lines
+from .content import Saver, echo_resource, prompt_lines, tool_lines
 from .failures import OPERATION_FAILED, CommandFailed
 from .listing import find, qualified, server_of
 from .members import JsonObject, member, objects
 from .options import RequestOptions
-from .render import complain, echo_json
+from .render import complain, echo_json, echo_said
 from .session import DaemonSession, Late, session
 from .waiting import displayed_wait
 
@@ -97,7 +97,7 @@ def _ask(opened: DaemonSession, method: str, params: JsonObject, options: Reques
 def _print_blocks(lines: Sequence[str], *, failed: bool) -> None:
     """Block by block, each beginning on a line of its own."""
     said = "".join(line if line.endswith("\n") else f"{line}\n" for line in lines)
-    if failed:
-        complain(said or "error: the tool failed and did not say why")
+    if failed and not said:
+        complain("error: the tool failed and did not say why")
     else:
-        echo_exact(said)
+        echo_said(said, sys.stderr if failed else sys.stdout)

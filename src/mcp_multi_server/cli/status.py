@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
+from shlex import quote
 
 from .members import JsonObject, member, moment, number, objects, optional_objects, strings, text
-from .render import clean, duration, echo, echo_styled, until
-from .table import Cell, Column, echo_table
+from .render import duration, until
+from .table import Cell, Column
 
 STATE_STYLES = {
     "ready": "green",
@@ -18,6 +20,7 @@ STATE_STYLES = {
     "disabled": "dim",
 }
 FIRST_MODERN_VERSION = "2026-07-28"
+_IN_TROUBLE = ("degraded", "connecting", "backoff", "parked", "stopping")
 _AWAY = ("backoff", "parked", "stopping")
 _SAYS_WHY = ("exit", "signal", "closed", "hang", "protocol", "start_timeout", "flapping")
 """Reasons for which a server's own words may hold the explanation."""
@@ -38,29 +41,41 @@ COLUMNS = (
 )
 
 
-def show_status(status: JsonObject, now: float) -> None:
-    """Print the whole of it. `now` is seconds since 1970, as the times in `status` are."""
-    echo(headline(status, now))
-    echo("")
-    echo_table(COLUMNS, [row(server, now) for server in objects(status, "servers")])
-    if said := remarks(status):
-        echo("")
-        for line, style in said:
-            echo_styled(line, style)
+def summary(status: JsonObject, now: float) -> list[str]:
+    """The fleet in a line, and the daemon in another."""
+    return [_fleet(objects(status, "servers")), headline(status, now)]
+
+
+def _fleet(servers: list[JsonObject]) -> str:
+    """How many are ready, and what the others are; in the words that systemd shows too."""
+    counts = Counter(text(server, "state") for server in servers)
+    total = counts.total() - counts["disabled"]
+    words = [f"{counts['ready']}/{total} ready" if total else "no servers"]
+    return ", ".join([*words, *(f"{counts[state]} {state}" for state in _IN_TROUBLE if counts[state])])
+
+
+def in_trouble_first(status: JsonObject) -> list[JsonObject]:
+    """The servers: those that need a look, those that are fine, those that are switched off."""
+    return sorted(objects(status, "servers"), key=lambda server: (is_fine(server), text(server, "state") == "disabled"))
+
+
+def is_fine(server: JsonObject) -> bool:
+    """Whether there is nothing to be said of a server but that it is ready, or switched off."""
+    said = text(server, "reason") or server.get("stale") is True or _list_problems(server)
+    return text(server, "state") in ("ready", "disabled") and not said
 
 
 def remarks(status: JsonObject) -> list[tuple[str, str]]:
-    """The lines below the table, each with its style."""
+    """The lines below the table, each with its style: what is wrong with servers, then what is odd about names."""
     servers = objects(status, "servers")
-    names = [*_collisions(status), *_lists(servers), *_refused(status)]
-    return [*_problems(status), *_stale(servers), *names, *_advice(servers)]
+    return [*_stale(servers), *_lists(servers), *_advice(servers), *_collisions(status), *_refused(status)]
 
 
 def describe_server(server: JsonObject, now: float) -> str:
     """One server on one line."""
     state, reason, due = text(server, "state"), text(server, "reason"), moment(server, "nextAttemptAt")
-    line = f"{clean(text(server, 'name'))}: {state}"
-    line += f" ({clean(reason)})" if reason else ""
+    line = f"{text(server, 'name')}: {state}"
+    line += f" ({reason})" if reason else ""
     return line + (f", next attempt {until(due - now)}" if due is not None else "")
 
 
@@ -68,13 +83,13 @@ def headline(status: JsonObject, now: float) -> str:
     """The daemon itself on one line."""
     config, started = member(status, "config"), moment(status, "startedAt")
     reload, clients = member(config, "lastReload"), optional_objects(status, "clients")
-    parts = [f"mcp-multi-server {clean(text(status, 'version'))}", f"pid {text(status, 'pid') or '?'}"]
+    parts = [f"mcp-multi-server {text(status, 'version')}", f"pid {text(status, 'pid') or '?'}"]
     if started is not None:
         parts.append(f"up {duration(now - started)}")
-    parts.append(f"config {clean(text(config, 'path')) or '?'}")
+    parts.append(f"config {text(config, 'path') or '?'}")
     if outcome := text(reload, "outcome"):
         at = moment(reload, "at")
-        parts.append(f"last reload {clean(outcome)}" + (f" {duration(now - at)} ago" if at is not None else ""))
+        parts.append(f"last reload {outcome}" + (f" {duration(now - at)} ago" if at is not None else ""))
     parts.append(f"{len(clients)} client" + ("" if len(clients) == 1 else "s"))
     return " · ".join(parts)
 
@@ -83,13 +98,13 @@ def row(server: JsonObject, now: float) -> list[Cell]:
     """One server's line of the table."""
     state, since, due = text(server, "state"), moment(server, "since"), moment(server, "nextAttemptAt")
     return [
-        Cell(clean(text(server, "name"))),
-        Cell(clean(state), STATE_STYLES.get(state, "")),
+        Cell(text(server, "name")),
+        Cell(state, STATE_STYLES.get(state, "")),
         Cell(duration(now - since) if since is not None else ""),
-        Cell(clean(text(server, "reason"))),
+        Cell(text(server, "reason")),
         Cell(until(due - now) if due is not None else ""),
-        Cell(clean(text(server, "transport"))),
-        Cell(_protocol(clean(text(server, "protocolVersion")))),
+        Cell(text(server, "transport")),
+        Cell(_protocol(text(server, "protocolVersion"))),
         Cell(text(server, "pid")),
         Cell(text(server, "tools")),
         Cell(_resources(server)),
@@ -113,7 +128,7 @@ def _stale(servers: list[JsonObject]) -> Iterator[tuple[str, str]]:
     for server in servers:
         # While a server is away its lists are always old ones, and its state says so already.
         if server.get("stale") is True and text(server, "state") not in _AWAY:
-            yield f"stale: what {clean(text(server, 'name'))} offers is from an earlier reading", "yellow"
+            yield f"stale: what {text(server, 'name')} offers is from an earlier reading", "yellow"
 
 
 def _collisions(status: JsonObject) -> Iterator[tuple[str, str]]:
@@ -123,17 +138,22 @@ def _collisions(status: JsonObject) -> Iterator[tuple[str, str]]:
 
 def _lists(servers: list[JsonObject]) -> Iterator[tuple[str, str]]:
     for server in servers:
-        for problem in strings(server, "problems"):
-            yield f"lists: {clean(text(server, 'name'))}: {clean(problem)}", "yellow"
+        for problem in _list_problems(server):
+            yield f"lists: {text(server, 'name')}: {problem}", "yellow"
+
+
+def _list_problems(server: JsonObject) -> list[str]:
+    return strings(server, "problems")
 
 
 def _refused(status: JsonObject) -> Iterator[tuple[str, str]]:
     for refused in optional_objects(status, "refusedNames"):
-        kind, name, problem = (clean(text(refused, key)) for key in ("kind", "name", "problem"))
+        kind, name, problem = (text(refused, key) for key in ("kind", "name", "problem"))
         yield f"name: {kind} {name} {problem}", "yellow"
 
 
-def _problems(status: JsonObject) -> Iterator[tuple[str, str]]:
+def config_problems(status: JsonObject) -> Iterator[tuple[str, str]]:
+    """What was wrong with the config when it was last read, each with its style."""
     for problem in optional_objects(member(member(status, "config"), "lastReload"), "problems"):
         yield f"problem: {describe_problem(problem)}", "red"
 
@@ -141,19 +161,19 @@ def _problems(status: JsonObject) -> Iterator[tuple[str, str]]:
 def _advice(servers: list[JsonObject]) -> Iterator[tuple[str, str]]:
     for server in servers:
         if text(server, "reason").startswith(_SAYS_WHY):
-            name = clean(text(server, "name"))
-            yield f"{name}: its own words are in `mcp-multi-server logs {name}`", "dim"
+            name = text(server, "name")
+            yield f"{name}: its own words are in `mcp-multi-server logs {quote(name)}`", "dim"
 
 
 def describe_collision(collision: JsonObject) -> str:
     """That several servers claim one name, or do no longer."""
-    kind, name, owner = (clean(text(collision, key)) for key in ("kind", "name", "owner"))
-    if others := ", ".join(map(clean, strings(collision, "shadowed"))):
+    kind, name, owner = (text(collision, key) for key in ("kind", "name", "owner"))
+    if others := ", ".join(strings(collision, "shadowed")):
         return f"collision: {kind} {name} is {owner}'s; shadowed: {others}"
     return f"collision: over for {kind} {name}, which is {owner}'s"
 
 
 def describe_problem(problem: JsonObject) -> str:
     """One thing that is wrong with a config."""
-    field, message = clean(text(problem, "field")), clean(text(problem, "message"))
+    field, message = text(problem, "field"), text(problem, "message")
     return f"{field}: {message}" if field else message

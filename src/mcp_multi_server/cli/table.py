@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .render import echo
+from ..core.printable import one_line
+from .render import echo, styled
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -47,21 +48,30 @@ def echo_table(columns: Sequence[Column], rows: Sequence[Sequence[Cell]]) -> Non
 
         Console(highlight=False).print(drawing(columns, rows, get_terminal_size().columns))
         return
-    texts = [[column.title for column in columns], *([cell.text or "-" for cell in row] for row in rows)]
-    widths = [max(map(len, strip)) for strip in zip(*texts, strict=True)]
+    texts = [[column.title for column in columns], *([one_line(cell.text) or "-" for cell in row] for row in rows)]
+    widths = [max(map(_breadth, strip)) for strip in zip(*texts, strict=True)]
     for line in texts:
         cells = zip(columns, line, widths, strict=True)
         echo((" " * _GAP).join(_pad(text, width, column.right) for column, text, width in cells).rstrip())
 
 
 def _pad(text: str, width: int, right: bool) -> str:
-    return text.rjust(width) if right else text.ljust(width)
+    gap = " " * (width - _breadth(text))
+    return gap + text if right else text + gap
+
+
+def _breadth(text: str) -> int:
+    """How many columns the text takes: East Asian letters take two, and accents of their own none."""
+    if text.isascii():
+        return len(text)
+    from unicodedata import combining, east_asian_width
+
+    return sum(0 if combining(letter) else 1 + (east_asian_width(letter) in "FW") for letter in text)
 
 
 def drawing(columns: Sequence[Column], rows: Sequence[Sequence[Cell]], width: int) -> Table:
     """A table for rich to draw, `width` characters wide at most if that can be."""
     from rich.table import Table
-    from rich.text import Text
 
     kept = _fitting(columns, rows, width)
     table = Table(box=None, padding=(0, _GAP, 0, 0), header_style="bold", pad_edge=False)
@@ -73,7 +83,7 @@ def drawing(columns: Sequence[Column], rows: Sequence[Sequence[Cell]], width: in
             overflow="fold",
         )
     for row in rows:
-        table.add_row(*(Text(row[index].text, row[index].style) for index in kept))
+        table.add_row(*(styled(row[index].text, row[index].style) for index in kept))
     return table
 
 
@@ -89,5 +99,5 @@ def _fitting(columns: Sequence[Column], rows: Sequence[Sequence[Cell]], terminal
 
 
 def _width(column: Column, cells: Sequence[Cell]) -> int:
-    widest = max((len(cell.text) for cell in cells), default=0)
+    widest = max((_breadth(one_line(cell.text)) for cell in cells), default=0)
     return max(len(column.title), min(widest, _NARROWEST) if column.wraps else widest)

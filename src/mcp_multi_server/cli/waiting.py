@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
+from ..core.printable import one_line
 from .members import JsonObject, number, text
 from .render import duration, first_line
 
@@ -78,7 +79,7 @@ class _OnTerminal:
 
     def _draw(self, what: str, waited: float) -> None:
         progress, task = self._open()
-        progress.update(task, description=f"{what} … {duration(waited)}")
+        progress.update(task, description=f"{one_line(what)} … {duration(waited)}")
         progress.refresh()
 
     def _open(self) -> tuple[Progress, TaskID]:

@@ -7,25 +7,23 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NoReturn, Protocol, TypeVar
+from typing import NoReturn, Protocol
 
 from .failures import CommandFailed
 from .members import JsonObject, member, number, objects, text
-from .render import clean, echo_json, echo_styled, remark
+from .render import echo_json, echo_styled, remark
+from .screen import drawing_of, show_status
 from .session import StreamEnded
-from .status import COLUMNS, STATE_STYLES, describe_server, headline, remarks, row, show_status
+from .status import STATE_STYLES, describe_server
 from .streams import EVENTS, DaemonStream
-from .table import drawing
-
-T = TypeVar("T")
 
 SETTLE = 0.2
 """Seconds from an event until the status is asked for: most events come several at once."""
 TICK = 1.0
 """Seconds after which a table in which nothing changed is drawn anew, for the times in it."""
-_IN_FLIGHT = [column.title for column in COLUMNS].index("IN FLIGHT")
+_OUT_OF_DATE = ("IN FLIGHT",)
 """The column that is left out: requests come and go without an event, so their number would be out of date."""
 _ENTER, _LEAVE = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
 _HOME, _REST_OF_LINE, _REST_OF_SCREEN = "\x1b[H", "\x1b[K", "\x1b[J"
@@ -117,7 +115,7 @@ class _Lines:
             if self._known.get(name) != found[name]:
                 self._say(f"{describe_server(server, time.time())}{_offers(server)}", text(server, "state"))
         for name in self._known.keys() - found.keys():
-            self._say(clean(f"{name}: removed"), "disabled")
+            self._say(f"{name}: removed", "disabled")
         self._known = found
         sys.stdout.flush()
 
@@ -140,7 +138,7 @@ def _offers(server: JsonObject) -> str:
 
 
 class _Screen:
-    """Draws on the alternate screen of a terminal, over what it drew before; lines that do not fit are counted.
+    """Draws on the alternate screen of a terminal, over what it drew before.
 
     `_on_screen` makes it, and gives the terminal its own screen back.
     """
@@ -165,37 +163,10 @@ class _Screen:
     def _draw(self) -> None:
         if self.status is None:
             return
-        columns, rows = _size()
-        lines = self._lines(self.status, columns, is_in_order=True)
-        if len(lines) > rows:
-            # What does not fit is what runs well.
-            lines = self._lines(self.status, columns, is_in_order=False)
-            lines[rows - 1 :] = [f"… {len(lines) - rows + 1} more lines do not fit"[:columns]]
+        lines = drawing_of(self.status, time.time(), *_size(), without=_OUT_OF_DATE, notice=self._notice)
         # Over the last drawing, in one write, and never cleared before: clearing would make it flicker.
         sys.stdout.write(_HOME + "\r\n".join(line + _REST_OF_LINE for line in lines) + _REST_OF_SCREEN)
         sys.stdout.flush()
-
-    def _lines(self, status: JsonObject, columns: int, *, is_in_order: bool) -> list[str]:
-        """The lines to draw. With `is_in_order` in the config's order, else servers in trouble first."""
-        from rich.console import Console
-        from rich.text import Text
-
-        now, servers = time.time(), objects(status, "servers")
-        if not is_in_order:
-            servers = sorted(servers, key=lambda server: text(server, "state") in ("ready", "disabled"))
-        console = Console(width=columns, highlight=False)
-        with console.capture() as drawn:
-            console.print(Text(headline(status, now), "bold"), no_wrap=True, overflow="ellipsis")
-            console.print(Text(self._notice, "black on yellow"), no_wrap=True, overflow="ellipsis")
-            console.print(drawing(_live(COLUMNS), [_live(row(server, now)) for server in servers], columns))
-            for line, style in [("", ""), *remarks(status)]:
-                console.print(Text(line, style))
-        return drawn.get().rstrip("\n").split("\n")
-
-
-def _live(cells: Sequence[T]) -> list[T]:
-    """A row without the column that is left out."""
-    return [*cells[:_IN_FLIGHT], *cells[_IN_FLIGHT + 1 :]]
 
 
 def _size() -> tuple[int, int]:

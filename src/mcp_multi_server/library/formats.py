@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TextIO, TypeAlias
 
+from ..core.printable import one_line
+
 if TYPE_CHECKING:
     from mcp_types import Tool
 
@@ -99,7 +101,7 @@ def print_capabilities_summary(client: HasCapabilities, file: TextIO | None = No
     """Writes what each server of a client offers, a line each of at most 80 characters, to stdout or `file`."""
     lines = ["", "=" * WIDTH, "CAPABILITIES SUMMARY", "=" * WIDTH]
     for server, offered in client.capabilities.items():
-        lines += ["", f"[{_printable(server)}]", *_summary(offered)]
+        lines += ["", f"[{one_line(server)}]", *_summary(offered)]
     (file or sys.stdout).write("\n".join([*lines, "", "=" * WIDTH, "", ""]))
 
 
@@ -248,10 +250,5 @@ def _section(title: str, entries: Sequence[tuple[str, str | None]]) -> Iterator[
         yield f"  {title} ({len(entries)}):"
     for number, (name, about) in enumerate(entries, start=1):
         first_line = next((line for line in (about or "").splitlines() if line.strip()), "")
-        text = f"    {number}) {_printable(name)}" + (f": {_printable(first_line.strip())}" if first_line else "")
+        text = f"    {number}) {one_line(name)}" + (f": {one_line(first_line.strip())}" if first_line else "")
         yield text if len(text) <= WIDTH else f"{text[: WIDTH - 1]}…"
-
-
-def _printable(text: str) -> str:
-    """The text without what a terminal would obey."""
-    return "".join(character if character.isprintable() else "\ufffd" for character in text)

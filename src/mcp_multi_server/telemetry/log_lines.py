@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import select
 import time
 import traceback
@@ -19,6 +18,7 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
+from ..core.printable import one_line
 from .limit import Limit
 
 Level: TypeAlias = Literal["debug", "info", "warning", "error"]
@@ -44,8 +44,6 @@ _PRIORITIES = {DEBUG: 7, INFO: 6, WARNING: 4, ERROR: 3}
 """syslog's numbers, as sd-daemon(3) wants them before a line."""
 _BELOW = ("stderr", "trace")
 """Fields that a console shows as lines of their own."""
-_COLOUR = re.compile(r"\x1b\[[0-9;:?]*[ -/]*[@-~]")
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,15 +170,10 @@ def fit(fields: Fields, render: Render) -> str:
     return render({name: fields[name] for name in ("time", "level", "event")} | {"cut": True})
 
 
-def printable(text: str) -> str:
-    """The same text without control characters and colours: terminals obey what they are shown."""
-    return text if text.isprintable() else _UNPRINTABLE.sub("\ufffd", _COLOUR.sub("", text.expandtabs(4)))
-
-
 def _clean(field: object, length: int) -> object:
     match field:
         case str():
-            text = printable(field[:LINE_CAP])  # cut first: a field may be megabytes long
+            text = one_line(field[:LINE_CAP])  # cut first: a field may be megabytes long
             return text if len(text) <= length else text[: length - 1] + "…"
         case list():
             # The last lines of a stderr or a stack are nearest to the cause.

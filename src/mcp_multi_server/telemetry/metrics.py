@@ -30,6 +30,7 @@ from ..core.events import (
     Stderr,
 )
 from ..core.lifecycle import ROUTED, Reason, State
+from ..core.printable import one_line
 from ..core.processes import ProcessUsage
 from .counts import (
     BOUNDS,
@@ -42,7 +43,6 @@ from .counts import (
     ServerCounts,
     ServerSample,
 )
-from .log_lines import printable
 
 __all__ = ["FleetSample", "LoopLag", "Metrics", "ServerSample"]
 
@@ -222,7 +222,7 @@ class LoopLag:
 
 
 def _label(text: str) -> str:
-    return printable(text[:LABEL_CAP])
+    return one_line(text[:LABEL_CAP])
 
 
 def _capped(label: str, known: Collection[str], cap: int) -> str:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 from collections import deque
 from collections.abc import Callable
 
+from ..core import printable
 from .link import READ_SIZE
 
 LINE_BYTES = 8 * 1024
@@ -16,12 +16,6 @@ BURST = 256
 PAUSE = 0.005
 """Lines of stderr that are passed on at once, and seconds until the next: a flood gets a tenth of the loop."""
 CUT = " [cut]"
-
-_UNPRINTABLE = re.compile(
-    r"\x1b\[[0-?]*[ -/]*[@-~]"  # colours and cursor movements
-    r"|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)"  # window titles and links
-    r"|[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]"  # line ends, and what reorders text
-)
 
 
 class StderrReader:
@@ -109,7 +103,5 @@ class StderrReader:
 
 def _clean(line: bytes) -> str:
     """A line as text without anything that a terminal would take for a command."""
-    text = line[:LINE_BYTES].decode(errors="replace")
-    if not text.isprintable():
-        text = _UNPRINTABLE.sub("", text)
+    text = printable.lines(line[:LINE_BYTES].decode(errors="replace"))
     return text.rstrip() + (CUT if len(line) > LINE_BYTES else "")
