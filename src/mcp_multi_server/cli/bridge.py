@@ -17,10 +17,10 @@ from contextlib import ExitStack, suppress
 
 from ..core.bridge import Bridge
 from ..core.lines import Lines, Oversize
+from ..core.printable import one_line
 from .connect import connect
 from .failures import CommandFailed, Unreachable
 from .outgoing import BARRIER_LOOK_EVERY, Outgoing, non_blocking
-from .render import clean
 
 CHUNK = 64 * 1024
 MIB = 1 << 20
@@ -162,14 +162,14 @@ class _Shell:
                 _say(said)
             bridge.says.clear()
         if bridge.to_daemon and self._connection is not None:
-            self._to_daemon.put(bridge.to_daemon)
+            self._to_daemon.send(bridge.to_daemon)
             bridge.to_daemon.clear()
-        if self._to_daemon.size:
+        elif self._to_daemon.size:
             self._to_daemon.write()
         if bridge.to_host:
-            self._to_host.put(bridge.to_host)
+            self._to_host.send(bridge.to_host)
             bridge.to_host.clear()
-        if self._to_host.size:
+        elif self._to_host.size:
             self._to_host.write()
 
     # -- what is waited for --------------------------------------------------------------------------------------
@@ -293,4 +293,4 @@ def _say(text: str) -> None:
     look.register(2, select.POLLOUT)
     with suppress(OSError):
         if any(event & select.POLLOUT for _, event in look.poll(0)):
-            os.write(2, f"mcp-multi-server: {clean(text)}\n".encode(errors="replace")[:LONGEST_SAID])
+            os.write(2, f"mcp-multi-server: {one_line(text)}\n".encode(errors="replace")[:LONGEST_SAID])

@@ -39,10 +39,24 @@ class Outgoing:
         self.is_broken = False
         """Whether nobody takes anything any more. What waits then stays here, to be looked at."""
 
-    def put(self, lines: list[bytes]) -> None:
-        """Queue lines, newlines included; between them may be barriers."""
-        self._lines += lines
-        self.size += sum(map(len, lines))
+    def send(self, lines: list[bytes]) -> None:
+        """Write lines, newlines included, or queue them; between them may be barriers."""
+        # The usual case, without the queue: one line, which the other end takes at once.
+        sent = self._try(lines[0]) if len(lines) == 1 and not self._lines else 0
+        if sent < len(lines[0]) or len(lines) > 1:
+            self._lines += lines
+            self.size += sum(map(len, lines))
+            self._drop(sent)
+            self.write()
+
+    def _try(self, line: bytes) -> int:
+        try:
+            return 0 if self.is_broken else os.write(self._descriptor, line)
+        except BlockingIOError:
+            return 0
+        except OSError:
+            self.is_broken = True
+            return 0
 
     @property
     def wants_room(self) -> bool:

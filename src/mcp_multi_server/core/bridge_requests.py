@@ -27,20 +27,20 @@ MOST_LATE = 1000
 class OpenRequest:
     """One of them. The table makes it."""
 
-    __slots__ = ("asked", "due", "is_told", "line", "method", "since", "token")
+    # Of the class as long as they are the same for nearly every request: one is made for each call.
+    line = b""
+    """The request, where it may be asked again."""
+    token: Id | None = None
+    is_told = False
+    """Whether there was progress."""
+    due: float | None = None
+    """When its own time limit is over, and then when the daemon has been silent for too long."""
+    asked: float | None = None
+    """When the daemon was asked for a sign of life because of that."""
 
     def __init__(self, method: str, since: float) -> None:
         self.method = method
         self.since = since
-        self.line = b""
-        """The request, where it may be asked again."""
-        self.token: Id | None = None
-        self.is_told = False
-        """Whether there was progress."""
-        self.due: float | None = None
-        """When its own time limit is over, and then when the daemon has been silent for too long."""
-        self.asked: float | None = None
-        """When the daemon was asked for a sign of life because of that."""
 
 
 class OpenRequests:

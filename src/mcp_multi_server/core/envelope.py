@@ -47,13 +47,13 @@ def read(line: bytes) -> Envelope | None:
     id, method = head.groups()
     if id is None:
         if method is not None and method.startswith(b"notifications/"):
-            return Envelope(method.decode(errors="replace"), None)
+            return Envelope(method.decode("utf-8", "replace"), None)
         # What stands before the last brace of valid JSON belongs to the outermost object.
         tail = _TAIL.search(line, max(0, len(line) - ENDS))
         if tail is None:
             return _decoded(line)
         id = tail[1]
-    return Envelope("" if method is None else method.decode(errors="replace"), _id(id))
+    return Envelope("" if method is None else method.decode("utf-8", "replace"), _id(id))
 
 
 def read_ends(head: bytes, tail: bytes) -> Envelope | None:
@@ -64,7 +64,7 @@ def read_ends(head: bytes, tail: bytes) -> Envelope | None:
     id, method = found.groups()
     last = None if id is not None else _TAIL.search(tail)
     id = last[1] if last else id
-    return Envelope("" if method is None else method.decode(errors="replace"), None if id is None else _id(id))
+    return Envelope("" if method is None else method.decode("utf-8", "replace"), None if id is None else _id(id))
 
 
 def progress_token(line: bytes) -> Id | None:
@@ -115,4 +115,4 @@ def _decoded(line: bytes) -> Envelope | None:
 
 def _id(token: bytes) -> Id:
     """By value. A text that is no UTF-8 is no valid JSON, and what it becomes does not matter."""
-    return token[1:-1].decode(errors="replace") if token[:1] == b'"' else int(token)
+    return token[1:-1].decode("utf-8", "replace") if token[:1] == b'"' else int(token)
