@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import pty
 import random
 import resource
 import select
@@ -366,6 +367,35 @@ def test_a_signal_ends_it_at_once(tmp_path: Path, number: signal.Signals, code: 
         assert process.wait(SOON) == code
 
 
+def test_a_person_who_ends_the_input_twice_does_not_wait_for_answers(tmp_path: Path) -> None:
+    """On a terminal: Ctrl-D once to say no more, twice to leave."""
+    path, asked = str(tmp_path / "mcp.sock"), threading.Event()
+
+    def never(connection: socket.socket) -> None:
+        with connection, suppress(OSError):
+            lines = connection.makefile("rb")
+            greet(lines, connection)
+            next(lines)
+            asked.set()
+            connection.recv(65536)
+
+    master, slave = pty.openpty()
+    words = [*COMMAND, "stdio", "--linger", "60"]
+    variables = environment(MCP_MULTI_SERVER_SOCKET=path)
+    with serving(path, never):
+        process = subprocess.Popen(words, stdin=slave, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=variables)
+        os.close(slave)
+        os.write(master, CALL)
+        assert asked.wait(DEADLINE)
+        os.write(master, b"\x04")
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.3)
+        os.write(master, b"\x04")
+        _, err = process.communicate(timeout=SOON)
+        assert (process.returncode, err) == (1, b"error: 1 answer was dropped: the client left before it had come\n")
+    os.close(master)
+
+
 def test_a_host_that_reads_neither_answers_nor_stderr_does_not_stop_it(tmp_path: Path) -> None:
     """Its stderr is full before the daemon goes away, of which there is something to say."""
     into, out_of = os.pipe()
@@ -406,7 +436,7 @@ def test_waiting_costs_no_cpu(held_up: str) -> None:
                 os.write(joined.write_end, CALL)
                 daemon.readline()
                 if held_up == "the client":
-                    fill(daemon.connection.fileno(), b'{"jsonrpc":"2.0","method":"notifications/x"}\n')
+                    fill(daemon.connection.fileno(), b'{"jsonrpc":"2.0","method":"x","params":"%b"}\n' % (b"x" * 4000))
                 elif held_up == "the daemon":
                     fill(joined.write_end, CALL)
                 joined.close_stdin()

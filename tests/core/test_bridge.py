@@ -14,7 +14,7 @@ from mcp_multi_server.core import bridge_memory
 from mcp_multi_server.core.bridge import BARRIER, GREETING_PATIENCE, OWN
 from mcp_multi_server.core.bridge_dialing import LONGEST_PAUSE, REFUSED_PAUSE
 from mcp_multi_server.core.bridge_held import MOST_LINES
-from mcp_multi_server.core.bridge_requests import PING_AFTER, PING_PATIENCE
+from mcp_multi_server.core.bridge_requests import MOST_LATE, PING_AFTER, PING_PATIENCE
 from mcp_multi_server.core.catalog import Kind
 from mcp_multi_server.core.errors import INTERNAL_ERROR, INVALID_REQUEST
 from mcp_multi_server.core.index import STATE_KEY
@@ -155,7 +155,7 @@ def test_a_held_request_that_the_client_cancels_is_forgotten() -> None:
 
 def test_what_is_held_has_a_cap() -> None:
     table = Table()
-    table.say(*(call(id) for id in range(MOST_LINES + 1)))
+    table.say(*(call(id) for id in range(MOST_LINES + 1)), {"method": "notifications/one/too/many"})
     assert "too many" in the_error(table.told(), MOST_LINES)["message"]
     assert len(table.connect()) == MOST_LINES
 
@@ -354,6 +354,16 @@ def test_streams_of_the_daemons_own_end_with_it() -> None:
     assert sorted(message["id"] for message in table.told()) == [1, 2]
 
 
+def test_questions_whose_late_answers_are_waited_for_have_a_cap() -> None:
+    table = legacy()
+    for id in range(MOST_LATE + 1):
+        table.send({"id": id, "method": "roots/list"})
+    table.lose()
+    table.connect()
+    table.say({"id": 0, "result": {}}, {"id": MOST_LATE, "result": {}})
+    assert [message["id"] for message in table.got()] == [0], "of the oldest nothing is known any more"
+
+
 # --- what the next daemon hears -------------------------------------------------------------------------------------
 
 
@@ -363,8 +373,9 @@ def test_the_handshake_level_and_subscriptions_are_said_again_and_their_answers_
     subscribe = {"id": 2, "method": "resources/subscribe", "params": {"uri": "a:1"}}
     other = {"id": 3, "method": "resources/subscribe", "params": {"uri": "a:2"}}
     refused = {"id": 4, "method": "resources/subscribe", "params": {"uri": "a:3"}}
-    table.say(level, subscribe, other, refused)
-    for id in (1, 2, 3):
+    senseless = {"id": 6, "method": "resources/subscribe"}
+    table.say(level, subscribe, other, refused, senseless)
+    for id in (1, 2, 3, 6):
         table.answer(id)
     table.send({"id": 4, "error": {"code": -32601, "message": "no"}})
     table.say({"id": 5, "method": "resources/unsubscribe", "params": {"uri": "a:1"}})
@@ -419,8 +430,9 @@ def test_a_subscription_is_made_again_under_its_own_id_and_acknowledged_once() -
     table = Table()
     table.connect()
     table.say(LISTEN)
-    table.send(ACKNOWLEDGED)
-    assert methods(table.told()) == ["notifications/subscriptions/acknowledged"]
+    unknown = ACKNOWLEDGED | {"params": {"_meta": {SUBSCRIPTION_KEY: "of another client"}}}
+    table.send(ACKNOWLEDGED, unknown)
+    assert len(table.told()) == 2
     table.got()
     table.send({"id": "s", "result": {"resultType": "complete"}})  # as a daemon does that stops
     table.lose()

@@ -30,9 +30,6 @@ class Refusals:
     def __init__(self) -> None:
         self._waiting: set[_Refusal] = set()
 
-    def __len__(self) -> int:
-        return len(self._waiting)
-
     def add(
         self,
         connection: socket.socket,
@@ -83,8 +80,6 @@ class _Refusal:
 
     def tell(self, id: bytes) -> None:
         """Answer the request with that id, and hang up."""
-        if self._is_over:
-            return
         self._is_over = True
         if self._timer is not None:
             self._timer.cancel()

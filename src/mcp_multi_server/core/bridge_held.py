@@ -35,9 +35,6 @@ class HeldLines:
         self.requests = 0
         """How many of the lines are requests."""
 
-    def __len__(self) -> int:
-        return len(self._lines)
-
     @property
     def oldest(self) -> float | None:
         """When the first line came; None where nothing is held."""

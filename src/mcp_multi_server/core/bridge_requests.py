@@ -57,9 +57,6 @@ class OpenRequests:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def __iter__(self) -> Iterator[Id]:
-        return iter(self._rows)
-
     def add(self, method: str, id: Id, line: bytes, now: float) -> OpenRequest:
         """Note a request that the daemon is sent."""
         opened = self._rows[id] = OpenRequest(method, now)
