@@ -96,13 +96,15 @@ class _Shell:
         bridge = self._bridge
         while True:
             now = time.monotonic()
-            bridge.time(now)
-            if bridge.wants_to_dial(now) and self._to_host.size <= PAUSE_ABOVE:
+            # Asked here and not there, as all of this is done twice for each call.
+            if now >= bridge.look_at:
+                bridge.time(now)
+            if self._connection is None and bridge.wants_to_dial(now) and self._to_host.size <= PAUSE_ABOVE:
                 self._dial(now)
             self._write()
             if bridge.hang_up:
                 self._lose(bridge.hang_up, now)
-            elif self._is_done(now):
+            elif (self._ends or self._hung_up or self._to_host.is_broken) and self._is_done(now):
                 return
             else:
                 self._turn(now)
@@ -121,7 +123,7 @@ class _Shell:
     def _is_done(self, now: float) -> bool:
         if self._to_host.is_broken or self._ends > 1:
             return True
-        if not (self._ends or self._hung_up) or not self._bridge.is_over:
+        if not self._bridge.is_over:
             return False
         if self._closing is None:
             self._closing = now + LAST_WRITES
@@ -178,7 +180,9 @@ class _Shell:
         """Wait until something can be done, then read what can be read."""
         if not self._is_steady or self._to_host.size or self._to_daemon.size:
             self._want_all()
-        timeout = self._timeout(now)
+        timeout = self._bridge.wait(now)
+        if self._to_host.size or self._closing is not None:
+            timeout = self._sooner(timeout, now)
         for descriptor, event in self._poll.poll(None if timeout is None else 1000 * timeout):
             if descriptor == self._stdout:
                 self._to_host.is_broken |= bool(event & _GONE)
@@ -187,12 +191,12 @@ class _Shell:
             elif event & ~select.POLLOUT:
                 self._on_connection()
 
-    def _timeout(self, now: float) -> float | None:
-        timeout = self._bridge.wait(now)
+    def _sooner(self, timeout: float | None, now: float) -> float | None:
+        """The same, where something waits to be written that is not only a matter of room."""
         if self._to_host.is_at_barrier:
-            timeout = BARRIER_LOOK_EVERY
+            return BARRIER_LOOK_EVERY
         if self._closing is not None:
-            timeout = min(max(0.0, self._closing - now), math.inf if timeout is None else timeout)
+            return min(max(0.0, self._closing - now), math.inf if timeout is None else timeout)
         return timeout
 
     def _want_all(self) -> None:

@@ -32,8 +32,8 @@ last progress of a call is lost where it is read together with the result.
 OWN = "mcp-multi-server/bridge/"
 """Begins the ids of requests of the bridge's own."""
 LISTEN = "subscriptions/listen"
-STREAMS = frozenset({LISTEN, "daemon/events"})
-"""Requests that are open for as long as the client wants: nobody waits for their answer."""
+STREAMS = frozenset({LISTEN, "daemon/events", "daemon/logs"})
+"""Requests that may be open for as long as the client wants: nobody waits for their answer."""
 LOOK_EVERY = 1.0
 """Seconds between looks at the time while a request is open."""
 GREETING_PATIENCE = 60.0
@@ -78,7 +78,8 @@ class Bridge:
         """When the client ended its side."""
         self._given_up = 0
         self._was_in_vain = False
-        self._look_at = now
+        self.look_at = now
+        """When `time` has something to do. That may be nothing, while nobody waits for anything (see `wait`)."""
 
     # -- from the host -------------------------------------------------------------------------------------------
 
@@ -100,7 +101,7 @@ class Bridge:
     def left(self, now: float) -> None:
         """The client has ended its side: what is open gets its time, and subscriptions are over."""
         if self._left is None:
-            self._left = self._look_at = now
+            self._left = self.look_at = now
             for question in self._questions.take_all():
                 self.to_daemon.append(encode({"id": question, "error": failure("the client is gone")}))
 
@@ -127,23 +128,24 @@ class Bridge:
     def _forward(self, line: bytes, envelope: Envelope | None, now: float) -> None:
         if envelope is not None:
             method, id = envelope
-            if method and id is not None:
-                self._requested(method, id, line, now)
-            elif method:
+            if not method:
+                if id is not None and not self._questions.answered(id):
+                    return
+            elif id is None:
                 self._notified(method, line)
-            elif id is not None and not self._questions.answered(id):
-                return
+            elif method in STREAMS:
+                self._listened(method, id, line, now)
+            elif (due := self._open.add(method, id, line, now).due) is not None:
+                self._look_by(due)
         self.to_daemon.append(line + b"\n")
 
-    def _requested(self, method: str, id: Id, line: bytes, now: float) -> None:
+    def _listened(self, method: str, id: Id, line: bytes, now: float) -> None:
         if method == LISTEN:
             self._memory.listens[id] = Listen(line)
-        elif method in STREAMS or (method == "daemon/logs" and b'"follow"' in line):
+        elif method == "daemon/events" or b'"follow"' in line:
             self._streams.add(id)
         else:
-            opened = self._open.add(method, id, line, now)
-            if opened.due is not None:
-                self._look_by(opened.due)
+            self._open.add(method, id, line, now)
 
     def _notified(self, method: str, line: bytes) -> None:
         if method == "notifications/initialized":
@@ -257,19 +259,19 @@ class Bridge:
     def not_there(self, now: float, why: str) -> None:
         """Nobody took the connection."""
         self.dialing.failed(now, why)
-        self._look_at = now
+        self.look_at = now
 
     def opened(self, now: float) -> None:
         """There is a connection. Whether the daemon serves it is to be seen."""
         self._is_connected, self.hang_up = True, ""
         self.dialing.opened(now)
-        self._since = self.last_heard = self._look_at = now
+        self._since = self.last_heard = self.look_at = now
         self.to_daemon.append(self._ping())
 
     def lost(self, now: float, why: str, unsent: Sequence[bytes] = ()) -> None:
         """The connection has ended. `unsent`: the lines of which the daemon has no more than a part."""
         was_live, self._is_connected, self.is_live, self.hang_up = self.is_live, False, False, ""
-        self._look_at = now
+        self.look_at = now
         self._own.clear()
         unsent = [*unsent, *self.to_daemon]
         self.to_daemon.clear()
@@ -329,7 +331,7 @@ class Bridge:
         if not isinstance(error, dict):
             return
         self.dialing.refused(now, error)
-        self.hang_up, self._look_at = self.dialing.why, now
+        self.hang_up, self.look_at = self.dialing.why, now
         if self.dialing.is_unwelcome:
             self._answer_held(self._held.take_all())
 
@@ -347,13 +349,13 @@ class Bridge:
 
     def wait(self, now: float) -> float | None:
         """Seconds until `time` must be called; None where nothing will be due by itself."""
-        if self.is_live and not self._open and self._left is None and self._look_at > now and not self._ended_listens():
+        if self.is_live and not self._open and self._left is None and self.look_at > now and not self._ended_listens():
             return None
-        return max(0.0, self._look_at - now)
+        return max(0.0, self.look_at - now)
 
     def time(self, now: float) -> None:
-        """Do what is due."""
-        if now < self._look_at:
+        """Do what is due, if it is."""
+        if now < self.look_at:
             return
         if self.is_live:
             self._look_for_life(now)
@@ -362,7 +364,7 @@ class Bridge:
             self._look_for_daemon(now)
         if now >= self.lingers_until:
             self._give_up()
-        self._look_at = min((now + LOOK_EVERY, *(time for time in self._times() if time > now)))
+        self.look_at = min((now + LOOK_EVERY, *(time for time in self._times() if time > now)))
 
     def _times(self) -> Iterator[float]:
         """When something is due, apart from the look that is taken every second."""
@@ -376,7 +378,7 @@ class Bridge:
         yield from self.dialing.times()
 
     def _look_by(self, time: float) -> None:
-        self._look_at = min(self._look_at, time)
+        self.look_at = min(self.look_at, time)
 
     @property
     def _patience(self) -> float:

@@ -36,6 +36,9 @@ class Envelope(NamedTuple):
     id: Id | None
 
 
+_new = tuple.__new__
+
+
 def read(line: bytes) -> Envelope | None:
     """The envelope of a line; None where the line is no JSON-RPC message.
 
@@ -53,7 +56,8 @@ def read(line: bytes) -> Envelope | None:
         if tail is None:
             return _decoded(line)
         id = tail[1]
-    return Envelope("" if method is None else method.decode("utf-8", "replace"), _id(id))
+    # Made without the call of a function of the class, as it is done twice for each call.
+    return _new(Envelope, ("" if method is None else method.decode("utf-8", "replace"), _id(id)))
 
 
 def read_ends(head: bytes, tail: bytes) -> Envelope | None:
