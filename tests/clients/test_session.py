@@ -539,6 +539,26 @@ async def test_a_client_that_closes_one_side_gets_its_answers() -> None:
         assert (await running.event(ClientGone)).reason == "closed"
 
 
+@pytest.mark.parametrize("calls", [False, True])
+async def test_a_client_that_closes_one_side_and_only_listens_is_parted_with(calls: bool) -> None:
+    """`calls`: the answer to its call comes first."""
+    one = full()
+    one.replies["tools/call"] = None
+    async with fleet(one) as running:
+        await running.rested()
+        client = await running.client(modern=True)
+        await client.post("subscriptions/listen", {"notifications": {"toolsListChanged": True}}, id="s")
+        await client.notification()
+        if calls:
+            await client.post("tools/call", CALLED)
+            sent = await one.got("tools/call")
+        client.socket.shutdown(1)
+        if calls:
+            one.answer(member(sent, "id"), result='{"late":1}')
+        assert [message["id"] for message in await client.ended()] == [1, "s"][not calls :]
+        assert (await running.event(ClientGone)).reason == "closed"
+
+
 async def test_a_client_that_leaves_has_its_servers_told_and_its_held_calls_forgotten() -> None:
     one, two = full(), Script("two", tools=["other"])
     one.replies["tools/call"] = None

@@ -369,8 +369,10 @@ class ClientSession:
         if self._lines.partial:
             self._feed(b"\n")  # the end of the stream ends the last line too
         self.client_requests.end()
+        # A subscription is never answered, so it keeps nobody.
+        waits = len(self.open_requests) > len(self._subscriptions()) or self._link.waiting
         # Nothing tells that a half-closed socket's peer is gone, so it is looked at again and again.
-        if self._link.is_deserted() or not (self.open_requests or self._link.waiting):
+        if not waits or self._link.is_deserted():
             self.close("closed")
         else:
             self._loop.call_later(LAST_ANSWERS_LOOK_EVERY, self._said_all)
