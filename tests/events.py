@@ -45,6 +45,7 @@ EVERYTHING: list[Event] = [
     ReplacementFailed("git", FAILED, ("last words",)),
     ServerRemoved("git"),
     Stderr("git", 7, "hello"),
+    Stderr("git", 7, "no such method: server/discover", is_early=True),
     InvalidLine("git", "no JSON"),
     CatalogRead("git", 1, 2, 3, 4, 0.1, is_news=True),
     CatalogRead("git", 1, 2, 3, 4, 0.2, is_news=False),

@@ -9,11 +9,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .core.settings import ServerConfig
     from .library.callbacks import ServerRequestContext
     from .library.capabilities import ServerCapabilities
     from .library.client import MultiServerClient
-    from .library.config import MCPServersConfig
+    from .library.config import MCPServersConfig, ServerConfig
     from .library.formats import (
         mcp_tools_to_anthropic_format,
         mcp_tools_to_gemini_format,
@@ -53,7 +52,7 @@ _HOMES = {
     "MCPServersConfig": "library.config",
     "MultiServerClient": "library.client",
     "ServerCapabilities": "library.capabilities",
-    "ServerConfig": "core.settings",
+    "ServerConfig": "library.config",
     "ServerRequestContext": "library.callbacks",
     "SyncMultiServerClient": "library.sync_client",
     "configure_logging": "library.logs",

@@ -1,6 +1,5 @@
 """The models of the config under the name that version 1 had for their module."""
 
-from .core.settings import ServerConfig
-from .library.config import MCPServersConfig
+from .library.config import MCPServersConfig, ServerConfig
 
 __all__ = ["MCPServersConfig", "ServerConfig"]

@@ -191,12 +191,12 @@ def test_resource_not_found_has_the_code_of_the_clients_era(
 def test_initialize_offers_the_revision_asked_for_or_the_latest_legacy_one(
     requested: str | None, answered: str
 ) -> None:
-    assert protocol.initialize_result(requested, "")["protocolVersion"] == answered
+    assert protocol.initialize_result(requested, "", 1024)["protocolVersion"] == answered
 
 
 def test_instructions_are_passed_on_where_there_are_any() -> None:
-    assert protocol.initialize_result(None, "use it well")["instructions"] == "use it well"
-    assert "instructions" not in protocol.discover_result("")
+    assert protocol.initialize_result(None, "use it well", 1024)["instructions"] == "use it well"
+    assert "instructions" not in protocol.discover_result("", 1024)
 
 
 @pytest.mark.parametrize(

@@ -118,6 +118,12 @@ async def test_models_make_a_config() -> None:
     server = ServerConfig(command=entry["command"], args=entry["args"], start_timeout=20)
     config = MCPServersConfig(mcpServers={"one": server})
     assert MCPServersConfig.model_validate(config.model_dump()) == config
+    assert server.args == entry["args"]
+    assert server.model_dump(exclude_unset=True) == {
+        "command": entry["command"],
+        "args": entry["args"],
+        "startTimeout": 20,
+    }
     for given in (config.model_dump(), {"mcpServers": {"one": server}}):
         async with MultiServerClient.from_dict(given) as client:
             assert structured(await client.call_tool("echo"))["server"] == "one"
@@ -146,6 +152,27 @@ async def test_a_config_for_no_server_makes_a_client_without_tools() -> None:
         assert words(await client.call_tool("echo")) == "Unknown tool: echo"
         with pytest.raises(MCPError):
             await client.read_resource("a:b://c")
+
+
+@pytest.mark.parametrize("broken", [{}, {"command": 5}, {"command": "x", "url": "http://x/"}, "nothing"])
+async def test_a_broken_entry_parks_its_own_server_unless_none_may_be_missing(tmp_path: Path, broken: Any) -> None:
+    path = written(tmp_path / "servers.json", {**ONE, "broken": broken})
+    for client in (MultiServerClient(path), MultiServerClient.from_dict(json.loads(path.read_text()))):
+        async with client:
+            assert structured(await client.call_tool("echo"))["server"] == "one"
+            assert states(client)["broken"] == "parked"
+            assert "broken" not in client.capabilities
+            refused = await client.call_tool("echo", server_name="broken")
+            assert words(refused).startswith("Server 'broken' is parked: config: mcpServers.broken")
+    with pytest.raises(ValidationError):
+        await MultiServerClient(path, strict_connect=True).__aenter__()
+    with pytest.raises(ValidationError):
+        MultiServerClient.from_dict(json.loads(path.read_text()), strict_connect=True)
+
+
+def test_where_no_asyncio_loop_runs_entering_says_what_is_needed() -> None:
+    with pytest.raises(RuntimeError, match="needs a running asyncio event loop; Trio is not supported"):
+        MultiServerClient.from_dict({"mcpServers": ONE}).__aenter__().send(None)
 
 
 # --- entering --------------------------------------------------------------------------------------------------------

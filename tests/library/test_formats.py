@@ -271,11 +271,11 @@ CAPABILITIES SUMMARY
 
 [full]
   Tools (5):
-    1) now: The time.
-    2) bare
-    3) late: Begins late.
-    4) long: {"x" * 66}…
-    5) rude: Red .
+    - 1) now: The time.
+    - 2) bare
+    - 3) late: Begins late.
+    - 4) long: {"x" * 64}…
+    - 5) rude: Red .
   Resources (1):
     1) log: file:///log
   Resource Templates (1):

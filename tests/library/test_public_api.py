@@ -20,6 +20,7 @@ from mcp import Client
 import mcp_multi_server
 from mcp_multi_server import MultiServerClient, SyncMultiServerClient
 from mcp_multi_server.library.callbacks import CallbackOptions, SyncCallbackOptions
+from mcp_multi_server.library.version_1 import GONE
 
 TESTS = Path(__file__).parent
 TYPED = TESTS / "typing_api.py"
@@ -62,7 +63,7 @@ SIGNATURES = {
     "complete": "ref, argument, context_arguments=None",
     "set_logging_level": "level",
 }
-PROPERTIES = {"capabilities", "tool_to_server", "prompt_to_server"}
+PROPERTIES = {"capabilities", "config_path", "prompt_to_server", "strict_connect", "tool_to_server"}
 ONLY_ASYNCHRONOUS = {"connect_all", "aclose"}
 """What is about event loops and has no counterpart: a synchronous client is connected once it is made."""
 ONLY_SYNCHRONOUS = {"shutdown"}
@@ -162,6 +163,25 @@ def test_a_mirrored_method_takes_the_same_and_a_timeout_where_it_waits(name: str
         assert (timeout.default, timeout.annotation) == (None, float | timedelta | None)
     assert list(own.values()) == list(its.values())
     assert mirrored.return_annotation == original.return_annotation
+
+
+@pytest.mark.parametrize("given", ["servers.json", Path("servers.json")])
+def test_a_client_says_which_file_it_was_given_and_how_strict_it_is(given: str | Path) -> None:
+    client = MultiServerClient(given, strict_connect=True)
+    assert (client.config_path, client.strict_connect) == (Path("servers.json"), True)
+    for other in (MultiServerClient.from_dict({"mcpServers": {}}), MultiServerClient.connect("/nowhere")):
+        assert (other.config_path, other.strict_connect) == (None, False)
+
+
+@pytest.mark.parametrize("name", sorted(GONE))
+def test_an_attribute_that_version_1_had_says_what_to_use_instead(name: str) -> None:
+    for client in (MultiServerClient, SyncMultiServerClient):
+        bare = object.__new__(client)
+        with pytest.raises(AttributeError, match=f"no attribute '{name}' since version 2: .") as refused:
+            getattr(bare, name)
+        assert refused.value.name == name
+        with pytest.raises(AttributeError, match=r"no attribute 'sesions'$"):
+            getattr(bare, "sesions")  # noqa: B009  # a type checker knows that it is not there
 
 
 def test_both_clients_take_the_callbacks_of_the_sdks_client() -> None:

@@ -470,7 +470,7 @@ def test_a_timeout_that_is_none_is_refused_by_name(limit: Any, expected: type[Ex
 
 def test_one_config_is_needed() -> None:
     for given in ({}, {"config_path": "a.json", "config_dict": {}}):
-        with pytest.raises(ValueError, match="either config_path or config_dict"):
+        with pytest.raises(ValueError, match="Exactly one of config_path and config_dict"):
             SyncMultiServerClient(**given)  # type: ignore[arg-type]  # of two types
 
 

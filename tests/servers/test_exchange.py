@@ -218,10 +218,27 @@ async def test_invalid_lines_that_take_their_time_are_no_flood(monkeypatch: pyte
     assert talk.exchange.loss is None
 
 
-async def test_a_line_over_the_cap_ends_the_exchange() -> None:
+@pytest.mark.parametrize("ends", [(b'{"jsonrpc":"2.0","id":%d,"res', b""), (b'{"result":{', b'}, "id": %d}')])
+async def test_a_line_over_the_cap_fails_the_call_that_it_answers_and_no_other(ends: tuple[bytes, bytes]) -> None:
+    talk = Talk({"tools/call": silence})
+    (call, request), (other, _) = talk.call(), talk.call()
+    head, tail = (end % request["id"] if b"%d" in end else end for end in ends)
+    line = Oversize(head + b"x" * 300)
+    line.extend(b"x" * 300 + tail)
+    talk.server.receiver.line(line)
+    (failure,) = call.told
+    assert failure == f"sent a line of {line.size} bytes, more than daemon.limits.serverLine allows"
+    assert other.told == []
+    assert talk.exchange.loss is None
+    talk.server.receiver.line(line)  # late: nobody waits for it any more
+    assert (len(call.told), talk.exchange.loss) == (1, None)
+
+
+@pytest.mark.parametrize("head", [b"x" * 300, b'{"id":"theirs","result":{', b'{"id":99999,"result":{'])
+async def test_a_line_over_the_cap_that_may_answer_anything_ends_the_exchange(head: bytes) -> None:
     talk = Talk({"tools/call": silence})
     call, _ = talk.call()
-    talk.server.receiver.line(Oversize(b"x" * 300))
+    talk.server.receiver.line(Oversize(head))
     assert talk.exchange.loss is not None
     assert talk.exchange.loss.reason is Reason.PROTOCOL
     assert not talk.exchange.loss.permanent

@@ -87,6 +87,7 @@ DESCRIBED: list[tuple[Event, str, str, dict[str, object]]] = [
     ),
     (ServerRemoved("git"), "INFO", "server.removed", {"server": "git"}),
     (Stderr("git", 7, "hello"), "INFO", "server.stderr", {"server": "git", "pid": 7, "line": "hello"}),
+    (Stderr("git", 7, "what?", is_early=True), "DEBUG", "server.stderr", {"server": "git", "pid": 7, "line": "what?"}),
     (ServerReplaced("git"), "INFO", "server.replaced", {"server": "git"}),
     (
         ReplacementFailed("git", Failure(Reason.EXIT, "exited with code 3"), ("why",)),

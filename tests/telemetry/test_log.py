@@ -71,6 +71,15 @@ def test_a_flood_is_cut_to_a_burst_and_a_rate(pipe: Log, event: Event, rate: int
     assert len(rest) == rate
 
 
+def test_lines_from_before_a_server_said_its_era_cost_the_later_ones_nothing(pipe: Log) -> None:
+    configure("info", "json", fd=pipe.writer)
+    telemetry = LogObserver()
+    for number in range(200):
+        telemetry(Stderr("git", 1, f"early {number}", is_early=True))
+    telemetry(Stderr("git", 1, "later"))
+    assert [line["line"] for line in pipe.lines()] == ["later"]
+
+
 def test_a_flood_that_goes_on_stays_shut_for_a_second(pipe: Log) -> None:
     configure("info", "json", fd=pipe.writer)
     clock = Clock()

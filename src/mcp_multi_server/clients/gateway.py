@@ -17,6 +17,7 @@ from ..core.config import Config
 from ..core.errors import INTERNAL_ERROR, INVALID_REQUEST, RpcError
 from ..core.events import ClientConnected, ClientGone, Observer, Rejected
 from ..core.jsonrpc import Buffer
+from ..core.settings import LimitsConfig
 from ..servers.server import Server
 from ..servers.snapshot import Snapshots
 from ..transport.link import Flusher
@@ -42,7 +43,7 @@ class Gateway:
     """All clients of the daemon.
 
     The fleet makes it; `listen` or `adopt` let clients in, `close` parts with all of them. `sessions` are those who are
-    connected, by number; nobody else adds or removes one.
+    connected, by number; nobody else adds or removes one. `limits`: those that hold under a config.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Gateway:
         control: ControlMethods,
         tell: Observer,
         flusher: Flusher,
+        limits: Callable[[Config], LimitsConfig],
     ) -> None:
         self.sessions = sessions
         self._snapshots = snapshots
@@ -61,6 +63,7 @@ class Gateway:
         self._control = control
         self._tell = tell
         self._loop = asyncio.get_running_loop()
+        self._limits = limits
         self._last = 0
         self._changed: set[Kind] = set()
         self._listener: socket.socket | None = None
@@ -74,7 +77,7 @@ class Gateway:
             router=router,
             flusher=flusher,
             snapshots=snapshots,
-            limits=config.daemon.limits,
+            limits=limits(config),
             control=self._serve_control,
             gone=self._gone,
         )
@@ -227,7 +230,7 @@ class Gateway:
         """Take over access rules and limits; clients that are connected stay, whatever the new rules are."""
         self._config = config
         self._access = Access(config.daemon.access)
-        self._services.limits = config.daemon.limits
+        self._services.limits = self._limits(config)
 
     def _tell_changes(self) -> None:
         # Taken before anybody is told: a client that is cut off meanwhile may publish a change.

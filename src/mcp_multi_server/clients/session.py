@@ -25,7 +25,7 @@ from ..core.jsonrpc import ABSENT, Buffer, InvalidMessage, Members, Message, Too
 from ..core.lines import Lines, Oversize
 from ..core.log_levels import level_in
 from ..core.protocol import Era
-from ..core.settings import LimitsConfig
+from ..core.settings import CLIENT_LINE, LimitsConfig
 from ..servers.snapshot import Snapshot, Snapshots
 from ..transport.link import Flusher, Link
 from .access import Peer
@@ -212,7 +212,9 @@ class ClientSession:
 
     def _too_long(self, line: Oversize) -> InvalidMessage:
         id = jsonrpc.salvage_id(line.head, line.tail) or b"null"
-        return InvalidMessage(INVALID_REQUEST, f"a message may have at most {self._lines.cap} bytes", id)
+        return InvalidMessage(
+            INVALID_REQUEST, f"a message may have at most {self._lines.cap} bytes ({CLIENT_LINE})", id
+        )
 
     def _requested(self, message: Message) -> None:
         started = self._loop.time()
@@ -271,7 +273,8 @@ class ClientSession:
                 return self._initialize(request)
             case "server/discover":
                 self._introduced(request)
-                return jsonrpc.encode(protocol.discover_result(self._services.snapshot.instructions))
+                instructions = self._services.snapshot.instructions
+                return jsonrpc.encode(protocol.discover_result(instructions, self._lines.cap))
             case "subscriptions/listen":
                 self._admit(request)
                 self._listen(request)
@@ -336,7 +339,8 @@ class ClientSession:
         self._introduced(request)
         self.capabilities = client_capabilities(request.params.get("capabilities"))
         requested = jsonrpc.text(request.params.get("protocolVersion"))
-        return jsonrpc.encode(protocol.initialize_result(requested, self._services.snapshot.instructions))
+        instructions = self._services.snapshot.instructions
+        return jsonrpc.encode(protocol.initialize_result(requested, instructions, self._lines.cap))
 
     def _introduced(self, request: ClientRequest) -> None:
         """Keep who the client says it is, for status and for servers."""

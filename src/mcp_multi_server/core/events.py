@@ -57,6 +57,8 @@ class Stderr:
     server: str
     pid: int | None
     line: str
+    is_early: bool = False
+    """Whether it had not yet said which era it speaks: many write pages about a question that they do not know."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,8 @@ CALLS = frozenset({"tools/call", "prompts/get", "resources/read", "completion/co
 """What is forwarded to the server that owns the name or URI."""
 DAEMON_EXTENSION = "mcp-multi-server/daemon"
 """Advertises the `daemon/…` control methods."""
+LONGEST = "clientLine"
+"""Its member that says how many bytes a message of this client may have."""
 
 OWN_INFO = {"name": "mcp-multi-server", "version": __version__}
 """The name and version that we give to servers and clients."""
@@ -196,8 +198,11 @@ def error_for_client(error: Buffer, *, method: str, client: Era, server: Era) ->
     return error
 
 
-def own_capabilities() -> dict[str, Any]:
-    """What we offer to clients: all that we may ever offer, since a legacy client cannot be told of more later."""
+def own_capabilities(longest: int) -> dict[str, Any]:
+    """What we offer to clients: all that we may ever offer, since a legacy client cannot be told of more later.
+
+    `longest`: bytes that a message of this client may have.
+    """
     changing = {"listChanged": True}
     return {
         "tools": changing,
@@ -205,20 +210,20 @@ def own_capabilities() -> dict[str, Any]:
         "resources": changing,
         "completions": {},
         "logging": {},
-        "extensions": {DAEMON_EXTENSION: {}},
+        "extensions": {DAEMON_EXTENSION: {LONGEST: longest}},
     }
 
 
-def initialize_result(requested: object, instructions: str) -> dict[str, Any]:
+def initialize_result(requested: object, instructions: str, longest: int) -> dict[str, Any]:
     """Our answer to `initialize`: the revision asked for where we know it, else the latest legacy one."""
     version = requested if requested in LEGACY_VERSIONS else LATEST_LEGACY
-    answer = {"protocolVersion": version, "capabilities": own_capabilities(), "serverInfo": OWN_INFO}
+    answer = {"protocolVersion": version, "capabilities": own_capabilities(longest), "serverInfo": OWN_INFO}
     return answer | ({"instructions": instructions} if instructions else {})
 
 
-def discover_result(instructions: str) -> dict[str, Any]:
+def discover_result(instructions: str, longest: int) -> dict[str, Any]:
     """Our answer to `server/discover`."""
-    answer = {"supportedVersions": [MODERN_VERSION], "capabilities": own_capabilities()}
+    answer = {"supportedVersions": [MODERN_VERSION], "capabilities": own_capabilities(longest)}
     return modern_result(answer | ({"instructions": instructions} if instructions else {}), cacheable=True)
 
 

@@ -227,6 +227,11 @@ class AccessConfig(DaemonSettings):
     )
 
 
+CLIENT_LINE = "daemon.limits.clientLine"
+SERVER_LINE = "daemon.limits.serverLine"
+"""The keys of the two limits that a single message can exceed, for the errors that name them."""
+
+
 class LimitsConfig(DaemonSettings):
     """Caps that keep one client or server from hurting the others."""
 

@@ -43,8 +43,8 @@ class Fleet:
     none. `applied` is told of each config that took the place of another; `reloading` is entered for as long as a
     reload takes. `catalog_cache`: the file in which catalogs outlive the process; "" for none. `reaper` keeps account
     of the processes. `log` is None where the process is somebody else's, and its log too. `abilities`: what the one
-    client of a program's own servers can be asked, None for a daemon's. Tests give an opener, jitter and clocks of
-    their own.
+    client of a program's own servers can be asked, None for a daemon's. `limits`: those that hold under a config. Tests
+    give an opener, jitter and clocks of their own.
     """
 
     def __init__(
@@ -59,12 +59,14 @@ class Fleet:
         reaper: Reaper | None = None,
         log: LogSettings | None = None,
         abilities: frozenset[str] | None = None,
+        limits: Callable[[Config], LimitsConfig] = lambda config: config.daemon.limits,
         opener: Opener | None = None,
         jitter: Callable[[], float] = random.random,
         clocks: Callable[[], Clocks] = suspend.clocks,
     ) -> None:
         self.events = events
         self._clocks = clocks
+        self._limits = limits
         flusher = Flusher()
         self._snapshots = snapshots = Snapshots(config)
         self._catalog_cache = cache = (
@@ -75,7 +77,7 @@ class Fleet:
         )
         self.supervisor = Supervisor(
             snapshots,
-            open_transport=opener or TransportOpener(self._limits, flusher, dict(os.environ), reaper),
+            open_transport=opener or TransportOpener(self._present_limits, flusher, dict(os.environ), reaper),
             tell=events.tell,
             jitter=jitter,
             clients=self.router,
@@ -95,7 +97,13 @@ class Fleet:
             tell=events.tell,
         )
         self.gateway = Gateway(
-            snapshots, self.router, sessions=sessions, control=self.control.serve, tell=events.tell, flusher=flusher
+            snapshots,
+            self.router,
+            sessions=sessions,
+            control=self.control.serve,
+            tell=events.tell,
+            flusher=flusher,
+            limits=limits,
         )
         events.add(self.log_followers)
         events.add(self.event_followers)
@@ -132,8 +140,8 @@ class Fleet:
         if self._catalog_cache is not None:
             await self._catalog_cache.close()
 
-    def _limits(self) -> LimitsConfig:
-        return self.snapshot.config.daemon.limits
+    def _present_limits(self) -> LimitsConfig:
+        return self._limits(self.snapshot.config)
 
     def _woke(self, seconds: float) -> None:
         """The machine was suspended: connections may have died meanwhile."""

@@ -31,7 +31,7 @@ _OWN_LOOP = (
     "a callback of SyncMultiServerClient must not wait for the event loop that runs it: "
     "hand the call to another thread, or use MultiServerClient"
 )
-_log = logging.getLogger("mcp_multi_server")
+_log = logging.getLogger("mcp_multi_server.sync_client")
 _living: set[Background] = set()
 
 

@@ -24,14 +24,18 @@ Roots: TypeAlias = types.ListRootsResult | types.ErrorData
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerRequestContext:
-    """Which server asks: the first argument of the callbacks that answer servers."""
+    """Which server asks: the first argument of the callbacks that answer servers.
+
+    Attributes:
+        server_name: the server, by its name in the config.
+        request_id: the id of the server's request.
+        meta: the `_meta` of its request; None where it has none.
+
+    """
 
     server_name: str
-    """The server, by its name in the config."""
     request_id: int | str
-    """The id of the server's request."""
     meta: dict[str, Any] | None = None
-    """The `_meta` of its request."""
 
 
 class SamplingFnT(Protocol):

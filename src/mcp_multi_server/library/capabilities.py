@@ -5,16 +5,16 @@ from pydantic import BaseModel
 
 
 class ServerCapabilities(BaseModel):
-    """The lists of one server, with the names and URIs that it gives them itself.
+    """The lists of one server, with the names, URIs and `meta` that it gives them itself.
 
-    A list is None if the server has no such thing, or if it has not been read yet.
+    A list is None if the server does not support such things, and empty if it does and has none.
 
     Attributes:
         name: the server's name in the config.
-        tools: its tools.
-        resources: its resources.
-        resource_templates: its resource templates.
-        prompts: its prompts.
+        tools: its tools, in `tools.tools`.
+        resources: its resources, in `resources.resources`.
+        resource_templates: its resource templates, in `resource_templates.resource_templates`.
+        prompts: its prompts, in `prompts.prompts`.
 
     """
 

@@ -5,26 +5,43 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticCustomError, PydanticSerializationError, to_json
 
-from ..core.config import Config, ServerConfig, parse
+from ..core import settings
+from ..core.config import Config, parse
 from ..core.errors import ConfigError, Problem
 from ..core.jsonc import plain
+from ..core.setting_values import Text
 from ..daemon import config_file
 
 STRICT_VARIABLE = "MCP_MULTI_SERVER_STRICT_CONNECT"
 
 
+class ServerConfig(settings.ServerConfig):
+    """One MCP server: a program to run (`command`) or an address to connect to (`url`)."""
+
+    if not TYPE_CHECKING:  # a type checker is told, as of all of them, that it is a sequence
+        # A list, as version 1 had it: programs compare and extend it. The daemon's own is a tuple.
+        args: list[Text] = Field(default_factory=list, repr=False)
+
+
 class MCPServersConfig(BaseModel):
-    """A config as an object. `from_dict` accepts its `model_dump()`."""
+    """A config as an object. `from_dict` accepts its `model_dump()`.
+
+    Attributes:
+        mcpServers: the servers by their names.
+
+    Raises:
+        pydantic.ValidationError: on making one that is no config.
+
+    """
 
     model_config = ConfigDict(hide_input_in_errors=True, extra="allow", serialize_by_alias=True)
 
     mcpServers: dict[str, ServerConfig]  # noqa: N815  # the key in the file, and in the original library
-    """The servers by their names."""
 
 
 def is_strict(given: bool | None) -> bool:
@@ -34,11 +51,13 @@ def is_strict(given: bool | None) -> bool:
     return os.environ.get(STRICT_VARIABLE, "").strip().lower() in ("1", "true", "yes", "on")
 
 
-def load(path: str, given: bytes | None) -> Config:
+def load(path: str, given: bytes | None, *, is_strict: bool) -> Config:
     """The config that the program gave, else the file's.
 
-    Raises FileNotFoundError, json.JSONDecodeError, pydantic.ValidationError: as version 1 does. Unlike a daemon, a
-    client does without no server: one entry that is broken is an error.
+    A broken entry parks its own server, as it does for a daemon, unless the client must not do without one
+    (`is_strict`) or no entry is left that could serve.
+
+    Raises FileNotFoundError, json.JSONDecodeError, pydantic.ValidationError: as version 1 does.
     """
     if given is not None:
         text, directory = given, os.getcwd()
@@ -51,20 +70,20 @@ def load(path: str, given: bytes | None) -> Config:
         config = parse(text, config_file.lookup_in(directory))
     except ConfigError as unusable:
         raise _refused(data, unusable.problems) from None
-    if config.broken:
+    if config.broken and (is_strict or not config.servers):
         raise _refused(data, [problem for problems in config.broken.values() for problem in problems])
     return config
 
 
-def as_json(config: Mapping[str, Any]) -> bytes:
-    """A config that a program made, as the text of a file. Raises pydantic.ValidationError if it is wrong."""
+def as_json(config: Mapping[str, Any], *, is_strict: bool) -> bytes:
+    """A config that a program made, as the text of a file. Raises pydantic.ValidationError as `load` does."""
     try:
         text: bytes = to_json(config, by_alias=True)
     except PydanticSerializationError:
         # Mostly something that the model refuses too, with a better message.
         MCPServersConfig.model_validate(config)
         raise
-    load("", text)
+    load("", text, is_strict=is_strict)
     return text
 
 

@@ -2,14 +2,37 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Mapping
 from datetime import timedelta
 from math import isnan
+from typing import Any
 
 import mcp_types as types
 
-from ..core.errors import INTERNAL_ERROR, INVALID_PARAMS, METHOD_NOT_FOUND, RESOURCE_NOT_FOUND_LEGACY, RpcError
+from ..core import jsonrpc
+from ..core.errors import (
+    INTERNAL_ERROR,
+    INVALID_PARAMS,
+    INVALID_REQUEST,
+    METHOD_NOT_FOUND,
+    RESOURCE_NOT_FOUND_LEGACY,
+    RpcError,
+)
 from ..core.log_levels import LEVELS
+from ..core.settings import CLIENT_LINE
 from .away import Away
+
+
+def check_event_loop() -> None:
+    """Raises RuntimeError where no asyncio event loop runs: under Trio, it is the one thing to say."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        raise RuntimeError(
+            "MultiServerClient needs a running asyncio event loop; Trio is not supported: "
+            "use SyncMultiServerClient in a thread (trio.to_thread.run_sync)"
+        ) from None
 
 
 def check_single_page(cursor: str | None, params: types.PaginatedRequestParams | None) -> None:
@@ -33,6 +56,13 @@ def in_seconds(limit: float | timedelta | None, name: str) -> float | None:
     if limit is not None and isnan(limit):  # compares false with everything: such a limit would never pass
         raise ValueError(f"{name} must be a number of seconds, not NaN")
     return limit
+
+
+def check_length(method: str, params: Mapping[str, Any], longest: int) -> None:
+    """Raises RpcError if a request is longer than the fleet takes, before it is sent and read for nothing."""
+    if (size := len(jsonrpc.encode(params))) > longest:
+        message = f"{method} has {size} bytes, and a message may have at most {longest} ({CLIENT_LINE})"
+        raise RpcError(INVALID_REQUEST, message, {"limit": CLIENT_LINE, "most": longest, "bytes": size})
 
 
 def daemon_away(why: str) -> RpcError:

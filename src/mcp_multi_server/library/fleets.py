@@ -14,8 +14,10 @@ from typing import Any
 import anyio
 
 from ..core.config import Config
-from ..core.events import Event, RequestDone
+from ..core.events import Event, RequestDone, Stderr
 from ..core.paths import socket_candidates, temporary_directory
+from ..core.setting_values import MAX_BYTES
+from ..core.settings import LimitsConfig
 from ..daemon.fleet import Fleet
 from ..daemon.watcher import identity, watch
 from ..telemetry.describe import describe
@@ -28,7 +30,12 @@ START_WITHIN = 30.0
 """Seconds that connecting waits for servers that a daemon is just starting."""
 KNOCK_EVERY = 0.05
 """Seconds between attempts to connect to a daemon whose queue of new clients is full."""
-_log = logging.getLogger("mcp_multi_server")
+OUTGOING = 4 * MAX_BYTES
+PARTIAL_LINE = 3600.0
+"""What holds in place of the daemon's defaults where a program runs its own servers: bytes, and seconds."""
+_log = logging.getLogger("mcp_multi_server.client")
+_stderr_log = logging.getLogger("mcp_multi_server.stderr")
+"""Of the servers' own lines, so that a program can leave them out or send them elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +61,7 @@ async def own_fleet(
     servers are told they may make.
     """
     known = identity(path) if path else None
-    fleet = Fleet(config, events=Events(_log_event), path=path, abilities=abilities)
+    fleet = Fleet(config, events=Events(_log_event), path=path, abilities=abilities, limits=_own_limits)
 
     async def dial() -> sockets.socket:
         # The client talks to its own fleet as to a daemon's: one way through the code for both.
@@ -128,13 +135,26 @@ async def _first_attempts(fleet: Fleet) -> list[str]:
     return failures
 
 
+def _own_limits(config: Config) -> LimitsConfig:
+    """The limits of the config; where it sets none on a message, there is none to speak of.
+
+    A daemon's limits keep strangers from hurting one another. Here every message is the program's own, or is from a
+    server that it chose.
+    """
+    limits, given = config.daemon.limits, config.daemon.limits.model_fields_set
+    outgoing = limits.outgoing if "outgoing" in given else OUTGOING
+    longest = min(MAX_BYTES, outgoing)  # one message must not be enough to cut off its reader
+    own = {"client_line": longest, "server_line": longest, "outgoing": outgoing, "partial_line": PARTIAL_LINE}
+    return limits.model_copy(update={key: value for key, value in own.items() if key not in given})
+
+
 def _log_event(event: Event) -> None:
     """Log an event of the client's own fleet, as the daemon would."""
     # Most events are of this type, and wanted by nobody: their text is not even made.
     if type(event) is RequestDone and not _log.isEnabledFor(logging.DEBUG):
         return
     entry = describe(event)
-    _log.log(entry.level, "%s", entry)
+    (_stderr_log if isinstance(event, Stderr) else _log).log(entry.level, "%s", entry)
 
 
 def _usual_sockets() -> tuple[str, ...]:

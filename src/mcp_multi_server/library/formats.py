@@ -56,6 +56,15 @@ def mcp_tools_to_openai_format(tools: Iterable[AnyTool]) -> list[dict[str, Any]]
 
     Names are passed on as they are: those other APIs differ in what they take.
 
+    Args:
+        tools: models, as `list_tools().tools` has them, or dicts of MCP.
+
+    Returns:
+        For each tool a dict: `type`, and in `function` its `name`, `description` and `parameters`, a JSON Schema.
+
+    Raises:
+        ValueError: a dict is no tool.
+
     >>> mcp_tools_to_openai_format([{"name": "now", "description": "The time.", "inputSchema": {"type": "object"}}])
     [{'type': 'function', 'function': {'name': 'now', 'description': 'The time.', \
 'parameters': {'type': 'object', 'properties': {}}}}]
@@ -72,8 +81,14 @@ def mcp_tools_to_openai_format(tools: Iterable[AnyTool]) -> list[dict[str, Any]]
 def mcp_tools_to_anthropic_format(tools: Iterable[AnyTool]) -> list[dict[str, Any]]:
     """`tools` of Anthropic's messages.
 
+    Args:
+        tools: models, as `list_tools().tools` has them, or dicts of MCP.
+
+    Returns:
+        For each tool a dict: `name`, `description` where it has one, and `input_schema`, a JSON Schema.
+
     Raises:
-        ValueError: tools whose names the API refuses, and with them the whole request.
+        ValueError: there are tools whose names the API refuses, and with them the whole request; or a dict is no tool.
 
     """
     return [
@@ -87,8 +102,14 @@ def mcp_tools_to_gemini_format(tools: Iterable[AnyTool]) -> list[dict[str, Any]]
 
     Parameters go as JSON Schema (`parametersJsonSchema`), which keeps what the older `parameters` would refuse.
 
+    Args:
+        tools: models, as `list_tools().tools` has them, or dicts of MCP.
+
+    Returns:
+        For each tool a dict: `name`, `description` where it has one, and `parametersJsonSchema`.
+
     Raises:
-        ValueError: tools whose names the API refuses, and with them the whole request.
+        ValueError: there are tools whose names the API refuses, and with them the whole request; or a dict is no tool.
 
     """
     return [
@@ -98,7 +119,13 @@ def mcp_tools_to_gemini_format(tools: Iterable[AnyTool]) -> list[dict[str, Any]]
 
 
 def print_capabilities_summary(client: HasCapabilities, file: TextIO | None = None) -> None:
-    """Writes what each server of a client offers, a line each of at most 80 characters, to stdout or `file`."""
+    """Write what each server of a client offers, a line each of at most 80 characters.
+
+    Args:
+        client: a client that is connected, or anything with such `capabilities`.
+        file: where to. Default: `sys.stdout`.
+
+    """
     lines = ["", "=" * WIDTH, "CAPABILITIES SUMMARY", "=" * WIDTH]
     for server, offered in client.capabilities.items():
         lines += ["", f"[{one_line(server)}]", *_summary(offered)]
@@ -235,7 +262,8 @@ def _alone(schema: Schema) -> Schema:
 
 def _summary(offered: ServerCapabilities) -> Iterator[str]:
     if offered.tools:
-        yield from _section("Tools", [(tool.name, tool.description) for tool in offered.tools.tools])
+        # With a dash, as version 1 has it for tools alone: programs may compare what is printed.
+        yield from _section("Tools", [(tool.name, tool.description) for tool in offered.tools.tools], mark="- ")
     if offered.resources:
         yield from _section("Resources", [(resource.name, resource.uri) for resource in offered.resources.resources])
     if offered.resource_templates:
@@ -245,10 +273,10 @@ def _summary(offered: ServerCapabilities) -> Iterator[str]:
         yield from _section("Prompts", [(prompt.name, prompt.description) for prompt in offered.prompts.prompts])
 
 
-def _section(title: str, entries: Sequence[tuple[str, str | None]]) -> Iterator[str]:
+def _section(title: str, entries: Sequence[tuple[str, str | None]], mark: str = "") -> Iterator[str]:
     if entries:
         yield f"  {title} ({len(entries)}):"
     for number, (name, about) in enumerate(entries, start=1):
         first_line = next((line for line in (about or "").splitlines() if line.strip()), "")
-        text = f"    {number}) {one_line(name)}" + (f": {one_line(first_line.strip())}" if first_line else "")
+        text = f"    {mark}{number}) {one_line(name)}" + (f": {one_line(first_line.strip())}" if first_line else "")
         yield text if len(text) <= WIDTH else f"{text[: WIDTH - 1]}…"

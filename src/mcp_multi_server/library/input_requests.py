@@ -17,7 +17,7 @@ from .callbacks import Callbacks, ServerRequestContext
 from .time_limits import TimeLimits
 
 _NOTHING = jsonrpc.Raw(b"{}")
-_log = logging.getLogger("mcp_multi_server")
+_log = logging.getLogger("mcp_multi_server.client")
 _SAMPLING: TypeAdapter[types.CreateMessageRequestParams] = TypeAdapter(types.CreateMessageRequestParams)
 _ELICITATION: TypeAdapter[types.ElicitRequestParams] = TypeAdapter(types.ElicitRequestParams)
 _RESULTS: dict[str, tuple[type[BaseModel], ...]] = {

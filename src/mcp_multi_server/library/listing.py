@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Any, Generic, TypeVar
 
 import mcp_types as types
+import msgspec
 from pydantic import TypeAdapter, ValidationError
 
 from ..core.catalog import Catalog, Kind
@@ -16,45 +17,94 @@ from ..core.lifecycle import ROUTED, State
 from .away import UNKNOWN, Away, status_now
 from .capabilities import ServerCapabilities
 
-_log = logging.getLogger("mcp_multi_server")
+MARKS = frozenset({SERVER_KEY, NAME_KEY, STATE_KEY})
+"""What the fleet writes into the `_meta` of an item."""
+
+_log = logging.getLogger("mcp_multi_server.client")
 M = TypeVar("M", types.Tool, types.Prompt, types.Resource, types.ResourceTemplate)
+N = TypeVar("N", types.Tool, types.Prompt)
+
+
+class _Meta(msgspec.Struct):
+    """What the fleet wrote into an item's `_meta`."""
+
+    server: str = msgspec.field(name=SERVER_KEY, default="")
+    own_name: object = msgspec.field(name=NAME_KEY, default=None)
+    """The server's own name for it, where that is not its listed name. A server may write anything there."""
+
+
+class _Named(msgspec.Struct):
+    """A listed tool or prompt, as far as requests are concerned that name it."""
+
+    name: str
+    meta: _Meta = msgspec.field(name="_meta", default_factory=_Meta)
+
+    @property
+    def own_name(self) -> str:
+        """The name that its server gives it."""
+        return own if isinstance(own := self.meta.own_name, str) else self.name
+
+
+_read_named = msgspec.json.Decoder(list[_Named]).decode
 
 
 class _Items(Generic[M]):
-    """The listed items of one kind, as models."""
+    """The listed items of one kind."""
 
-    def __init__(self, model: type[M], kind: Kind, catalog: Catalog, state: str | None) -> None:
-        raws = [item.raw for item in catalog.items[kind]]
+    def __init__(
+        self, model: type[M], every: TypeAdapter[list[M]], kind: Kind, catalog: Catalog, state: str | None
+    ) -> None:
+        self._model: type[M] = model
+        self._every: TypeAdapter[list[M]] = every
+        self._raws = [item.raw for item in catalog.items[kind]]
+        self._state = state
+        self._left_out: set[bytes] = set()
+
+    def models(self) -> list[M]:
+        """The items as models that are made anew each time, so that the caller may change them.
+
+        To read them from the bytes takes half the time of a deep copy, and nothing is kept that most programs never ask
+        for twice.
+        """
+        found = self._read()
+        for item in found if self._state is not None else ():
+            item.meta = {**(item.meta or {}), STATE_KEY: self._state}
+        return found
+
+    def _read(self) -> list[M]:
         try:
-            every: TypeAdapter[list[M]] = TypeAdapter(list[model])  # type: ignore[valid-type]  # a type at run time
-            self.all: list[M] = every.validate_json(b"[%b]" % b",".join(raws))
+            return self._every.validate_json(_array(self._raws))
         except ValidationError:
             # Only now one by one, which takes several times as long.
-            self.all = [item for raw in raws if (item := _item(model, raw)) is not None]
-        for item in self.all if state is not None else ():
-            item.meta = {**(item.meta or {}), STATE_KEY: state}
-
-    def with_servers(self) -> Iterator[tuple[str, M]]:
-        """Each item after its server's name."""
-        for item in self.all:
-            yield str((item.meta or {}).get(SERVER_KEY, "")), item
+            return [item for raw in self._raws if (item := self._model_of(raw)) is not None]
 
     def by_server(self) -> Iterable[tuple[str, list[M]]]:
-        """Each server's name and its items."""
+        """Each server's name and its items as models, which the caller may change."""
         found: dict[str, list[M]] = {}
-        for server, item in self.with_servers():
-            found.setdefault(server, []).append(item)
+        for item in self.models():
+            found.setdefault(_server(item), []).append(item)
         return found.items()
 
+    @cached_property
+    def named(self) -> list[_Named]:
+        """The items that `models` has, by name. Only for tools and prompts."""
+        self.models()  # finds out which are malformed
+        return _read_named(_array(raw for raw in self._raws if raw not in self._left_out))
 
-def _item(model: type[M], raw: bytes) -> M | None:
-    """The item; None if it is not as the protocol has it, which must not keep the others from being listed."""
-    try:
-        return model.model_validate_json(raw)
-    except ValidationError as wrong:
-        fields = ", ".join(sorted({".".join(map(str, error["loc"])) or "JSON" for error in wrong.errors()}))
-        _log.warning("a %s is left out of the lists, as it is malformed: %s", model.__name__, fields)
-        return None
+    def _model_of(self, raw: bytes) -> M | None:
+        """The item; None if it is not as the protocol has it, which must not keep the others from being listed."""
+        try:
+            return self._model.model_validate_json(raw)
+        except ValidationError as wrong:
+            if raw not in self._left_out:  # said once, and not each time that a program asks for the lists
+                self._left_out.add(raw)
+                fields = ", ".join(sorted({".".join(map(str, error["loc"])) or "JSON" for error in wrong.errors()}))
+                _log.warning("a %s is left out of the lists, as it is malformed: %s", self._model.__name__, fields)
+            return None
+
+
+def _array(raws: Iterable[bytes]) -> bytes:
+    return b"[%b]" % b",".join(raws)
 
 
 class Listing:
@@ -86,31 +136,33 @@ class Listing:
 
     def tools(self) -> list[types.Tool]:
         """All tools as listed, each with its server's name in its `_meta`."""
-        return list(self._tools.all)
+        return self._tools.models()
 
     def prompts(self) -> list[types.Prompt]:
         """All prompts as listed, likewise."""
-        return list(self._prompts.all)
+        return self._prompts.models()
 
     def resources(self, use_namespace: bool) -> list[types.Resource]:
         """All resources, their URIs with the server's name in front or not."""
-        if use_namespace:
-            return list(self._resources.all)
-        return [_with_own_uri(server, item) for server, item in self._resources.with_servers()]
+        found = self._resources.models()
+        return found if use_namespace else [_with_own_uri(item) for item in found]
 
     def templates(self, use_namespace: bool) -> list[types.ResourceTemplate]:
         """All templates, likewise."""
-        if use_namespace:
-            return list(self._templates.all)
-        return [_with_own_template(server, item) for server, item in self._templates.with_servers()]
+        found = self._templates.models()
+        return found if use_namespace else [_with_own_template(item) for item in found]
 
     def servers_of(self, kind: Kind) -> dict[str, str]:
         """The server of each listed tool or prompt."""
-        return {item.name: server for server, item in self._of(kind).with_servers()}
+        return dict(self._servers_of[kind])
+
+    def server_of(self, kind: Kind, name: str) -> str | None:
+        """The server of the tool or prompt that is listed under this name; None if none is."""
+        return self._servers_of[kind].get(name)
 
     def may_be_at(self, kind: Kind, name: str, server: str) -> bool:
         """Whether a tool or prompt of that name, listed or qualified, may be that server's; if in doubt, it may."""
-        listed = self.servers_of(kind).get(name)
+        listed = self.server_of(kind, name)
         row = self._servers.get(server)
         return listed == server if listed is not None else row is None or name.startswith(row["prefix"])
 
@@ -147,8 +199,9 @@ class Listing:
         return f"Server '{server}' is {row['state']}" + (f": {row['reason']}" if row["reason"] else "")
 
     def capabilities(self) -> dict[str, ServerCapabilities]:
-        """What each server offers, under its own names; servers that offer nothing yet are there too."""
-        found = {name: ServerCapabilities(name=name) for name in self._servers}
+        """What each server offers whose lists were read, under its own names; nothing of one that never got ready."""
+        offers = {name: row.get("offers", ()) for name, row in self._servers.items() if row["refreshedAt"]}
+        found = {name: _nothing_of(name, offered) for name, offered in offers.items()}
 
         def of(server: str) -> ServerCapabilities:
             # Status and lists are read one after the other: a server may have come or gone between them.
@@ -159,28 +212,31 @@ class Listing:
         for server, prompts in self._prompts.by_server():
             of(server).prompts = types.ListPromptsResult(prompts=[_under_own_name(prompt) for prompt in prompts])
         for server, resources in self._resources.by_server():
-            own_resources = [_with_own_uri(server, resource) for resource in resources]
+            own_resources = [_unmarked(_with_own_uri(resource)) for resource in resources]
             of(server).resources = types.ListResourcesResult(resources=own_resources)
         for server, templates in self._templates.by_server():
-            own_templates = [_with_own_template(server, template) for template in templates]
+            own_templates = [_unmarked(_with_own_template(template)) for template in templates]
             of(server).resource_templates = types.ListResourceTemplatesResult(resource_templates=own_templates)
-        return found
+        return {name: found.pop(name) for name in self._servers if name in found} | found
 
     @cached_property
     def _tools(self) -> _Items[types.Tool]:
-        return _Items(types.Tool, Kind.TOOL, self._catalog, self._state)
+        return self._of_kind(types.Tool, TypeAdapter(list[types.Tool]), Kind.TOOL)
 
     @cached_property
     def _prompts(self) -> _Items[types.Prompt]:
-        return _Items(types.Prompt, Kind.PROMPT, self._catalog, self._state)
+        return self._of_kind(types.Prompt, TypeAdapter(list[types.Prompt]), Kind.PROMPT)
 
     @cached_property
     def _resources(self) -> _Items[types.Resource]:
-        return _Items(types.Resource, Kind.RESOURCE, self._catalog, self._state)
+        return self._of_kind(types.Resource, TypeAdapter(list[types.Resource]), Kind.RESOURCE)
 
     @cached_property
     def _templates(self) -> _Items[types.ResourceTemplate]:
-        return _Items(types.ResourceTemplate, Kind.TEMPLATE, self._catalog, self._state)
+        return self._of_kind(types.ResourceTemplate, TypeAdapter(list[types.ResourceTemplate]), Kind.TEMPLATE)
+
+    def _of_kind(self, model: type[M], every: TypeAdapter[list[M]], kind: Kind) -> _Items[M]:
+        return _Items(model, every, kind, self._catalog, self._state)
 
     def _withdrawn_since(self, before: Listing) -> dict[tuple[Kind, str], tuple[str, str]]:
         """Server and qualified name of all that was listed by servers which are away and list nothing."""
@@ -191,35 +247,38 @@ class Listing:
         known = {listed: meant for listed, meant in before._withdrawn.items() if meant[0] in silent}
         fresh = {name for name in silent if name in before._servers and _lists(before._servers[name])}
         for kind in (Kind.TOOL, Kind.PROMPT) if fresh else ():
-            for server, item in before._of(kind).with_servers():
-                if server in fresh:
-                    known[kind, item.name] = server, self.qualified(server, _own_name(item))
+            for item in before._named(kind):
+                if (server := item.meta.server) in fresh:
+                    known[kind, item.name] = server, self.qualified(server, item.own_name)
         return known
 
-    def _of(self, kind: Kind) -> _Items[types.Tool] | _Items[types.Prompt]:
-        return self._tools if kind is Kind.TOOL else self._prompts
+    def _named(self, kind: Kind) -> list[_Named]:
+        return self._tools.named if kind is Kind.TOOL else self._prompts.named
+
+    @cached_property
+    def _servers_of(self) -> dict[Kind, dict[str, str]]:
+        """The server of each tool and prompt, by its listed name."""
+        return {kind: {item.name: item.meta.server for item in self._named(kind)} for kind in (Kind.TOOL, Kind.PROMPT)}
 
     @cached_property
     def _own_names(self) -> dict[Kind, dict[str, set[str]]]:
         """The own names of each server's tools and prompts."""
-        return {
-            Kind.TOOL: {server: set(map(_own_name, tools)) for server, tools in self._tools.by_server()},
-            Kind.PROMPT: {server: set(map(_own_name, prompts)) for server, prompts in self._prompts.by_server()},
-        }
+        found: dict[Kind, dict[str, set[str]]] = {Kind.TOOL: {}, Kind.PROMPT: {}}
+        for kind, servers in found.items():
+            for item in self._named(kind):
+                servers.setdefault(item.meta.server, set()).add(item.own_name)
+        return found
 
 
-N = TypeVar("N", types.Tool, types.Prompt)
-
-
-def _under_own_name(item: N) -> N:
-    """The item under its own name."""
-    own = _own_name(item)
-    return item if own == item.name else item.model_copy(update={"name": own})
-
-
-def _own_name(item: types.Tool | types.Prompt) -> str:
-    own = (item.meta or {}).get(NAME_KEY)
-    return own if isinstance(own, str) else item.name
+def _nothing_of(server: str, offered: Iterable[str]) -> ServerCapabilities:
+    """A server whose lists are empty; None for those that it does not support."""
+    return ServerCapabilities(
+        name=server,
+        tools=types.ListToolsResult(tools=[]) if "tools" in offered else None,
+        resources=types.ListResourcesResult(resources=[]) if "resources" in offered else None,
+        resource_templates=types.ListResourceTemplatesResult(resource_templates=[]) if "resources" in offered else None,
+        prompts=types.ListPromptsResult(prompts=[]) if "prompts" in offered else None,
+    )
 
 
 def _is_on_its_way(row: Mapping[str, Any]) -> bool:
@@ -232,9 +291,31 @@ def _lists(row: Mapping[str, Any]) -> bool:
     return bool(row["tools"] or row["prompts"])
 
 
-def _with_own_uri(server: str, item: types.Resource) -> types.Resource:
-    return item.model_copy(update={"uri": item.uri.removeprefix(f"{server}:")})
+# What follows changes the model that it is given, which nobody else has.
 
 
-def _with_own_template(server: str, item: types.ResourceTemplate) -> types.ResourceTemplate:
-    return item.model_copy(update={"uri_template": item.uri_template.removeprefix(f"{server}:")})
+def _server(item: M) -> str:
+    return str((item.meta or {}).get(SERVER_KEY, ""))
+
+
+def _under_own_name(item: N) -> N:
+    own = (item.meta or {}).get(NAME_KEY)
+    if isinstance(own, str):
+        item.name = own
+    return _unmarked(item)
+
+
+def _with_own_uri(item: types.Resource) -> types.Resource:
+    item.uri = item.uri.removeprefix(f"{_server(item)}:")
+    return item
+
+
+def _with_own_template(item: types.ResourceTemplate) -> types.ResourceTemplate:
+    item.uri_template = item.uri_template.removeprefix(f"{_server(item)}:")
+    return item
+
+
+def _unmarked(item: M) -> M:
+    """The item with the `_meta` that its server gave it."""
+    item.meta = {key: value for key, value in (item.meta or {}).items() if key not in MARKS} or None
+    return item

@@ -14,7 +14,7 @@ from .callbacks import LoggingFnT
 LOGS_KEPT = 1000
 """Log messages that wait for the callback; further ones are dropped."""
 
-_log = logging.getLogger("mcp_multi_server")
+_log = logging.getLogger("mcp_multi_server.client")
 
 
 class LogDelivery:

@@ -24,9 +24,15 @@ def configure_logging(
     format: str | None = None,  # noqa: A002 - programs written for version 1 pass it by this name
     datefmt: str | None = None,
 ) -> None:
-    """Sets the level of a logger; the root logger gets a handler on stderr, and that level, if it has none.
+    """Set the level of a logger; the root logger gets a handler on stderr, and that level, if it has none.
 
-    A level that `logging` does not know means INFO. MCP servers have levels of their own: `set_logging_level`.
+    MCP servers have levels of their own: `set_logging_level`.
+
+    Args:
+        name: the logger. `mcp_multi_server.stderr` is that of the lines that servers write to stderr.
+        level: `DEBUG`, `INFO`, `WARNING`, `ERROR` or `CRITICAL`, in any case; another word means `INFO`.
+        format: the form of a record, as `logging.Formatter` takes it. Default: time, level, logger and message.
+        datefmt: the form of its time, as `time.strftime` takes it. Default: `2026-11-28 09:30:00`.
 
     >>> configure_logging(level="DEBUG")
     """

@@ -11,7 +11,7 @@ from typing import Protocol
 from ..core import jsonrpc
 from ..core.jsonrpc import Members
 
-_log = logging.getLogger("mcp_multi_server")
+_log = logging.getLogger("mcp_multi_server.client")
 
 
 class ProgressFnT(Protocol):

@@ -16,16 +16,19 @@ import msgspec
 
 from ..core import jsonrpc
 from ..core.catalog import Catalog, Kind
-from ..core.errors import RpcError
+from ..core.errors import INTERNAL_ERROR, RpcError
 from ..core.input_requests import params_of
 from ..core.jsonrpc import Members, Message
 from ..core.lifecycle import Failure, Lost, Reason, State
-from ..core.protocol import Era
+from ..core.protocol import DAEMON_EXTENSION, LONGEST, Era, Negotiated
+from ..core.setting_values import MAX_BYTES
+from ..core.settings import CLIENT_LINE
 from ..servers.catalog_reading import read_catalog
 from ..servers.exchange import Exchange
 from ..servers.handshake import Handshake
 from ..servers.pending import IgnoredAnswer
 from ..servers.session import ServerSession
+from .errors import check_length
 from .input_requests import InputRequestHandler
 from .log_delivery import LogDelivery
 from .socket_transport import SocketTransport
@@ -102,7 +105,10 @@ class Incoming:
         id = bytes(message.id)
         with anyio.CancelScope() as self._answering[id]:
             try:
-                session.answer(id, await self._handler.answer(message))
+                answer = await self._handler.answer(message)
+                if len(answer) > (most := _longest(session.negotiated)):
+                    raise RpcError(INTERNAL_ERROR, f"the answer has {len(answer)} bytes, {CLIENT_LINE} allows {most}")
+                session.answer(id, answer)
             except RpcError as refusal:
                 session.answer_error(id, jsonrpc.error_object(refusal))
             finally:
@@ -144,6 +150,7 @@ class FleetSession:
         """The last `daemon/status`."""
         self._session = session
         self._transport = transport
+        self._longest = _longest(session.negotiated)
         self._incoming = incoming
         self._refreshed = asyncio.Event()
         self._unanswered = 0
@@ -166,6 +173,7 @@ class FleetSession:
 
         Lost says whether it is certain that the request was not carried out.
         """
+        check_length(method, params, self._longest)
         # The next message is this request: nothing is awaited before it is sent.
         number = self._transport.sent + 1
         self._unanswered += 1
@@ -285,6 +293,13 @@ async def open_session(
             tasks.cancel_scope.cancel()
     if raised is not None:
         raise raised
+
+
+def _longest(negotiated: Negotiated) -> int:
+    """Bytes that the fleet takes of one message, as it said in the handshake."""
+    extensions = negotiated.capabilities.get("extensions") or {}
+    said = (extensions.get(DAEMON_EXTENSION) or {}).get(LONGEST)
+    return said if isinstance(said, int) else MAX_BYTES
 
 
 @asynccontextmanager

@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from ..core.jsonrpc import Buffer
 from ..core.lifecycle import Failure, Reason
 from ..core.lines import Lines
+from ..core.setting_values import MAX_BYTES
 from ..transport import Receiver
 from ..transport.link import Flusher, Link
 
-LINE_CAP = 256 * 1024 * 1024
-"""Bytes of one line from the daemon, which has limits of its own; a list of all servers may be long."""
-OUT_CAP = 256 * 1024 * 1024
-"""Bytes that may wait to be sent; a daemon that takes no more is given up."""
+LINE_CAP = 4 * MAX_BYTES
+"""Bytes of one line from the fleet, which has limits of its own; a list of all servers may be long."""
+OUT_CAP = 4 * MAX_BYTES
+"""Bytes that may wait to be sent. They are the program's own; a daemon that takes no more is given up."""
 
 
 class SocketTransport:

@@ -14,12 +14,7 @@ from mcp_types import (
     CompleteResult,
     EmptyResult,
     GetPromptResult,
-    ListPromptsResult,
-    ListResourcesResult,
-    ListResourceTemplatesResult,
-    ListToolsResult,
     LoggingLevel,
-    PaginatedRequestParams,
     PromptReference,
     ReadResourceResult,
     ResourceTemplateReference,
@@ -35,14 +30,14 @@ from .callbacks import (
     SyncLoggingFnT,
     SyncSamplingFnT,
 )
-from .capabilities import ServerCapabilities
 from .client import MultiServerClient
 from .fleets import CONNECT_WITHIN
+from .overview import Overview
 from .progress import ProgressFnT
 from .watchers import OnChange
 
 
-class SyncMultiServerClient:
+class SyncMultiServerClient(Overview):
     """`MultiServerClient` for programs without an event loop: the same methods, which return when they are done.
 
     Making one connects it. The end of `with`, `shutdown()` and the end of the program disconnect it. Any thread may
@@ -54,11 +49,21 @@ class SyncMultiServerClient:
     Args:
         config_path: the file that names the servers; or give `config_dict`.
         config_dict: the same as a dict; or give `config_path`.
-        strict_connect: as in `MultiServerClient`, with the callbacks as plain functions.
+        strict_connect: whether one server that fails, or a broken entry of the config, makes connecting fail. Default:
+            whether the variable `MCP_MULTI_SERVER_STRICT_CONNECT` is `1`.
+        sampling_callback: has a language model write a message for a server; like the next three, a plain function.
+        elicitation_callback: asks the user something for a server.
+        list_roots_callback: lists the directories that servers may use.
+        logging_callback: gets the servers' log messages, once `set_logging_level` was called.
 
     Raises:
         ValueError: neither or both of `config_path` and `config_dict` were given.
-        FileNotFoundError: and the other exceptions that entering a `MultiServerClient` raises.
+        FileNotFoundError: there is no such file.
+        json.JSONDecodeError: the file is not JSON.
+        pydantic.ValidationError: the config is wrong as a whole, or has no entry that is right; with
+            `strict_connect`, also if one entry is wrong.
+        ConnectionError: with `strict_connect`, a server cannot be connected.
+        TypeError: a callback cannot be called.
         RuntimeError: by any method: after `shutdown()`, in a forked child, or a call that blocks in a callback.
         TimeoutError: by a method with `timeout`, seconds or a `timedelta`, when it is over; the call is cancelled.
 
@@ -88,7 +93,7 @@ class SyncMultiServerClient:
         elif config_dict is not None and config_path is None:
             self._begin(MultiServerClient.from_dict(config_dict, strict_connect=strict_connect, **callbacks))
         else:
-            raise ValueError("give either config_path or config_dict")
+            raise ValueError("Exactly one of config_path and config_dict must be given")
 
     @classmethod
     def from_config(
@@ -98,7 +103,17 @@ class SyncMultiServerClient:
         strict_connect: bool | None = None,
         **callbacks: Unpack[SyncCallbackOptions],
     ) -> Self:
-        """A connected client that runs the servers named in a file; edits of the file are applied."""
+        """A connected client that runs the servers named in a file; edits of the file are applied.
+
+        Args:
+            config_path: the file.
+            strict_connect: as in the class.
+            **callbacks: those of the class.
+
+        Raises:
+            FileNotFoundError, json.JSONDecodeError, pydantic.ValidationError, ConnectionError: as in the class.
+
+        """
         return cls(config_path, strict_connect=strict_connect, **callbacks)
 
     @classmethod
@@ -109,7 +124,17 @@ class SyncMultiServerClient:
         strict_connect: bool | None = None,
         **callbacks: Unpack[SyncCallbackOptions],
     ) -> Self:
-        """A connected client that runs the servers named in `config_dict`, which has the form of the file."""
+        """A connected client that runs the servers named in a dict.
+
+        Args:
+            config_dict: what a config file holds; the `model_dump()` of an `MCPServersConfig`, for example.
+            strict_connect: as in the class.
+            **callbacks: those of the class.
+
+        Raises:
+            pydantic.ValidationError, ConnectionError: as in the class.
+
+        """
         return cls(config_dict=config_dict, strict_connect=strict_connect, **callbacks)
 
     @classmethod
@@ -120,10 +145,16 @@ class SyncMultiServerClient:
         timeout: float | timedelta = CONNECT_WITHIN,
         **callbacks: Unpack[SyncCallbackOptions],
     ) -> Self:
-        """A connected client of the servers of the daemon at `socket`; by default, where a daemon usually listens.
+        """A connected client of the servers of the daemon, which may go and come back: it connects again by itself.
+
+        Args:
+            socket: the path of the daemon's socket. Default: where a daemon usually listens.
+            timeout: seconds, or a `timedelta`, in which the daemon must answer.
+            **callbacks: those of the class.
 
         Raises:
-            ConnectionError: the daemon cannot be reached, or does not answer within `timeout` seconds.
+            ConnectionError: the daemon cannot be reached, or does not answer in time.
+            TypeError, ValueError: `timeout` is no time.
 
         """
         self = cls.__new__(cls)
@@ -160,54 +191,19 @@ class SyncMultiServerClient:
         self._background.check()
         return self._background.client
 
-    @property
-    def capabilities(self) -> dict[str, ServerCapabilities]:
-        """By server: its lists, with the names and URIs that it gives them itself."""
-        return self._client.capabilities
-
-    @property
-    def tool_to_server(self) -> dict[str, str]:
-        """By the name of each listed tool: its server."""
-        return self._client.tool_to_server
-
-    @property
-    def prompt_to_server(self) -> dict[str, str]:
-        """By the name of each listed prompt: its server."""
-        return self._client.prompt_to_server
-
-    def status(self) -> dict[str, Any]:
-        """The state of every server and more, as the control method `daemon/status` has it; a copy."""
-        return self._client.status()
-
-    def collisions(self) -> list[dict[str, Any]]:
-        """The names that several servers claim: `kind`, `name`, `owner`, `shadowed`."""
-        return self._client.collisions()
-
     def on_change(self, callback: OnChange) -> None:
-        """Have `callback` called with each change of lists or servers' states, in this client's own thread."""
+        """Be told of each change of lists, servers' states or the connection to the daemon.
+
+        Args:
+            callback: called in this client's own thread with `{"event": "lists"}`, `{"event": "server", …}`,
+                `{"event": "daemon", …}` or another event of the daemon. It must not call what blocks.
+
+        Raises:
+            TypeError: it cannot be called.
+            RuntimeError: the client is shut down.
+
+        """
         self._client.on_change(callback)
-
-    def list_tools(self, cursor: str | None = None, *, params: PaginatedRequestParams | None = None) -> ListToolsResult:
-        """All tools, each with its server's name in `meta["serverName"]`. One page: a cursor raises ValueError."""
-        return self._client.list_tools(cursor, params=params)
-
-    def list_prompts(
-        self, cursor: str | None = None, *, params: PaginatedRequestParams | None = None
-    ) -> ListPromptsResult:
-        """All prompts, each with its server's name in `meta["serverName"]`. One page: a cursor raises ValueError."""
-        return self._client.list_prompts(cursor, params=params)
-
-    def list_resources(
-        self, cursor: str | None = None, use_namespace: bool = True, *, params: PaginatedRequestParams | None = None
-    ) -> ListResourcesResult:
-        """All resources, with `server:uri` as their URIs, or the servers' own where `use_namespace` is False."""
-        return self._client.list_resources(cursor, use_namespace, params=params)
-
-    def list_resource_templates(
-        self, cursor: str | None = None, use_namespace: bool = True, *, params: PaginatedRequestParams | None = None
-    ) -> ListResourceTemplatesResult:
-        """All resource templates, with `server:uri` or, where `use_namespace` is False, the servers' own URIs."""
-        return self._client.list_resource_templates(cursor, use_namespace, params=params)
 
     # what is asked of a server: done by the background loop, while the caller waits
 
@@ -222,14 +218,32 @@ class SyncMultiServerClient:
         meta: dict[str, Any] | None = None,
         server_name: str | None = None,
     ) -> CallToolResult:
-        """Call a tool by its listed or qualified name, or by its own name on `server_name`.
+        """Call a tool and wait for its result.
 
-        Parameters and result are those of `MultiServerClient.call_tool`. `progress_callback` runs in this client's own
-        thread.
+        Args:
+            name: the tool's name: as `list_tools` has it, or `server__name`.
+            arguments: the tool's arguments by name, as its input schema wants them: anything that can be JSON.
+            read_timeout_seconds: seconds, or a `timedelta`, that the server may take, more or less than the `timeout`
+                of its entry. Default: that `timeout` (60 s), renewed by each progress report. `math.inf` for no limit.
+            progress_callback: an `async` function, awaited in this client's own thread with
+                `(progress, total, message)` for each report of progress, in order; `total` and `message` are None where
+                the server does not say.
+            timeout: seconds, or a `timedelta`, that the caller waits; then the call is cancelled. Default: no limit.
+            meta: a dict that goes along as the request's `_meta`.
+            server_name: the server whose tool it is; `name` is then the name that this server gives it.
+
+        Returns:
+            What the tool returned: `content` (a list of texts, images and so on), `structured_content` (a dict or
+            None), `is_error` and `meta`. `is_error` is set if the tool failed, or if there is no such tool or server.
 
         Raises:
             TimeoutError: after `timeout`.
-            mcp.MCPError: as `MultiServerClient.call_tool`.
+            mcp.MCPError: the server answered with an error of the protocol, the call took too long (code -32001) or is
+                longer than `daemon.limits.clientLine` allows (-32600), or the server is away or was lost (-32603); then
+                `error.data` has the server, its state, the reason and the time of the next attempt.
+            pydantic.ValidationError: what the server returned is no result of a tool.
+            RuntimeError: the client is shut down, or its own thread would wait for itself.
+            TypeError, ValueError: a time limit is no time, or `arguments` or `meta` cannot be JSON.
 
         """
         return self._background.call(
@@ -248,11 +262,24 @@ class SyncMultiServerClient:
         *,
         read_timeout_seconds: float | timedelta | None = None,
     ) -> ReadResourceResult:
-        """Read a resource by `server:uri`, by a URI that leads to one server, or by its own URI on `server_name`.
+        """Read a resource.
+
+        Args:
+            uri: `server:uri`, as `list_resources` has it, or a URI that leads to one server.
+            server_name: the server whose resource it is; `uri` is then the URI that this server gives it.
+            timeout: as in `call_tool`.
+            read_timeout_seconds: as in `call_tool`.
+
+        Returns:
+            Its `contents`: a list, each with `uri`, `mime_type` and `text`, or `blob` in base64.
 
         Raises:
             TimeoutError: after `timeout`.
-            mcp.MCPError: as `call_tool`; code -32601 if there is no such server or no server offers the resource.
+            mcp.MCPError: as in `call_tool`; code -32601 if there is no such server or no server offers the resource,
+                -32602 if its server does not have it.
+            pydantic.ValidationError: what the server returned is no content of a resource.
+            RuntimeError: the client is shut down, or its own thread would wait for itself.
+            TypeError, ValueError: a time limit is no time.
 
         """
         return self._background.call(
@@ -270,11 +297,24 @@ class SyncMultiServerClient:
         *,
         read_timeout_seconds: float | timedelta | None = None,
     ) -> GetPromptResult:
-        """Get a prompt by its listed or qualified name, or by its own name on `server_name`.
+        """Get a prompt.
+
+        Args:
+            name: the prompt's name: as `list_prompts` has it, or `server__name`.
+            arguments: the prompt's arguments by name; their values are strings.
+            server_name: the server whose prompt it is; `name` is then the name that this server gives it.
+            timeout: as in `call_tool`.
+            read_timeout_seconds: as in `call_tool`.
+
+        Returns:
+            Its `messages`, each with `role` and `content`, and a `description` or None.
 
         Raises:
             TimeoutError: after `timeout`.
-            mcp.MCPError: as `call_tool`; code -32601 if there is no such server or prompt.
+            mcp.MCPError: as in `call_tool`; code -32601 if there is no such server or prompt.
+            pydantic.ValidationError: what the server returned is no prompt.
+            RuntimeError: the client is shut down, or its own thread would wait for itself.
+            TypeError, ValueError: a time limit is no time, or `arguments` cannot be JSON.
 
         """
         return self._background.call(
@@ -290,11 +330,23 @@ class SyncMultiServerClient:
         context_arguments: dict[str, str] | None = None,
         timeout: float | timedelta | None = None,
     ) -> CompleteResult:
-        """Completions for an argument of a prompt or resource template, with the parameters of `MultiServerClient`.
+        """Ask for completions of an argument of a prompt or template.
+
+        Args:
+            ref: the prompt or template.
+            argument: its `name`, and as `value` what is written of it so far.
+            context_arguments: the arguments that are already known, by name.
+            timeout: as in `call_tool`.
+
+        Returns:
+            In `completion`: `values`, a list of at most 100 strings, `total` and `has_more`.
 
         Raises:
             TimeoutError: after `timeout`.
-            mcp.MCPError: as `call_tool`.
+            mcp.MCPError: as in `call_tool`.
+            pydantic.ValidationError: what the server returned is no completion.
+            RuntimeError: the client is shut down, or its own thread would wait for itself.
+            TypeError, ValueError: `timeout` is no time.
 
         """
         return self._background.call(
@@ -308,9 +360,19 @@ class SyncMultiServerClient:
 
         It sets the level of the library's own logger, too.
 
+        Args:
+            level: `debug`, `info`, `notice`, `warning`, `error`, `critical`, `alert` or `emergency`.
+            timeout: as in `call_tool`.
+
+        Returns:
+            Nothing in it: `EmptyResult`.
+
         Raises:
-            ValueError: there is no such level.
+            ValueError: there is no such level, or `timeout` is no time.
+            TypeError: `timeout` is no time.
             TimeoutError: after `timeout`.
+            mcp.MCPError: the daemon is away.
+            RuntimeError: the client is shut down, or its own thread would wait for itself.
 
         """
         return self._background.call(

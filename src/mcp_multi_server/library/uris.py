@@ -31,6 +31,13 @@ _TRIPLET = re.compile(r"(%[0-9A-Fa-f]{2})")
 def format_namespace_uri(server_name: str, uri: str | AnyUrl) -> str:
     """The form in which the library lists a server's URI.
 
+    Args:
+        server_name: the server's name in the config.
+        uri: the URI that the server gives it.
+
+    Returns:
+        `server:uri`.
+
     >>> format_namespace_uri("files", "file:///etc/hosts")
     'files:file:///etc/hosts'
     """
@@ -43,6 +50,12 @@ def parse_namespace_uri(uri: str | AnyUrl) -> tuple[str | None, str]:
     What stands before the first colon is a server unless `//` follows. So `mailto:x` has a server called `mailto`:
     only a client, which knows its servers, can tell.
 
+    Args:
+        uri: what `format_namespace_uri` made, or any other URI.
+
+    Returns:
+        The server's name, or None, and the URI that the server gives it.
+
     >>> parse_namespace_uri("files:file:///etc/hosts")
     ('files', 'file:///etc/hosts')
     >>> parse_namespace_uri("file:///etc/hosts")
@@ -54,7 +67,13 @@ def parse_namespace_uri(uri: str | AnyUrl) -> tuple[str | None, str]:
 
 
 def extract_template_variables(uri_template: str | AnyUrl) -> list[str]:
-    """Names of a template's variables, each once, in order of appearance; operators and modifiers are not part of them.
+    """Names of a template's variables, each once, in order of appearance.
+
+    Args:
+        uri_template: a template of RFC 6570, as `list_resource_templates` has it.
+
+    Returns:
+        The names; operators and modifiers are not part of them.
 
     >>> extract_template_variables("db://{table}/{+path}{?limit,offset}")
     ['table', 'path', 'limit', 'offset']
@@ -67,6 +86,13 @@ def substitute_template_variables(uri_template: str | AnyUrl, variables: Mapping
 
     An expression of which no variable is given stays for a later call, or goes where it is optional by its operator
     (`{?limit}`, `{/more}`, `{#part}` …).
+
+    Args:
+        uri_template: a template of RFC 6570, as `list_resource_templates` has it.
+        variables: a string for each name; lists and mappings of strings for `{list*}`, `{?mapping*}` and their like.
+
+    Returns:
+        The URI, or a template of what is left.
 
     >>> substitute_template_variables("db://{table}/{id}{?limit,offset}", {"table": "a b", "limit": "5"})
     'db://a%20b/{id}?limit=5'

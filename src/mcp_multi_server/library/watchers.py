@@ -11,7 +11,7 @@ from .callbacks import check_callable
 OnChange: TypeAlias = Callable[[Mapping[str, Any]], None]
 """Told of changes: `{"event": "lists"}`, `{"event": "server", …}` and the other events of the daemon."""
 
-_log = logging.getLogger("mcp_multi_server")
+_log = logging.getLogger("mcp_multi_server.client")
 
 
 class Watchers:

@@ -15,6 +15,7 @@ from ..core.flood import FloodLimit
 from ..core.jsonrpc import ABSENT, Buffer, InvalidMessage, Members, Message, TooDeep
 from ..core.lifecycle import Failure, Lost, Reason
 from ..core.lines import Lines, Oversize
+from ..core.settings import SERVER_LINE
 from ..transport import Receiver, Transport
 from .pending import NO_WORK, AwaitedAnswer, PendingRequests, Waiter
 
@@ -183,7 +184,7 @@ class Exchange:
         if self.loss is not None:
             return  # who waited has been told; a flood that goes on must cost nothing more
         if isinstance(line, Oversize):
-            self.end(Failure(Reason.PROTOCOL, f"sent a line of {line.size} bytes, over the limit"))
+            self._too_long(line)
             return
         try:
             message = jsonrpc.decode(line)
@@ -274,6 +275,18 @@ class Exchange:
         id = _number(jsonrpc.salvage_id(line[: Lines.KEEP], line[-Lines.KEEP :]) or b"")
         if id is not None and (waiter := self.pending.take(id)) is not None:
             waiter.fail(Failure(Reason.PROTOCOL, f"sent an answer that cannot be read: {problem}"))
+
+    def _too_long(self, line: Oversize) -> None:
+        """A line over the limit is gone. If it shows what it answers, only that request ends, else all might wait."""
+        problem = f"sent a line of {line.size} bytes, more than {SERVER_LINE} allows"
+        id = _number(jsonrpc.salvage_id(line.head, line.tail) or b"")
+        if id is None or not self.pending.was_issued(id):
+            self.end(Failure(Reason.PROTOCOL, problem))
+            return
+        self._heard()
+        self._count_invalid(problem)
+        if (waiter := self.pending.take(id)) is not None:  # else nobody waits for it any more
+            waiter.fail(Failure(Reason.PROTOCOL, problem))
 
     def _count_invalid(self, problem: str) -> None:
         self._owner.invalid_line(problem)

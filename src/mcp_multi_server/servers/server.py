@@ -110,6 +110,7 @@ class Server:
         self._approach = Approach()
         self._health = Health(self)
         self._refresher = Refresher(self)
+        self._handshake: Handshake | None = None
         self._exchange: Exchange | None = None
         """What goes over the transport that is open or being opened."""
         self._scope: anyio.CancelScope | None = None
@@ -307,7 +308,7 @@ class Server:
 
     async def _use_transport(self, kind: str, era: Era | None) -> TransportEnd:
         """Open one transport and use it until it ends."""
-        handshake = Handshake(self, self._context.clients.capabilities(self.config))
+        handshake = self._handshake = Handshake(self, self._context.clients.capabilities(self.config))
         exchange = self._exchange = handshake.exchange
         failure: Failure | None = None
         try:
@@ -375,7 +376,8 @@ class Server:
     def stderr_line(self, line: str) -> None:
         """Keep a line that the server wrote to its stderr."""
         self.stderr.append(line)
-        self._context.tell(Stderr(self.name, self.pid, line))
+        is_early = self._handshake is not None and self._handshake.is_probing
+        self._context.tell(Stderr(self.name, self.pid, line, is_early=is_early))
 
     def invalid_line(self, problem: str) -> None:
         """Tell of a line that is no message."""

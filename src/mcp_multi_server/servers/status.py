@@ -15,6 +15,9 @@ from .clock import iso, wall
 from .server import Server
 from .snapshot import Snapshot
 
+OFFERED = ("tools", "resources", "prompts")
+"""The capabilities by which a server says what it can list."""
+
 
 def server_status(snapshot: Snapshot, name: str) -> dict[str, Any]:
     """One server's record and the prefix of its qualified names; entries that are disabled or broken have one too."""
@@ -41,6 +44,7 @@ def supervised_status(server: Server) -> dict[str, Any]:
         "nextAttemptAt": None if status.next_attempt is None else iso(wall(status.next_attempt)),
         "restarts": server.restarts,
         "inFlight": server.in_flight,
+        "offers": [name for name in OFFERED if negotiated.has(name)] if negotiated else [],
         "tools": catalog.count(Kind.TOOL) if catalog else 0,
         "resources": catalog.count(Kind.RESOURCE) if catalog else 0,
         "resourceTemplates": catalog.count(Kind.TEMPLATE) if catalog else 0,
@@ -67,6 +71,7 @@ def idle_status(config: Config, name: str) -> dict[str, Any]:
         "nextAttemptAt": None,
         "restarts": 0,
         "inFlight": 0,
+        "offers": [],
         "tools": 0,
         "resources": 0,
         "resourceTemplates": 0,

@@ -71,8 +71,8 @@ def describe(event: Event) -> Entry:
             return _state_changed(event)
         case ServerRemoved(server):
             return entry(INFO, "server.removed", server=server)
-        case Stderr(server, pid, line):
-            return entry(INFO, "server.stderr", server=server, pid=pid, line=line)
+        case Stderr(server, pid, line, is_early):
+            return entry(DEBUG if is_early else INFO, "server.stderr", server=server, pid=pid, line=line)
         case ServerReplaced(server):
             return entry(INFO, "server.replaced", server=server)
         case ReplacementFailed():

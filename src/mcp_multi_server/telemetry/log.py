@@ -50,8 +50,8 @@ class LogObserver:
 
     def __call__(self, event: Event) -> None:
         """Log the event, unless there was too much of its kind."""
-        # Every request comes by here: it costs one check unless it is logged.
-        if type(event) is RequestDone and not LOG.isEnabledFor(DEBUG):
+        # Every request comes by here: it costs one check unless it is logged. Early lines must not use up the limit.
+        if (type(event) is RequestDone or (type(event) is Stderr and event.is_early)) and not LOG.isEnabledFor(DEBUG):
             return
         # What was kept back happened before this event, so it is told first.
         self._tell_suppressed(at_once=isinstance(event, ServerRemoved | DaemonStopping))

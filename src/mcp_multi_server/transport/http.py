@@ -22,6 +22,7 @@ from ..core import jsonrpc
 from ..core.errors import INVALID_REQUEST, METHOD_NOT_FOUND
 from ..core.jsonrpc import ABSENT, Buffer, Message
 from ..core.lifecycle import Failure, Reason, http_failure
+from ..core.settings import SERVER_LINE
 from . import Receiver
 from .http_client import (
     JSON,
@@ -129,7 +130,7 @@ class StreamableHttp:
         except httpx2.RequestError as error:
             failure = network_failure(error)
         except TooLong:
-            failure = Failure(Reason.PROTOCOL, f"an answer over {self._line_cap} bytes")
+            failure = Failure(Reason.PROTOCOL, f"sent an answer over {self._line_cap} bytes ({SERVER_LINE})")
         return replace(failure, undone=False) if again else failure  # what is asked for again was sent before
 
     async def _stream(self, events: EventParser, *, patient: bool = False) -> httpx2.Response:

@@ -15,6 +15,7 @@ import httpx2
 
 from ..core.jsonrpc import Buffer
 from ..core.lifecycle import Failure, Lost, Reason, http_failure
+from ..core.settings import SERVER_LINE
 from . import Receiver
 from .http_client import (
     LISTENING,
@@ -84,7 +85,7 @@ class ServerSentEvents:
         except httpx2.RequestError as error:
             failure = network_failure(error)
         except TooLong:
-            failure = Failure(Reason.PROTOCOL, f"an event over {self._events.cap} bytes")
+            failure = Failure(Reason.PROTOCOL, f"sent an event over {self._events.cap} bytes ({SERVER_LINE})")
         self._postings.lose(failure)
 
     async def _follow(self, response: httpx2.Response) -> Failure:
