@@ -86,7 +86,7 @@ async def _give_up_the_silent(readers: list[_ListReader], patience: float, some:
     while pending := [reader for reader in readers if not reader.is_over]:
         next_up = min(pending, key=lambda reader: reader.heard_at)
         if next_up.heard_at + patience <= anyio.current_time():
-            next_up.give_up(patience)
+            next_up.give_up()
         else:
             await anyio.sleep_until(next_up.heard_at + patience)
 
@@ -121,14 +121,14 @@ class _ListReader:
             except CatalogError as broken:
                 self._fail(Reason.PROTOCOL, f"cannot be read: {broken}")
             except TimeoutError:
-                self._fail(Reason.START_TIMEOUT, f"was not answered within {self._timeout:g} s")
+                self._fail(Reason.START_TIMEOUT, "was not answered in time")
             except Lost as lost:
                 self.failure = lost.failure
         self.is_over = True
 
-    def give_up(self, patience: float) -> None:
+    def give_up(self) -> None:
         """Do not wait for it any longer."""
-        self._fail(Reason.START_TIMEOUT, f"was not answered within {patience:.3g} s")
+        self._fail(Reason.START_TIMEOUT, "was not answered in time")
         self.is_over = True  # not when its task has ended, which takes a moment more
         self._scope.cancel()
 

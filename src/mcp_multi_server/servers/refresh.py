@@ -25,6 +25,8 @@ TTL_FLOOR, TTL_CEILING = 5.0, 3600.0
 """Bounds, in seconds, of the time to live that a server gives its lists."""
 PATIENCE = 10.0
 """Seconds that a start waits for a list of which nothing comes, where others were read."""
+PART_OF_START = 0.8
+"""The share of what is left of the time to start that it waits at most."""
 GAP_PAUSES = (5.0, 30.0)
 """Seconds until a list that could not be read is asked for again; after these, as often as all lists are."""
 RELISTEN = 1.0
@@ -71,12 +73,14 @@ class Refresher:
 
     async def read_first(self, session: ServerSession) -> None:
         """Read every list, as far as it can be read. Raises Lost where none can be."""
-        # Half of what is left of the time to start: a list that hangs must not cost the others.
+        # Less than what is left of the time to start: a list that hangs must not cost the others.
         left = anyio.current_effective_deadline() - anyio.current_time()
         self._wanted.clear()
         started, kinds = self._loop.time(), announced(session)
         timeout, before = self._owner.config.timeout, self._owner.catalog
-        reading = await read_lists(session, kinds, timeout=timeout, patience=min(PATIENCE, left / 2), before=before)
+        reading = await read_lists(
+            session, kinds, timeout=timeout, patience=min(PATIENCE, PART_OF_START * left), before=before
+        )
         if reading.failure is not None:
             raise Lost(reading.failure)
         # What an earlier session had and this one does not announce is gone.
