@@ -134,6 +134,21 @@ async def test_a_list_that_could_not_be_read_is_asked_for_again_ever_less_often(
         assert len(one.log.of(CatalogProblems)) == 1
 
 
+async def test_a_change_that_comes_while_a_gap_is_read_is_not_lost() -> None:
+    opener = Scripted(legacy(initialize=TWO_LISTS, prompts_list=refusal(-32000)))
+    async with running(opener) as one:
+        await one.until(State.READY)
+        opener.server.answers["prompts/list"] = silence
+        request = await opener.server.request("prompts/list", nth=2)
+        opener.server.say({"jsonrpc": "2.0", "method": "notifications/prompts/list_changed"})
+        await asyncio.sleep(1)
+        opener.server.answers["prompts/list"] = result({"prompts": [item("p")]})
+        began = asyncio.get_running_loop().time()
+        opener.server.answer(request, error={"code": -32000, "message": "not yet"})
+        await one.log.until(lambda: one.server.catalog is not None and one.server.catalog.count(Kind.PROMPT) == 1)
+        assert asyncio.get_running_loop().time() - began < 1
+
+
 async def test_a_list_that_hangs_delays_no_change_of_the_others() -> None:
     opener = Scripted(legacy(initialize=TWO_LISTS, prompts_list=silence))
     async with running(opener, timeout=60) as one:

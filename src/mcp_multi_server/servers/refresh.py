@@ -65,6 +65,7 @@ class Refresher:
         self._gaps_wanted = asyncio.Event()
         """Likewise, for the lists that could not be read."""
         self._has_gaps = asyncio.Event()
+        """Set while there are such lists."""
 
     def refresh_soon(self) -> None:
         """Have the lists read again; several wishes within a moment are one."""
@@ -123,11 +124,13 @@ class Refresher:
         tries = 0
         with contextlib.suppress(Lost):
             while True:
-                await self._has_gaps.wait()
-                self._gaps_wanted.clear()
+                if not self._has_gaps.is_set():
+                    await self._has_gaps.wait()
+                    self._gaps_wanted.clear()  # what was wanted before was wanted of the others
                 with anyio.move_on_after(self._gap_pause(tries)):
                     await self._gaps_wanted.wait()
                     await anyio.sleep(DEBOUNCE)
+                self._gaps_wanted.clear()
                 before = self._gaps()
                 await self._read_again(session, before)
                 tries = tries + 1 if self._gaps() == before else 0
