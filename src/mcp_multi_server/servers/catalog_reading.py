@@ -59,8 +59,11 @@ async def read_lists(
     readers = await _read(session, kinds, before or Catalog(), timeout, patience)
     lists = {reader.kind: reader.found() for reader in readers}
     failures = [reader.failure for reader in readers if reader.failure is not None]
-    nothing_read = not any(reader.pages for reader in readers)
-    return Reading(lists, failures[0] if failures and nothing_read else None)
+    if not failures or any(reader.pages for reader in readers):
+        return Reading(lists)
+    if failures[0].reason is Reason.START_TIMEOUT:
+        return Reading(lists, Failure(Reason.START_TIMEOUT, f"its lists did not come within {timeout:g} s"))
+    return Reading(lists, failures[0])
 
 
 async def _read(
