@@ -249,6 +249,25 @@ async def test_a_line_that_is_no_request_is_refused_and_the_next_one_served(line
         assert (await running.event(Rejected)).reason == "invalid_message"
 
 
+@pytest.mark.parametrize(
+    ("method", "params"),
+    [
+        ("ping", "null"),
+        ("tools/list", "null"),
+        ("tools/list", '{"cursor":null}'),
+        ("tools/list", '{"_meta":null}'),
+        ("tools/call", '{"name":"echo","arguments":{},"_meta":null}'),
+    ],
+)
+async def test_null_where_a_member_is_left_out_is_taken_for_that(method: str, params: str) -> None:
+    one = Script("one")
+    async with fleet(one) as running:
+        client = await running.legacy()
+        await client.write(f'{{"jsonrpc":"2.0","id":77,"method":"{method}","params":{params}}}\n')
+        assert "result" in await client.message()
+        assert not [line for line in one.of("tools/call") if "_meta" in line], "servers refuse it"
+
+
 async def test_bytes_that_are_no_text_are_refused() -> None:
     async with fleet(full()) as running:
         client = await running.client()

@@ -77,7 +77,7 @@ BROKEN: dict[str, tuple[Answer, str]] = {
         "prompts/list cannot be read: prompts in the result of prompts/list is no list",
     ),
     "no result": (lambda request: {"result": None}, "sent a result that is not an object"),
-    "silence": (silence, "prompts/list was not answered within 0.1 s"),
+    "silence": (silence, "prompts/list was not answered in time"),
 }
 
 
@@ -111,7 +111,7 @@ async def test_a_silent_list_is_given_up_as_soon_as_another_was_read() -> None:
     talk = Agreed({"tools/list": tools("t"), "prompts/list": silence}, Era.LEGACY, tools={}, prompts={})
     with anyio.fail_after(SOON):
         reading = await read_lists(talk.session, announced(talk.session), timeout=600, patience=0.05)
-    assert reading.lists[Kind.PROMPT].gap == "prompts/list was not answered within 0.05 s"
+    assert reading.lists[Kind.PROMPT].gap == "prompts/list was not answered in time"
     assert talk.server.methods()[-1] == "notifications/cancelled"
 
 

@@ -99,7 +99,7 @@ async def test_the_time_to_live_that_a_server_gives_counts_within_bounds() -> No
     [
         (refusal(-32000), "tools/list failed: error -32000"),
         (result({"tools": 3}), "tools/list cannot be read: tools in the result of tools/list is no list"),
-        (silence, "tools/list was not answered within 0.2 s"),
+        (silence, "tools/list was not answered in time"),
     ],
 )
 async def test_a_failed_refresh_keeps_what_was_there(answer: Answer, message: str) -> None:
@@ -134,11 +134,26 @@ async def test_a_list_that_could_not_be_read_is_asked_for_again_ever_less_often(
         assert len(one.log.of(CatalogProblems)) == 1
 
 
+async def test_a_change_that_comes_while_a_gap_is_read_is_not_lost() -> None:
+    opener = Scripted(legacy(initialize=TWO_LISTS, prompts_list=refusal(-32000)))
+    async with running(opener) as one:
+        await one.until(State.READY)
+        opener.server.answers["prompts/list"] = silence
+        request = await opener.server.request("prompts/list", nth=2)
+        opener.server.say({"jsonrpc": "2.0", "method": "notifications/prompts/list_changed"})
+        await asyncio.sleep(1)
+        opener.server.answers["prompts/list"] = result({"prompts": [item("p")]})
+        began = asyncio.get_running_loop().time()
+        opener.server.answer(request, error={"code": -32000, "message": "not yet"})
+        await one.log.until(lambda: one.server.catalog is not None and one.server.catalog.count(Kind.PROMPT) == 1)
+        assert asyncio.get_running_loop().time() - began < 1
+
+
 async def test_a_list_that_hangs_delays_no_change_of_the_others() -> None:
     opener = Scripted(legacy(initialize=TWO_LISTS, prompts_list=silence))
     async with running(opener, timeout=60) as one:
         await one.until(State.READY)
-        assert asyncio.get_running_loop().time() < 5, "half of the time to start"
+        assert asyncio.get_running_loop().time() < 5, "before the time to start is over"
         await opener.server.request("prompts/list", nth=2)
         began = asyncio.get_running_loop().time()
         opener.server.answers["tools/list"] = tools("t", "u")

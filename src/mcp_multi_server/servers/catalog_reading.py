@@ -59,8 +59,11 @@ async def read_lists(
     readers = await _read(session, kinds, before or Catalog(), timeout, patience)
     lists = {reader.kind: reader.found() for reader in readers}
     failures = [reader.failure for reader in readers if reader.failure is not None]
-    nothing_read = not any(reader.pages for reader in readers)
-    return Reading(lists, failures[0] if failures and nothing_read else None)
+    if not failures or any(reader.pages for reader in readers):
+        return Reading(lists)
+    if failures[0].reason is Reason.START_TIMEOUT:
+        return Reading(lists, Failure(Reason.START_TIMEOUT, f"its lists did not come within {timeout:g} s"))
+    return Reading(lists, failures[0])
 
 
 async def _read(
@@ -86,7 +89,7 @@ async def _give_up_the_silent(readers: list[_ListReader], patience: float, some:
     while pending := [reader for reader in readers if not reader.is_over]:
         next_up = min(pending, key=lambda reader: reader.heard_at)
         if next_up.heard_at + patience <= anyio.current_time():
-            next_up.give_up(patience)
+            next_up.give_up()
         else:
             await anyio.sleep_until(next_up.heard_at + patience)
 
@@ -121,14 +124,14 @@ class _ListReader:
             except CatalogError as broken:
                 self._fail(Reason.PROTOCOL, f"cannot be read: {broken}")
             except TimeoutError:
-                self._fail(Reason.START_TIMEOUT, f"was not answered within {self._timeout:g} s")
+                self._fail(Reason.START_TIMEOUT, "was not answered in time")
             except Lost as lost:
                 self.failure = lost.failure
         self.is_over = True
 
-    def give_up(self, patience: float) -> None:
+    def give_up(self) -> None:
         """Do not wait for it any longer."""
-        self._fail(Reason.START_TIMEOUT, f"was not answered within {patience:.3g} s")
+        self._fail(Reason.START_TIMEOUT, "was not answered in time")
         self.is_over = True  # not when its task has ended, which takes a moment more
         self._scope.cancel()
 

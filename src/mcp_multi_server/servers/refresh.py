@@ -28,6 +28,8 @@ TTL_FLOOR, TTL_CEILING = 5.0, 3600.0
 """Bounds, in seconds, of the time to live that a server gives its lists."""
 PATIENCE = 10.0
 """Seconds that a start waits for a list of which nothing comes, where others were read."""
+PART_OF_START = 0.8
+"""The share of what is left of the time to start that it waits at most."""
 GAP_PAUSES = (5.0, 30.0)
 """Seconds until a list that could not be read is asked for again; after these, as often as all lists are."""
 RELISTEN = 1.0
@@ -66,6 +68,7 @@ class Refresher:
         self._gaps_wanted = asyncio.Event()
         """Likewise, for the lists that could not be read."""
         self._has_gaps = asyncio.Event()
+        """Set while there are such lists."""
 
     def refresh_soon(self) -> None:
         """Have the lists read again; several wishes within a moment are one."""
@@ -74,12 +77,14 @@ class Refresher:
 
     async def read_first(self, session: ServerSession) -> None:
         """Read every list, as far as it can be read. Raises Lost where none can be."""
-        # Half of what is left of the time to start: a list that hangs must not cost the others.
+        # Less than what is left of the time to start: a list that hangs must not cost the others.
         left = anyio.current_effective_deadline() - anyio.current_time()
         self._wanted.clear()
         started, kinds = self._loop.time(), announced(session)
         timeout, before = self._owner.config.timeout, self._owner.catalog
-        reading = await read_lists(session, kinds, timeout=timeout, patience=min(PATIENCE, left / 2), before=before)
+        reading = await read_lists(
+            session, kinds, timeout=timeout, patience=min(PATIENCE, PART_OF_START * left), before=before
+        )
         if reading.failure is not None:
             raise Lost(reading.failure)
         # What an earlier session had and this one does not announce is gone.
@@ -124,11 +129,13 @@ class Refresher:
         tries = 0
         with contextlib.suppress(Lost):
             while True:
-                await self._has_gaps.wait()
-                self._gaps_wanted.clear()
+                if not self._has_gaps.is_set():
+                    await self._has_gaps.wait()
+                    self._gaps_wanted.clear()  # what was wanted before was wanted of the others
                 with anyio.move_on_after(self._gap_pause(tries)):
                     await self._gaps_wanted.wait()
                     await anyio.sleep(DEBOUNCE)
+                self._gaps_wanted.clear()
                 before = self._gaps()
                 await self._read_again(session, before)
                 tries = tries + 1 if self._gaps() == before else 0
