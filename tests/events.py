@@ -32,6 +32,7 @@ from mcp_multi_server.core.events import (
     Woke,
 )
 from mcp_multi_server.core.lifecycle import BUSY, Failure, Reason, State
+from mcp_multi_server.core.list_problems import ListProblem
 
 AWAY = (State.BACKOFF, State.PARKED)
 FAILED = Failure(Reason.EXIT, "exited with code 3")
@@ -48,7 +49,7 @@ EVERYTHING: list[Event] = [
     InvalidLine("git", "no JSON"),
     CatalogRead("git", 1, 2, 3, 4, 0.1, is_news=True),
     CatalogRead("git", 1, 2, 3, 4, 0.2, is_news=False),
-    CatalogProblems("git", ("tools: 1 left out, without a usable name",)),
+    CatalogProblems("git", (ListProblem("tools", None, "left out: it has no name"),)),
     CatalogProblems("git", ()),
     RefreshFailed("git", "late"),
     CatalogWithdrawn("git"),

@@ -32,7 +32,7 @@ from mcp_multi_server.transport import Receiver
 from tests.fixtures.fixture import MODERN, member
 
 from .client import PATIENCE, Client, Message
-from .scripted import ScriptedTransport
+from .scripted import ScriptedTransport, item
 
 E = TypeVar("E", bound=Event)
 T = TypeVar("T")
@@ -167,7 +167,7 @@ class Script(ScriptedTransport):
                 return None
         if method in self.lists:
             holder, key, names = self.lists[method]
-            return json.dumps({holder: [{key: name, "name": name} for name in names]})
+            return json.dumps({holder: [item(name, key) for name in names]})
         return "{}"
 
 

@@ -64,8 +64,13 @@ def unknown(request: Json) -> Json:
     return UNKNOWN
 
 
+def item(name: str, key: str = "name") -> Json:
+    """Something that can be listed as it is; `key`: the member of its kind that names it."""
+    return {key: name, "name": name, "inputSchema": {"type": "object"}}
+
+
 def tools(*names: str, **more: Any) -> Answer:
-    return result({"tools": [{"name": name} for name in names], **more})
+    return result({"tools": [item(name) for name in names], **more})
 
 
 def paged(member: str, key: str, pages: int) -> Answer:
@@ -74,7 +79,7 @@ def paged(member: str, key: str, pages: int) -> Answer:
     def answer(request: Json) -> Json:
         cursor = request["params"].get("cursor")
         page = 0 if cursor is None else len(cursor) + 1
-        items = [{key: f"{member}-{page}-{n}"} for n in range(2)]
+        items = [item(f"{member}-{page}-{n}", key) for n in range(2)]
         return {"result": {member: items} | ({"nextCursor": "x" * page} if page + 1 < pages else {})}
 
     return answer

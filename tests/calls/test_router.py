@@ -234,7 +234,7 @@ async def test_links_get_the_servers_name_only_where_they_would_not_lead_back() 
         result = await client.result("tools/call", {"name": "echo"})
         expected = json.loads(json.dumps(LINKED))
         expected["content"][0]["uri"] = "one:note://same"
-        expected["content"][2]["resource"]["uri"] = "one:note://hidden"
+        expected["structuredContent"]["uri"] = "one:note://same"
         assert result == expected
 
 
@@ -267,14 +267,53 @@ async def test_a_renamed_link_leads_back() -> None:
         assert (len(one.of("resources/read")), len(two.of("resources/read"))) == (1, 0)
 
 
-async def test_of_very_many_links_each_leads_back_and_the_last_ones_are_not_looked_up() -> None:
-    one = Script("one", resources=["note://a"])
-    link = {"type": "resource_link", "uri": "note://a", "name": "a"}
-    one.replies["tools/call"] = json.dumps({"content": [link] * (LINKS_LOOKED_UP + 2)})
-    async with fleet(one) as running:
+WEB = ["https://example.com/docs", "http://x", "mailto:a@example.com", "data:text/plain,hi", "urn:isbn:0", "other://x"]
+
+
+@pytest.mark.parametrize("uri", WEB)
+@pytest.mark.parametrize("others", [0, 2])
+async def test_a_link_that_is_no_resource_of_its_server_stays_as_it_came(uri: str, others: int) -> None:
+    one = Script("one", resources=["note://a"], templates=["note://{id}"])
+    more = [Script(f"more{n}", tools=[], resources=["note://a"]) for n in range(others)]
+    link = {"type": "resource_link", "uri": uri, "name": "n"}
+    embedded = {"type": "resource", "resource": {"uri": uri, "text": "t"}}
+    given = json.dumps({"content": [link, embedded], "structuredContent": {"result": [link]}}, separators=(",", ":"))
+    one.replies["tools/call"] = given
+    async with fleet(one, *more) as running:
+        client = await running.legacy()
+        await client.post("tools/call", {"name": "echo"})
+        assert member(await client.answer_line(), "result") == given
+
+
+@pytest.mark.parametrize("uri", ["https://a/1", "note://1"])
+async def test_a_resource_that_two_servers_offer_is_named_in_content_and_structured_content_alike(uri: str) -> None:
+    template = f"{uri[:-1]}{{id}}"
+    one, two = Script("one", templates=[template]), Script("two", tools=[], resources=["x:y"], templates=[template])
+    link = {"type": "resource_link", "uri": uri, "name": "n"}
+    structured = {"result": [link, {"deep": {"er": uri}}, f"see {uri}"], "big": 12345678901234567890123}
+    one.replies["tools/call"] = json.dumps({"content": [link], "structuredContent": structured})
+    async with fleet(one, two) as running:
+        client = await running.legacy()
+        result = await client.result("tools/call", {"name": "echo"})
+        named = link | {"uri": f"one:{uri}"}
+        assert result["content"] == [named]
+        found = result["structuredContent"]
+        assert found == structured | {"result": [named, {"deep": {"er": f"one:{uri}"}}, f"see {uri}"]}
+        await client.result("resources/read", {"uri": result["content"][0]["uri"]})
+        assert (len(one.of("resources/read")), len(two.of("resources/read"))) == (1, 0)
+
+
+async def test_of_very_many_different_links_the_last_ones_are_not_looked_up() -> None:
+    one, two = (Script(name, templates=["note://{id}"]) for name in ("one", "two"))
+    uris = [f"note://{number}" for number in range(LINKS_LOOKED_UP + 2)]
+    links = [{"type": "resource_link", "uri": uri, "name": "n"} for uri in [*uris, uris[0]]]
+    one.replies["tools/call"] = json.dumps({"content": links})
+    async with fleet(one, two) as running:
         client = await running.legacy()
         content = (await client.result("tools/call", {"name": "echo"}))["content"]
-        assert [block["uri"] for block in content] == ["note://a"] * LINKS_LOOKED_UP + ["one:note://a"] * 2
+        named = [f"one:{uri}" for uri in uris]
+        expected = [*named[:LINKS_LOOKED_UP], *uris[LINKS_LOOKED_UP:], named[0]]
+        assert [block["uri"] for block in content] == expected
 
 
 # --- what leads nowhere ----------------------------------------------------------------------------------------------

@@ -47,6 +47,27 @@ def test_a_note_is_no_problem(config: Path) -> None:
     assert f"ok: 1 server in {config}" in done.stdout
 
 
+def test_a_warning_is_told_apart_and_is_no_problem(config: Path) -> None:
+    entry = {"url": "http://127.0.0.1:1/mcp", "oauth": {"clientId": "abc"}, "trust": True}
+    config.write_text(json.dumps({"mcpServers": {"hub": entry}}))
+    done = run("check", str(config))
+    assert done.returncode == 0
+    warning, note, ok = done.stdout.splitlines()
+    assert warning.startswith("warning: mcpServers.hub.oauth: these credentials are not used")
+    assert note.startswith("note: mcpServers.hub.trust: ignored")
+    assert ok == f"ok: 1 server in {config}"
+    found = json.loads(run("check", "--json", str(config)).stdout)
+    assert [each["field"] for each in found["warnings"]] == ["mcpServers.hub.oauth"]
+
+
+def test_problems_show_the_characters_of_a_name(config: Path) -> None:
+    config.write_text('{"mcpServers": {"天气": {"command": 5}}}')
+    assert (
+        run("check", str(config), PYTHONIOENCODING="utf-8").stdout
+        == 'problem: mcpServers["天气"].command: must be a string\n'
+    )
+
+
 def test_a_credential_is_a_note_to_whoever_cannot_see_any(config: Path) -> None:
     """systemd gives credentials to the daemon, not to the operator who checks its config."""
     entry = {"url": "${cred:address}", "headers": {"A": "Bearer ${cred:github}"}, "timeout": -1}
@@ -73,7 +94,7 @@ def test_a_config_that_is_refused_as_a_whole_has_problems(config: Path, written:
 
 def test_check_as_json_says_the_same(config: Path) -> None:
     found = json.loads(run("check", "--json", str(config)).stdout)
-    assert found == {"ok": True, "path": str(config), "servers": 2, "problems": [], "notes": []}
+    assert found == {"ok": True, "path": str(config), "servers": 2, "problems": [], "warnings": [], "notes": []}
     config.write_text(json.dumps(BROKEN))
     done = run("check", "--json", str(config))
     assert done.returncode == 1

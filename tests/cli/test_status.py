@@ -57,7 +57,7 @@ def test_status_in_a_pipe_is_aligned_text(daemon_with: MakeDaemon) -> None:
         "",
         "problem: mcpServers.bad.command: must be a string",
         "stale: what old offers is from an earlier reading",
-        "lists: old: tools: 1 left out, without a usable name",
+        "lists: old: tools: left out: it has no name",
         "hub: its own words are in `mcp-multi-server logs hub`",
         "collision: tool status is git's; shadowed: hub, old",
         "name: tool a.b has characters that APIs refuse",
@@ -207,7 +207,7 @@ def test_restart_exits_by_what_became_of_the_server(
 
 
 def test_plan_shows_the_changes_of_a_file(daemon_with: MakeDaemon, tmp_path: Path) -> None:
-    (tmp_path / "new.json").write_text('{"mcpServers": {"new": {"command": "${NAME}"}}}')
+    (tmp_path / "new.json").write_text('\ufeff{ // new\n"mcpServers": {"new": {"command": "${NAME}"},}}')
     daemon = daemon_with({"daemon/plan": PLAN | {"problems": [PROBLEM]}})
     done = run("plan", str(tmp_path / "new.json"), daemon=daemon)
     assert done.returncode == 0
@@ -269,7 +269,7 @@ EVENT_LINES = [
     "client 4 connected (pid 42, uid 1000)",
     "the log's level is debug (was info), as client 4 (uid 0) wants it",
     "warning: config: odd",
-    "git: tools: 1 left out; prompts: 2 left out",
+    "git: tools: left out; prompts: p: m",
     "git: nothing is wrong with its lists any more",
     "refused: access: user 9 may not use this daemon",
     "refused: no_descriptor (7 more before it)",

@@ -10,7 +10,7 @@ import socket
 
 import pytest
 
-from mcp_multi_server.clients import gateway
+from mcp_multi_server.clients import gateway, refusals
 from mcp_multi_server.clients.access import Peer
 from mcp_multi_server.core.errors import INVALID_REQUEST
 from mcp_multi_server.core.events import ClientConnected, ClientGone, Rejected
@@ -42,8 +42,22 @@ async def test_a_client_is_known_by_its_process_and_its_user() -> None:
         assert not running.gateway.sessions
 
 
+@pytest.mark.parametrize(
+    ("said", "id"),
+    [
+        (b"", None),
+        (b'{"jsonrpc":"2.0","id":1,"method":"ping"}\n', 1),
+        (b'{"jsonrpc":"2.0","method":"notifications/initialized"}\n{"jsonrpc":"2.0","id":"a","method":"ping"}\n', "a"),
+        (b'{"jsonrpc":"2.0","id":1,"method":"unfinished', None),
+        (b'{"jsonrpc":"2.0","id":7,"method":"tools/call","params":"' + b"x" * 100_000, 7),
+        (b"no JSON\n", None),
+    ],
+    ids=["says nothing", "has spoken already", "a notification first", "half a request", "a long request", "nonsense"],
+)
 @pytest.mark.parametrize("hasty", [False, True])
-async def test_who_may_not_connect_is_told_why_in_one_line(hasty: bool) -> None:
+async def test_who_may_not_connect_is_told_why_in_answer_to_the_first_request(
+    said: bytes, id: object, hasty: bool
+) -> None:
     """`hasty`: the client has already spoken when it is turned away."""
     async with fleet(Script("one"), daemon=CLOSED_TO_ALL) as running:
         made = socket.socket(socket.AF_UNIX)
@@ -51,13 +65,27 @@ async def test_who_may_not_connect_is_told_why_in_one_line(hasty: bool) -> None:
         made.setblocking(False)
         client = Client(made, modern=False)
         running.clients.append(client)
-        if hasty:
-            made.send(b'{"jsonrpc":"2.0","id":1,"method":"ping"}\n')
+        if not hasty:
+            await running.event(Rejected)
+        await client.write(said)
         (told,) = await client.ended()
-        assert (told["id"], told["error"]["code"]) == (None, INVALID_REQUEST)
+        assert (told["id"], told["error"]["code"]) == (id, INVALID_REQUEST)
+        assert told["error"]["data"]["reason"] == "access"
         assert "daemon.access.allowDescendants" in told["error"]["message"]
         assert (await running.event(Rejected)).reason == "access"
         assert not running.gateway.sessions
+
+
+async def test_a_flood_of_clients_that_are_turned_away_and_say_nothing_is_told_at_once() -> None:
+    async with fleet(Script("one"), daemon=CLOSED_TO_ALL) as running:
+        silent = [await running.client() for _ in range(2 * refusals.MOST_WAITING)]
+        began = asyncio.get_running_loop().time()
+        for client in silent[refusals.MOST_WAITING :]:
+            assert [told["id"] for told in await client.ended()] == [None]
+        assert asyncio.get_running_loop().time() - began < refusals.FIRST_REQUEST
+        running.gateway.close("the daemon stops")
+        for client in silent[: refusals.MOST_WAITING]:
+            assert [told["id"] for told in await client.ended()] == [None]
 
 
 async def test_one_client_too_many_is_told_so_and_gets_in_later() -> None:

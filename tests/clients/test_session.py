@@ -226,7 +226,7 @@ async def test_an_id_comes_back_byte_for_byte(id: str) -> None:
         ('{"jsonrpc":"2.0","id":[1],"method":"ping"}', INVALID_REQUEST, "null"),
         ('{"jsonrpc":"2.0","id":2,"method":5}', INVALID_REQUEST, "2"),
         ('{"jsonrpc":"2.0","id":2,"method":"ping","params":[1]}', INVALID_REQUEST, "2"),
-        ('{"jsonrpc":"2.0","id":2,"method":"ping","params":null}', INVALID_REQUEST, "2"),
+        ('{"jsonrpc":"2.0","id":2,"method":"ping","params":3}', INVALID_REQUEST, "2"),
         ('{"jsonrpc":"2.0","id":2,"method":""}', INVALID_REQUEST, "2"),
         ('{"jsonrpc":"2.0","id":2}', INVALID_REQUEST, "2"),
         ('{"jsonrpc":"2.0"}', INVALID_REQUEST, "null"),
@@ -247,6 +247,25 @@ async def test_a_line_that_is_no_request_is_refused_and_the_next_one_served(line
         assert json.loads(refusal)["error"]["code"] == code
         assert await client.result("ping") == {}
         assert (await running.event(Rejected)).reason == "invalid_message"
+
+
+@pytest.mark.parametrize(
+    ("method", "params"),
+    [
+        ("ping", "null"),
+        ("tools/list", "null"),
+        ("tools/list", '{"cursor":null}'),
+        ("tools/list", '{"_meta":null}'),
+        ("tools/call", '{"name":"echo","arguments":{},"_meta":null}'),
+    ],
+)
+async def test_null_where_a_member_is_left_out_is_taken_for_that(method: str, params: str) -> None:
+    one = Script("one")
+    async with fleet(one) as running:
+        client = await running.legacy()
+        await client.write(f'{{"jsonrpc":"2.0","id":77,"method":"{method}","params":{params}}}\n')
+        assert "result" in await client.message()
+        assert not [line for line in one.of("tools/call") if "_meta" in line], "servers refuse it"
 
 
 async def test_bytes_that_are_no_text_are_refused() -> None:
@@ -536,6 +555,26 @@ async def test_a_client_that_closes_one_side_gets_its_answers() -> None:
         sent = await one.got("tools/call")
         one.answer(member(sent, "id"), result='{"late":1}')
         assert [message["result"] for message in await client.ended()] == [{"late": 1}]
+        assert (await running.event(ClientGone)).reason == "closed"
+
+
+@pytest.mark.parametrize("calls", [False, True])
+async def test_a_client_that_closes_one_side_and_only_listens_is_parted_with(calls: bool) -> None:
+    """`calls`: the answer to its call comes first."""
+    one = full()
+    one.replies["tools/call"] = None
+    async with fleet(one) as running:
+        await running.rested()
+        client = await running.client(modern=True)
+        await client.post("subscriptions/listen", {"notifications": {"toolsListChanged": True}}, id="s")
+        await client.notification()
+        if calls:
+            await client.post("tools/call", CALLED)
+            sent = await one.got("tools/call")
+        client.socket.shutdown(1)
+        if calls:
+            one.answer(member(sent, "id"), result='{"late":1}')
+        assert [message["id"] for message in await client.ended()] == [1, "s"][not calls :]
         assert (await running.event(ClientGone)).reason == "closed"
 
 

@@ -20,7 +20,11 @@ from mcp_multi_server.core.protocol import LEGACY_VERSIONS, MODERN_VERSION, Era,
 
 from .server_entries import CHANGES, server
 
-ODD = b'{ "title":"\\u00e9",  "name":"sum", "x-huge":12345678901234567890123, "ratio":1.50, "o":{ }}'
+TOOL = b'{"name":"t","inputSchema":{"type":"object"}}'
+ODD = (
+    b'{ "title":"\\u00e9",  "name":"sum", "inputSchema":{ "type":"object" },'
+    b' "x-huge":12345678901234567890123, "ratio":1.50, "o":{ }}'
+)
 
 names = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 json_values = st.recursive(
@@ -74,7 +78,7 @@ def record(**changes: Any) -> bytes:
         "capabilities": b"{}",
         "instructions": "",
         "refreshed_at": 1.0,
-        "items": {"tool": [b'{"name":"t"}']},
+        "items": {"tool": [TOOL]},
     }
     return sealed(msgspec.msgpack.encode({"one": [*(fields | changes).values()]}))
 
@@ -170,7 +174,7 @@ def test_an_invented_record_is_used_or_left_out(changes: dict[str, Any]) -> None
 
 
 def test_a_record_made_by_hand_is_used() -> None:
-    assert load(record())["one"].catalog.items[Kind.TOOL] == (Item("t", b'{"name":"t"}'),)
+    assert load(record())["one"].catalog.items[Kind.TOOL] == (Item("t", TOOL),)
 
 
 @pytest.mark.parametrize(

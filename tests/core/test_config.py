@@ -16,7 +16,6 @@ from mcp_multi_server.core.config import (
     MetricsConfig,
     ServerConfig,
     Source,
-    default_prefix,
     parse,
 )
 from mcp_multi_server.core.errors import ConfigError, Problem
@@ -109,30 +108,20 @@ def test_every_spelling_of_streamable_http_is_http(spelling: str) -> None:
 
 
 def test_keys_of_other_hosts_are_ignored_with_a_note_and_not_expanded() -> None:
-    entry = {"command": "run", "autoApprove": ["x"], "alwaysAllow": [], "envFile": "${workspaceFolder}/.env"}
-    config = read({"servers": {"a": entry}, "inputs": [{"id": "token"}], "$schema": "./x.json"})
+    entry = {"command": "run", "autoApprove": ["x"], "gallery": "${NOPE}", "_why": "x", "source": "custom"}
+    config = read({"servers": {"a": entry}, "theme": "dark", "$schema": "./x.json", "_comment": "mine"})
     assert config.servers == {"a": ServerConfig(command="run")}
-    assert config.notes == (
-        Problem("inputs", "unknown key, ignored"),
-        *(
-            Problem(f"servers.a.{key}", "unknown key, ignored", "a")
-            for key in ("autoApprove", "alwaysAllow", "envFile")
-        ),
-    )
+    assert {note.field: note.message for note in config.notes} == {
+        "theme": "unknown key, ignored",
+        "servers.a.autoApprove": "ignored: whether a person is asked before a call is up to the client",
+        "servers.a.gallery": "unknown key, ignored",
+    }
 
 
-def test_mcp_servers_wins_over_servers_with_a_note() -> None:
+def test_mcp_servers_wins_over_servers_with_a_warning() -> None:
     config = read({"servers": {"b": {"command": "b"}}, "mcpServers": {"a": {"command": "a"}}})
     assert config.order == ("a",)
-    assert config.notes == (Problem("servers", "ignored, since there is mcpServers"),)
-
-
-def test_an_input_of_vs_code_disables_only_its_entry() -> None:
-    config = read({"servers": {"a": {"command": "a", "env": {"K": "${input:key}"}}, "b": {"command": "b"}}})
-    assert list(config.servers) == ["b"]
-    (problem,) = config.broken["a"]
-    assert (problem.field, problem.server) == ("servers.a.env.K", "a")
-    assert "asks a person" in problem.message
+    assert config.warnings == (Problem("servers", "ignored with its 1 servers, since there is mcpServers"),)
 
 
 def test_the_daemon_gives_entries_the_times_that_they_do_not_give() -> None:
@@ -151,10 +140,10 @@ def test_another_time_of_the_daemon_updates_the_servers_that_give_none_and_repla
 
 
 def test_a_timeout_that_looks_like_milliseconds_gets_a_note() -> None:
-    config = only(command="run", timeout=60000)
+    config = only(command="run", timeout=60000, hold=1)
     assert config.servers["a"].timeout == 60000
     assert [(note.field, note.server) for note in config.notes] == [("mcpServers.a.timeout", "a")]
-    assert not only(command="run", timeout=3600).notes
+    assert not only(command="run", timeout=3600, hold=1).notes
 
 
 def test_a_byte_order_mark_is_ignored() -> None:
@@ -164,6 +153,7 @@ def test_a_byte_order_mark_is_ignored() -> None:
 # -- refused as a whole
 
 UNPRINTABLE = "the name of a server must be printable, and not empty"
+AS_JSON = "write the servers as JSON, in an object mcpServers"
 
 
 @pytest.mark.parametrize(
@@ -173,31 +163,37 @@ UNPRINTABLE = "the name of a server must be printable, and not empty"
         (" \n\t", "", "the file is empty"),
         ("[]", "", "must be a JSON object"),
         ("null", "", "must be a JSON object"),
-        ("{}", "mcpServers", "missing: the object with the servers"),
+        ("{}", "mcpServers", "missing: the object with the servers (other hosts: servers, context_servers, mcp)"),
         ('{"mcpServers": []}', "mcpServers", "must be an object"),
         ('{"servers": null}', "servers", "must be an object"),
         ('{\n  "mcpServers": tru}', "", "line 2, column 17: not JSON: expecting value"),
         ('{"mcpServers": "a\nb"}', "", "line 1, column 18: not JSON: invalid control character"),
         ("{'mcpServers': {}}", "", "line 1, column 2: not JSON: expecting property name enclosed in double quotes"),
-        ('// servers\n{"mcpServers": {}}', "", "line 1, column 1: comments are not JSON"),
-        ('{"mcpServers": { // none\n}}', "", "line 1, column 18: comments are not JSON"),
-        ('{"mcpServers": {}\n /* none */}', "", "line 2, column 2: comments are not JSON"),
-        ('{"mcpServers": {},\n}', "", "line 1, column 18: a comma before a closing bracket is not JSON"),
-        ('{"mcpServers": {"a": {"x": [1,]}}}', "", "line 1, column 30: a comma before a closing bracket is not JSON"),
+        ('{"mcpServers": {}}\n /* none', "", "line 2, column 2: a comment without its end"),
+        ('{ // none,\n "mcpServers" {}}', "", "line 2, column 15: not JSON: expecting ':' delimiter"),
+        ('[mcp_servers.time]\ncommand = "uvx"', "", f"this is TOML, not JSON: {AS_JSON}"),
+        ('# Codex\nmodel = "x"', "", f"this is TOML, not JSON: {AS_JSON}"),
+        ("mcpServers:\n  time:\n", "", f"this is YAML, not JSON: {AS_JSON}"),
         ('{"mcpServers": {"a": {"timeout": 1' + "1" * 5000 + "}}}", "", "holds a number of too many digits"),
         ("[" * 100_000, "", "nested too deeply"),
         ('{"mcpServers": {}, "mcpServers": {}}', "mcpServers", "given twice"),
         ('{"mcpServers": {}, "daemon": {}, "daemon": {}}', "daemon", "given twice"),
         ('{"mcpServers": {"a": {"command": "x"}, "a": {"command": "x"}}}', "mcpServers.a", "two servers of this name"),
-        ('{"mcpServers": {"": {}}}', 'mcpServers[""]', UNPRINTABLE),
-        (r'{"mcpServers": {"\ud800": {}, "\ud800": {}}}', r'mcpServers["\ud800"]', UNPRINTABLE),
-        ('{"mcpServers": {" ": {}}}', 'mcpServers[" "]', UNPRINTABLE),
-        ('{"mcpServers": {"\\n": {}}}', 'mcpServers["\\n"]', UNPRINTABLE),
-        ('{"mcpServers": {"\\ud800": {}}}', r'mcpServers["\ud800"]', UNPRINTABLE),
     ],
 )
 def test_an_unusable_file_is_refused_with_what_is_wrong_and_where(text: str, field: str, message: str) -> None:
     assert refused(text) == {field: message}
+
+
+@pytest.mark.parametrize("name", ["", " ", "\\n", "\\ud800", "\\u202e"])
+def test_a_server_whose_name_cannot_be_shown_is_broken_alone(name: str) -> None:
+    config = read(f'{{"mcpServers": {{"{name}": {{"command": "x"}}, "b": {{"command": "b"}}}}}}')
+    assert list(config.servers) == ["b"]
+    (shown,) = config.broken
+    assert shown == f'"{name}"'
+    assert [(problem.field, problem.message) for problem in config.broken[shown]] == [
+        (f'mcpServers["{name}"]', UNPRINTABLE)
+    ]
 
 
 def test_bytes_that_are_no_utf8_are_refused_with_their_line() -> None:
@@ -261,9 +257,8 @@ def test_a_key_given_twice_within_daemon_is_refused() -> None:
 
 
 def test_every_problem_of_a_refused_file_is_told_at_once() -> None:
-    file = {"mcpServers": {"": {}, "a": {}, "b": {"command": 1}}, "daemon": {"hold": -1, "log": {"level": 1}}}
+    file = {"mcpServers": {"a": {}, "b": {"command": 1}}, "daemon": {"hold": -1, "log": {"level": 1}}}
     assert list(refused(file)) == [
-        'mcpServers[""]',
         "daemon.hold",
         "daemon.log.level",
         "mcpServers.a",
@@ -289,9 +284,15 @@ def test_unknown_keys_of_daemon_are_ignored_with_a_note() -> None:
         ({"a": {"prefix": "x"}, "b": {"prefix": "${P:-x}"}}, "b"),
     ],
 )
-def test_two_servers_whose_qualified_names_coincide_are_refused(entries: dict[str, Any], second: str) -> None:
-    problems = refused({"mcpServers": {name: {"command": "x"} | entry for name, entry in entries.items()}})
-    assert list(problems) == [f"mcpServers{second}" if second.startswith("[") else f"mcpServers.{second}"]
+def test_of_two_servers_whose_qualified_names_coincide_the_later_is_broken(
+    entries: dict[str, Any], second: str
+) -> None:
+    config = read({"mcpServers": {name: {"command": "x"} | entry for name, entry in entries.items()}})
+    first, later = config.order
+    assert list(config.servers) == [first]
+    (problem,) = config.broken[later]
+    assert problem.field == (f"mcpServers{second}" if second.startswith("[") else f"mcpServers.{second}")
+    assert f'"{first}"' in problem.message
 
 
 @pytest.mark.parametrize(
@@ -311,15 +312,18 @@ def test_servers_with_names_of_their_own_do_not_coincide(harmless: dict[str, Any
         ({}, "", "needs a command or a url"),
         ({"type": "http"}, "", "needs a command or a url"),
         ({"command": "x", "url": "http://x"}, ".url", "is given besides command: a server has one of them"),
-        ({"command": ["npx", "-y"]}, ".command", "must be a string"),
+        ({"command": []}, ".command", "is an empty list: it names no program"),
+        ({"command": ["npx", 1]}, ".command[1]", "must be a string"),
+        ({"command": True}, ".command", "must be a string"),
         ({"command": ""}, ".command", "must be at least one character long"),
         ({"command": "a\0b"}, ".command", "holds a NUL byte"),
-        ({"command": "x", "args": "-v"}, ".args", "must be a list"),
+        ({"command": "x", "args": "-v x"}, ".args", "must be a list, one argument a string: no shell splits it"),
+        ({"command": "x", "args": {}}, ".args", "must be a list"),
         ({"command": "x", "args": ["a", 1]}, ".args[1]", "must be a string"),
         ({"command": "x", "args": ["a\0"]}, ".args[0]", "holds a NUL byte"),
         ({"command": "x", "args": [["a"]]}, ".args[0]", "must be a string"),
         ({"command": "x", "env": []}, ".env", "must be an object"),
-        ({"command": "x", "env": {"PORT": 1}}, ".env.PORT", "must be a string"),
+        ({"command": "x", "env": {"PORT": [1]}}, ".env.PORT", "must be a string"),
         ({"command": "x", "env": {"A=B": "1"}}, '.env["A=B"]', "is no name for an environment variable"),
         ({"command": "x", "env": {"": "1"}}, '.env[""]', "is no name for an environment variable"),
         ({"command": "x", "env": {"A\0": "1"}}, r'.env["A\u0000"]', "holds a NUL byte"),
@@ -339,12 +343,12 @@ def test_servers_with_names_of_their_own_do_not_coincide(harmless: dict[str, Any
         ({"url": "http://[::1"}, ".url", "names no host, or a port that is none"),
         ({"url": "http://x/\n"}, ".url", "holds a space or a control character"),
         ({"url": "http://x", "headers": {"a b": "1"}}, '.headers["a b"]', "is no name for an HTTP header"),
-        ({"url": "http://x", "headers": {"A": 1}}, ".headers.A", "must be a string"),
+        ({"url": "http://x", "headers": {"A": {}}}, ".headers.A", "must be a string"),
         ({"command": "x", "timeout": 0}, ".timeout", "must be greater than 0"),
         ({"command": "x", "timeout": -1}, ".timeout", "must be greater than 0"),
         ({"command": "x", "timeout": float("nan")}, ".timeout", "must be a finite number"),
         ({"command": "x", "timeout": float("inf")}, ".timeout", "must be a finite number"),
-        ({"command": "x", "timeout": 1e9}, ".timeout", "must be at most 1000000"),
+        ({"command": "x", "timeout": 1e10}, ".timeout", "must be at most 1000000"),
         ({"command": "x", "timeout": 10**400}, ".timeout", "must be a number"),
         ({"command": "x", "timeout": "soon"}, ".timeout", "must be a number"),
         ({"command": "x", "timeout": True}, ".timeout", "must be a number"),
@@ -377,9 +381,14 @@ def test_an_entry_that_is_no_object_is_broken(entry: Any) -> None:
     assert told(read({"mcpServers": {"a": entry}})) == {"": "must be an object"}
 
 
-@pytest.mark.parametrize("value", ["a\nb", "a\r", " a", "a ", "\0", "é", "\x7f"])
+@pytest.mark.parametrize("value", ["a\nb", "a\rb", "\0", "é", "\x7f"])
 def test_a_header_value_that_no_request_can_carry_is_a_problem(value: str) -> None:
     assert list(told(only(url="http://x", headers={"A": value}))) == [".headers.A"]
+
+
+@pytest.mark.parametrize("value", [" a", "a\t", "a\n", "a\r\n"])
+def test_space_around_a_header_value_is_no_part_of_it(value: str) -> None:
+    assert only(url="http://x", headers={"A": value}).servers["a"].headers == {"A": "a"}
 
 
 def test_half_a_surrogate_pair_is_no_text() -> None:
@@ -419,8 +428,8 @@ def test_a_disabled_entry_needs_nothing_and_its_problems_are_notes() -> None:
 
 
 def test_numbers_and_switches_can_come_from_variables() -> None:
-    server = only(command="x", timeout="${SECONDS}", disabled="${YES}", args=["$$HOME", "${TOKEN}"]).servers["a"]
-    assert (server.timeout, server.disabled, server.args) == (7.0, True, ("$HOME", "s3cret"))
+    server = only(command="x", timeout="${SECONDS}", disabled="${YES}", args=["$${HOME}", "${TOKEN}"]).servers["a"]
+    assert (server.timeout, server.disabled, server.args) == (7.0, True, ("${HOME}", "s3cret"))
 
 
 def test_keys_are_not_expanded() -> None:
@@ -481,13 +490,6 @@ def test_a_prefix_is_the_name_made_fit_or_what_the_entry_says() -> None:
     assert [config.prefix_of(name) for name in config.order] == ["my_server", "B", "c_d"]
 
 
-@given(st.text())
-def test_every_default_prefix_can_stand_in_a_qualified_name(name: str) -> None:
-    prefix = default_prefix(name)
-    assert len(prefix) == len(name)
-    assert set(prefix) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-")
-
-
 def test_a_broken_entry_keeps_what_it_was_before() -> None:
     before = read({"mcpServers": {"a": {"command": "x", "prefix": "p"}, "b": {"command": "x"}}})
     after = read({"mcpServers": {"a": {"command": 1}, "c": {}}}).keeping(before)
@@ -495,6 +497,16 @@ def test_a_broken_entry_keeps_what_it_was_before() -> None:
     assert set(after.broken) == {"a", "c"}
     assert after.prefix_of("a") == "p"
     assert before.keeping(None) is before
+
+
+def test_an_entry_that_did_not_change_keeps_its_names_from_one_that_did() -> None:
+    before = read({"mcpServers": {"b": {"command": "b"}, "a_b": {"command": "x"}}})
+    added = {"a b": {"command": "y"}, "b": {"command": "b", "prefix": "a_b"}, "a_b": {"command": "x"}}
+    after = read({"mcpServers": added}).keeping(before)
+    assert after.servers == before.servers
+    assert after.broken.keys() == {"a b", "b", "a_b"}
+    assert '"a_b", which runs' in after.broken["a b"][0].message
+    assert after.order == ("a b", "b", "a_b")
 
 
 def test_a_config_cannot_be_changed() -> None:
@@ -519,17 +531,34 @@ VALUES = st.recursive(
     ),
     max_leaves=5,
 )
-ENTRIES = st.dictionaries(st.sampled_from([*ServerConfig.model_fields, "startTimeout", "other"]), VALUES, max_size=6)
+OF_OTHERS = [
+    "httpUrl",
+    "serverUrl",
+    "enabled",
+    "isActive",
+    "envFile",
+    "environment",
+    "tools",
+    "includeTools",
+    "transport",
+]
+OF_OTHERS += ["oauth", "trust", "alwaysAllow", "source", "settings", "_remark"]
+KEYS = [*ServerConfig.model_fields, "startTimeout", "other", *OF_OTHERS]
+ENTRIES = st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=6)
+PLACES = st.sampled_from(["mcpServers", "servers", "context_servers", "mcp"])
 
 
-@given(ENTRIES, VALUES)
-def test_whatever_an_entry_holds_it_is_read_or_told_without_its_values(entry: dict[str, Any], daemon: Any) -> None:
+@given(PLACES, ENTRIES, VALUES)
+def test_whatever_an_entry_holds_it_is_read_or_told_without_its_values(
+    place: str, entry: dict[str, Any], daemon: Any
+) -> None:
     def nothing(source: Source, name: str) -> str:
         raise LookupError("undefined")
 
     try:
-        config = parse(json.dumps({"mcpServers": {"a": entry}, "daemon": {"hold": daemon}}).encode(), nothing)
-        problems = (*config.notes, *(problem for found in config.broken.values() for problem in found))
+        config = parse(json.dumps({place: {"a": entry}, "daemon": {"hold": daemon}}).encode(), nothing)
+        broken = (problem for found in config.broken.values() for problem in found)
+        problems = (*config.notes, *config.warnings, *broken)
     except ConfigError as failure:
         problems = failure.problems
     assert SECRET not in str([*map(str, problems)])

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcp_multi_server.core.environment import ALWAYS, child_environment
+from mcp_multi_server.core.environment import ALWAYS, NETWORK, child_environment
 
 DAEMON = {
     "HOME": "/home/me",
@@ -18,22 +18,25 @@ DAEMON = {
     "TZ": "UTC",
     "TMPDIR": "/var/tmp",
     "GITHUB_TOKEN": "secret",
+    "AWS_REGION": "eu",
     "HTTPS_PROXY": "http://proxy",
-    "HTTP_PROXY": "http://proxy",
+    "https_proxy": "http://proxy",
+    "NODE_EXTRA_CA_CERTS": "/etc/ca.pem",
     "BASH_FUNC_ls%%": "() { rm -rf /; }",
     "SHELL": "() { :; }",
     "NOTIFY_SOCKET": "/run/systemd/notify",
     "MEMORY_PRESSURE_WATCH": "/sys/fs/cgroup/x",
 }
+INHERITED = {"HOME", "PATH", "LANG", "LC_TIME", "TZ", "TMPDIR", "HTTPS_PROXY", "https_proxy", "NODE_EXTRA_CA_CERTS"}
 
 
 @pytest.mark.parametrize(
     ("inherit", "expected"),
     [
-        ((), {"HOME", "PATH", "LANG", "LC_TIME", "TZ", "TMPDIR"}),
-        (("GITHUB_TOKEN",), {"HOME", "PATH", "LANG", "LC_TIME", "TZ", "TMPDIR", "GITHUB_TOKEN"}),
-        (("*_PROXY", "ABSENT"), {"HOME", "PATH", "LANG", "LC_TIME", "TZ", "TMPDIR", "HTTPS_PROXY", "HTTP_PROXY"}),
-        (("github_token",), {"HOME", "PATH", "LANG", "LC_TIME", "TZ", "TMPDIR"}),
+        ((), INHERITED),
+        (("GITHUB_TOKEN",), INHERITED | {"GITHUB_TOKEN"}),
+        (("AWS_*", "ABSENT"), INHERITED | {"AWS_REGION"}),
+        (("github_token",), INHERITED),
         ("all", set(DAEMON) - {"BASH_FUNC_ls%%", "SHELL", "NOTIFY_SOCKET", "MEMORY_PRESSURE_WATCH"}),
         (("*",), set(DAEMON) - {"BASH_FUNC_ls%%", "SHELL", "NOTIFY_SOCKET", "MEMORY_PRESSURE_WATCH"}),
     ],
@@ -89,3 +92,11 @@ def test_every_variable_comes_from_the_entry_or_unchanged_from_the_daemon(
     assert found.items() >= env.items()
     assert found.items() <= (environ | env).items()
     assert child_environment(environ, inherit="all", env=env).items() >= found.items()
+
+
+@pytest.mark.parametrize("name", NETWORK)
+def test_proxies_and_certificates_are_inherited_unless_the_entry_has_its_own_or_none(name: str) -> None:
+    daemon = {name: "theirs", "PATH": "/usr/bin"}
+    assert child_environment(daemon, inherit=(), env={})[name] == "theirs"
+    assert child_environment(daemon, inherit=(), env={name: "mine"})[name] == "mine"
+    assert child_environment(daemon, inherit="all", env={name: None}) == {"PATH": "/usr/bin"}

@@ -40,7 +40,7 @@ from mcp_multi_server.core.lines import Lines, Oversize
         (b'{"jsonrpc":"2.0","id":"a","method":5}', INVALID_REQUEST, b'"a"'),
         (b'{"jsonrpc":"2.0","id":"a","method":"x","params":[1]}', INVALID_REQUEST, b'"a"'),
         (b'{"jsonrpc":"2.0","id":"a","method":"x","params":"p"}', INVALID_REQUEST, b'"a"'),
-        (b'{"jsonrpc":"2.0","id":"a","method":"x","params":null}', INVALID_REQUEST, b'"a"'),
+        (b'{"jsonrpc":"2.0","id":"a","method":"x","params":[]}', INVALID_REQUEST, b'"a"'),
     ],
 )
 def test_what_is_no_message_is_refused_with_its_code_and_id(line: bytes, code: int, id: bytes) -> None:

@@ -31,7 +31,25 @@ def test_links_and_embedded_resources_of_a_tool_are_renamed() -> None:
     assert [block.get("uri") for block in found["content"]] == [None, "srv:a:1", None, "keep:3", None]
     assert found["content"][2]["resource"] == {"uri": "srv:a:2", "text": "t"}
     assert found["content"][4]["resource"] == {"uri": "keep:5", "text": "t"}
-    assert found["structuredContent"] == {"uri": "a:4"}
+    assert found["structuredContent"] == {"uri": "a:4"}, "content says nothing of it"
+
+
+def test_structured_content_gets_the_same_names_as_content_and_keeps_all_else() -> None:
+    link = b'{"type":"resource_link","uri":"a:1","n":1E+2}'
+    before = (
+        b'{"content":[%b],"structuredContent":{ "x":[ "a:1" , "a:12",{"a:1":"keep:1"}],"y":[ 1E+2, "\\u00e9" ]}}' % link
+    )
+    after = bytes(renamed_links(before, "tools/call", rename))
+    assert json.loads(after)["structuredContent"]["x"] == ["srv:a:1", "a:12", {"a:1": "keep:1"}]
+    assert b'[ 1E+2, "\\u00e9" ]' in after
+    assert b'{"a:1":"keep:1"}' in after
+
+
+def test_a_structure_too_deep_to_be_searched_keeps_both_as_they_came() -> None:
+    deep = b"[" * 700 + b'"a:1"' + b"]" * 700
+    before = b'{"content":[{"type":"resource_link","uri":"a:1"}],"structuredContent":{"x":%b}}' % deep
+    after = json.loads(bytes(renamed_links(before, "tools/call", rename)))
+    assert ("srv:" in json.dumps(after["structuredContent"])) is (after["content"][0]["uri"] == "srv:a:1")
 
 
 def test_the_messages_of_a_prompt_are_searched_one_or_many_blocks_each() -> None:

@@ -87,7 +87,11 @@ def test_an_editor_sees_what_is_wrong(file: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     "file",
     [
-        {"servers": {"a": {"command": "x", "type": "stdio", "envFile": "x"}}, "inputs": []},
+        {"servers": {"a": {"command": "x", "type": "stdio", "dev": {}}}, "inputs": []},
+        {"servers": {"a": {"command": "x", "env": {"PORT": 3000, "DEBUG": True, "UNSET": None}}}},
+        {"context_servers": {"a": {"command": {"path": "x", "args": []}}}, "theme": "One Dark"},
+        {"mcp": {"a": {"type": "local", "command": ["x"], "enabled": True}}},
+        {"mcpServers": {"a": {"httpUrl": "http://x"}, "b": {"serverUrl": "http://x"}, "c": {"enabled": False}}},
         {"mcpServers": {"a": {"url": "http://x", "type": "streamable-http", "autoApprove": []}}},
         {"mcpServers": {"a": {"disabled": True}}},
         {"$schema": "x", "mcpServers": {"a": {"command": "x", "inheritEnv": "all"}}, "daemon": {"metrics": {}}},

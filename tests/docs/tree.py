@@ -34,12 +34,14 @@ def written() -> str:
 
 
 def _room(room: Path) -> str:
-    rows = "".join(f"| `{each.name}` | {_says(each)} |\n" for each in _files(room))
+    rows = "".join(f"| `{each.relative_to(room)}` | {_says(each)} |\n" for each in _files(room))
     return f"\n### {room.name}/\n\n{_says(room / '__init__.py')}\n\n| file | what it says |\n|---|---|\n{rows}"
 
 
 def _files(room: Path) -> Iterator[Path]:
-    return (each for each in sorted(room.glob("*.py")) if each.name != "__init__.py")
+    """The modules of a room, those in its subfolders last."""
+    modules = (each for each in room.rglob("*.py") if each.name != "__init__.py")
+    return iter(sorted(modules, key=lambda each: (len(each.parts), each)))
 
 
 def _says(module: Path) -> str:

@@ -60,7 +60,7 @@ BROKEN: dict[str, tuple[Any, str]] = {
     "no_object": ("python server.py", "object"),
     "args_string": ({"command": "x", "args": "-v"}, "args"),
     "args_number": ({"command": "x", "args": [1]}, "args"),
-    "env_number": ({"command": "x", "env": {"A": 1}}, "env"),
+    "env_list": ({"command": "x", "env": {"A": []}}, "env"),
     "timeout_string": ({"command": "x", "timeout": "long"}, "timeout"),
     "timeout_zero": ({"command": "x", "timeout": 0}, "timeout"),
     "timeout_bool": ({"command": "x", "timeout": True}, "timeout"),

@@ -23,16 +23,15 @@ NEVER_UP = {
     "mute": "start_timeout",
     "exits-at-once": "exit",
     "exits-127": "exit",
-    "same-cursor": "protocol",
-    "new-cursor": "protocol",
     "tools-string": "protocol",
     "tools-missing": "protocol",
     "list-string": "protocol",
-    "cursor-number": "protocol",
 }
 """Modes with which a server cannot be used at all, and the reason that is given."""
 COMES_UP = [mode for mode in MODES if mode not in NEVER_UP]
-HARMLESS = (*BEFORE, TWICE, "junk-first", "stderr-first", "many-tools", "long-name", "bad-names", "twins")
+CURSORS = ("same-cursor", "new-cursor", "cursor-number")
+"""Modes in which the list of tools ends where its cursor leads nowhere."""
+HARMLESS = (*BEFORE, TWICE, "junk-first", "stderr-first", "many-tools", "long-name", "bad-names", "twins", *CURSORS)
 """Modes in which `trigger` is answered as if nothing were wrong."""
 MAY_PASS = ("deep", "lone-surrogate", "nan", "both", "bottomless")
 """Answers that may be passed on or refused, as long as the client gets one message that it can read."""

@@ -48,7 +48,7 @@ def test_qualified_naming_lists_qualified_names_alone(wire: Wire) -> None:
 
 @pytest.mark.parametrize(
     ("prefix", "server"),
-    [("plain", "plain"), ("with_dots_and_spaces", "dotted"), ("_n_code", "unicode"), ("s", "short")],
+    [("plain", "plain"), ("with_dots_and_spaces", "dotted"), ("Unicode_00b24be8", "unicode"), ("s", "short")],
 )
 def test_a_prefix_holds_what_apis_accept(prefix: str, server: str, wire: Wire) -> None:
     assert {f"{prefix}__{tool}" for tool in TOOLS} <= tools(wire)

@@ -240,7 +240,7 @@ def test_filters_and_prefixes_change_the_lists_without_a_new_process(daemon: Dae
 BAD_FILES: dict[str, tuple[str, str]] = {
     "empty": ("", "empty"),
     "not JSON": ("{", "JSON"),
-    "a trailing comma": ('{"mcpServers": {"one": {"command": "true"},}}', "comma"),
+    "a comma too many": ('{"mcpServers": {"one": {"command": "true"},,}}', "not JSON"),
     "no object": ("[]", "object"),
     "no servers": ("{}", "mcpServers"),
     "servers as a list": ('{"mcpServers": []}', "mcpServers"),
@@ -301,6 +301,30 @@ def test_the_same_bytes_are_no_change(daemon: Daemon) -> None:
     assert answer["plan"] == {"start": [], "stop": [], "replace": [], "update": [], "keep": ["one", "two"]}
     assert daemon.status()["generation"] == before["generation"]
     assert daemon.last_reload() == before["config"]["lastReload"]
+
+
+def test_comments_and_commas_are_no_change_of_any_server(daemon: Daemon) -> None:
+    before = pids(daemon)
+    text = daemon.config.read_text()
+    outcome = applied(daemon, lambda: daemon.write("{ // why\n" + text[1:].rstrip().removesuffix("}") + ", }"))
+    assert (outcome["outcome"], outcome["problems"]) == ("applied", [])
+    assert pids(daemon) == before
+
+
+def test_a_file_of_variables_is_read_again_at_each_reload(daemon: Daemon) -> None:
+    variables = daemon.config.with_name("one.env")
+    variables.write_text("COLOUR=red\n")
+    applied(daemon, lambda: daemon.rewrite(servers(one=fixture("one", envFile="one.env"))))
+    before = pids(daemon)
+    applied(daemon, lambda: variables.write_text("COLOUR=blue\n"))
+    after = pids(daemon)
+    assert after["one"] != before["one"]
+    assert after["two"] == before["two"]
+    with daemon.legacy() as client:
+        assert client.call("one__environment")["structuredContent"]["env"]["COLOUR"] == "blue"
+    outcome = applied(daemon, variables.unlink)
+    assert [problem["field"] for problem in outcome["problems"]] == ["mcpServers.one.envFile"]
+    assert pids(daemon) == after
 
 
 def test_disabling_stops_a_server_and_enabling_starts_it(daemon: Daemon) -> None:

@@ -293,6 +293,13 @@ async def test_an_edit_of_the_file_is_followed_and_disturbs_no_other_server(tmp_
         assert await pid_of(client, "one") == pid
 
 
+async def test_a_file_with_comments_is_read_too(tmp_path: Path) -> None:
+    path = written(tmp_path / "servers.json", ONE)
+    path.write_text("{ // one\n" + path.read_text().strip()[1:-1] + ",\n}")
+    async with MultiServerClient.from_config(path) as client:
+        assert structured(await client.call_tool("echo"))["server"] == "one"
+
+
 async def test_each_entering_reads_the_file_anew(tmp_path: Path) -> None:
     path = written(tmp_path / "servers.json", ONE)
     client = MultiServerClient(str(path))

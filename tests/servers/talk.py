@@ -31,12 +31,16 @@ class Owner:
         self.ends: list[Failure] = []
         self.unanswered = 0
         self.late = 0
+        self.peculiarities: list[str] = []
         self.heard: list[str] = []
 
     def stderr_line(self, line: str) -> None: ...
 
     def invalid_line(self, problem: str) -> None:
         self.invalid.append(problem)
+
+    def peculiar(self, what: str) -> None:
+        self.peculiarities.append(what)
 
     def request_failed(self, exchange: Exchange, failure: Failure) -> None:
         self.failed.append(failure)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import stat
@@ -26,7 +27,7 @@ from mcp_multi_server.servers import catalog_cache as module
 from mcp_multi_server.servers.catalog_cache import CatalogCache, read, write
 from mcp_multi_server.servers.status import server_status
 
-from ..scripted import Machine, Scripted, legacy, modern, silence, tools
+from ..scripted import Machine, Scripted, item, legacy, modern, silence, tools
 from .supervised import TOOL, TWO, Supervised, config_of, entry, two
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("real_time")]  # files are written in a thread
@@ -73,7 +74,7 @@ def warnings(fleet: Supervised) -> list[str]:
 
 def known(config: Config, name: str, *tool_names: str, age: float = 0.0) -> Remembered:
     """What a daemon before would have written of this server."""
-    items = b",".join(b'{"name": "%b"}' % tool.encode() for tool in tool_names)
+    items = b",".join(json.dumps(item(tool)).encode() for tool in tool_names)
     catalog = Catalog.of({Kind.TOOL: [read_page(Kind.TOOL, b'{"tools":[%b]}' % items)]})
     negotiated = Negotiated(Era.LEGACY, "2025-11-25", {"tools": {"listChanged": True}}, "")
     return Remembered(fingerprint(config.servers[name]), negotiated, catalog, time.time() - age)

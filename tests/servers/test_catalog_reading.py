@@ -13,9 +13,9 @@ from mcp_multi_server.core.catalog import Kind
 from mcp_multi_server.core.lifecycle import Failure, Reason
 from mcp_multi_server.core.protocol import Era
 from mcp_multi_server.servers import catalog_reading as module
-from mcp_multi_server.servers.catalog_reading import read_catalog
+from mcp_multi_server.servers.catalog_reading import announced, read_catalog, read_lists
 
-from ..scripted import EVERYTHING, SOON, UNKNOWN, Json, paged, result, silence
+from ..scripted import EVERYTHING, SOON, UNKNOWN, Answer, Json, item, paged, refusal, result, silence, tools, unknown
 from .talk import Agreed
 
 pytestmark = pytest.mark.anyio
@@ -29,8 +29,9 @@ async def test_every_page_of_every_list_is_read() -> None:
         assert [item.name for item in catalog.items[kind]] == [
             f"{kind.member}-{p}-{n}" for p in range(3) for n in (0, 1)
         ]
-    assert talk.server.methods() == [kind.list_method for kind in Kind for _ in range(3)]
-    assert [message["params"] for message in talk.server.sent[:3]] == [{}, {"cursor": ""}, {"cursor": "x"}]
+    assert talk.server.methods()[:4] == [kind.list_method for kind in Kind], "side by side"
+    asked = [message["params"] for message in talk.server.sent if message["method"] == "tools/list"]
+    assert asked == [{}, {"cursor": ""}, {"cursor": "x"}]
 
 
 async def test_modern_list_requests_carry_the_envelope() -> None:
@@ -41,54 +42,165 @@ async def test_modern_list_requests_carry_the_envelope() -> None:
 
 
 async def test_only_what_the_server_offers_is_asked_for() -> None:
-    talk = Agreed({"prompts/list": result({"prompts": [{"name": "p"}]})}, Era.LEGACY, prompts={}, tools=True)
+    talk = Agreed({"prompts/list": result({"prompts": [item("p")]})}, Era.LEGACY, prompts={}, tools=True)
     catalog = await read_catalog(talk.session, timeout=SOON)
     assert talk.server.methods() == ["prompts/list"]
     assert [catalog.count(kind) for kind in Kind] == [0, 1, 0, 0]
 
 
 async def test_a_list_that_does_not_exist_is_empty() -> None:
-    talk = Agreed({"resources/list": result({"resources": [{"uri": "a:b"}]})}, Era.LEGACY, resources={})
+    talk = Agreed({"resources/list": result({"resources": [item("a:b", "uri")]})}, Era.LEGACY, resources={})
     catalog = await read_catalog(talk.session, timeout=SOON)
     assert (catalog.count(Kind.RESOURCE), catalog.count(Kind.TEMPLATE)) == (1, 0)
 
 
 async def test_a_second_page_that_does_not_exist_is_a_failure() -> None:
-    def answer(request: Json) -> Json:
-        return UNKNOWN if "cursor" in request["params"] else {"result": {"tools": [], "nextCursor": "x"}}
-
-    talk = Agreed({"tools/list": answer}, Era.LEGACY, tools={})
+    talk = Agreed({"tools/list": then(UNKNOWN)}, Era.LEGACY, tools={})
     failure = await talk.lost(read_catalog(talk.session, timeout=SOON))
     assert failure == Failure(Reason.PROTOCOL, "tools/list failed: error -32601")
 
 
-ENDLESS: dict[str, tuple[Callable[[str], str], int]] = {
-    "one cursor": (lambda cursor: "again", 2),
-    "two in turn": (lambda cursor: "b" if cursor == "a" else "a", 3),
-    "ever new ones": (lambda cursor: cursor + "x", 50),
+def then(second: Json) -> Answer:
+    """A list whose first page has one item, and whose second is this."""
+
+    def answer(request: Json) -> Json:
+        return second if "cursor" in request["params"] else {"result": {"tools": [item("first")], "nextCursor": "x"}}
+
+    return answer
+
+
+BROKEN: dict[str, tuple[Answer, str]] = {
+    "an error": (refusal(-32603), "prompts/list failed: error -32603"),
+    "another key": (result({"items": []}), "prompts/list cannot be read: the result of prompts/list has no prompts"),
+    "no list": (
+        result({"prompts": {}}),
+        "prompts/list cannot be read: prompts in the result of prompts/list is no list",
+    ),
+    "no result": (lambda request: {"result": None}, "sent a result that is not an object"),
+    "silence": (silence, "prompts/list was not answered in time"),
 }
 
 
-@pytest.mark.parametrize(("following", "asked"), ENDLESS.values(), ids=ENDLESS)
-async def test_a_list_without_end_is_left(
-    following: Callable[[str], str], asked: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "MAX_PAGES", 50)
-
-    def answer(request: Json) -> Json:
-        return {"result": {"tools": [], "nextCursor": following(request["params"].get("cursor", ""))}}
-
-    talk = Agreed({"tools/list": answer}, Era.LEGACY, tools={})
-    failure = await talk.lost(read_catalog(talk.session, timeout=SOON))
-    assert failure == Failure(Reason.PROTOCOL, f"tools/list has no end: stopped after {asked} pages")
-    assert len(talk.server.sent) == asked
+@pytest.mark.parametrize(("answer", "gap"), BROKEN.values(), ids=BROKEN)
+async def test_a_list_that_cannot_be_read_costs_no_other(answer: Answer, gap: str) -> None:
+    talk = Agreed({"tools/list": tools("t"), "prompts/list": answer}, Era.LEGACY, tools={}, prompts={})
+    reading = await read_lists(talk.session, announced(talk.session), timeout=0.1)
+    assert reading.failure is None
+    assert [each.name for each in reading.lists[Kind.TOOL].items] == ["t"]
+    assert (reading.lists[Kind.TOOL].gap, reading.lists[Kind.PROMPT].gap) == ("", gap)
     assert talk.session.loss is None
 
 
-@pytest.mark.parametrize("body", [{}, {"tools": "none"}, {"tools": [], "nextCursor": 7}, {"tools": {}}])
-async def test_a_list_that_cannot_be_read_is_a_failure_of_the_protocol(body: Json) -> None:
-    talk = Agreed({"tools/list": result(body)}, Era.LEGACY, tools={})
-    assert (await talk.lost(read_catalog(talk.session, timeout=SOON))).reason is Reason.PROTOCOL
+async def test_where_no_list_can_be_read_the_first_failure_is_the_reason() -> None:
+    answers = {"tools/list": refusal(-32603), "prompts/list": silence, "resources/list": unknown}
+    talk = Agreed(answers, Era.LEGACY, tools={}, prompts={}, resources={})
+    reading = await read_lists(talk.session, announced(talk.session), timeout=0.05)
+    assert reading.failure == Failure(Reason.PROTOCOL, "tools/list failed: error -32603")
+
+
+async def test_the_pages_before_a_broken_one_are_kept() -> None:
+    talk = Agreed({"tools/list": then({"error": {"code": -32603, "message": "m"}})}, Era.LEGACY, tools={})
+    reading = await read_lists(talk.session, [Kind.TOOL], timeout=SOON)
+    found = reading.lists[Kind.TOOL]
+    assert [each.name for each in found.items] == ["first"]
+    assert found.gap == "tools/list failed: error -32603; what came before that is listed (1 page)"
+    assert reading.failure is None
+
+
+async def test_a_silent_list_is_given_up_as_soon_as_another_was_read() -> None:
+    talk = Agreed({"tools/list": tools("t"), "prompts/list": silence}, Era.LEGACY, tools={}, prompts={})
+    with anyio.fail_after(SOON):
+        reading = await read_lists(talk.session, announced(talk.session), timeout=600, patience=0.05)
+    assert reading.lists[Kind.PROMPT].gap == "prompts/list was not answered in time"
+    assert talk.server.methods()[-1] == "notifications/cancelled"
+
+
+async def test_a_list_that_came_meanwhile_is_not_given_up_with_a_silent_one() -> None:
+    answers = {"tools/list": tools("t"), "prompts/list": silence, "resources/list": silence}
+    talk = Agreed(answers, Era.LEGACY, tools={}, prompts={}, resources={})
+
+    async def answer_late() -> None:
+        request = await talk.server.request("resources/list")
+        await anyio.sleep(0.02)
+        talk.server.answer(request, result={"resources": [item("a:b", "uri")]})
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(answer_late)
+        with anyio.fail_after(SOON):
+            reading = await read_lists(talk.session, announced(talk.session), timeout=600, patience=0.05)
+    assert [kind for kind, found in reading.lists.items() if found.gap] == [Kind.PROMPT]
+
+
+async def test_several_silent_lists_are_given_up_one_by_one_or_together() -> None:
+    answers = {"tools/list": tools("t"), "prompts/list": silence, "resources/list": then_silence}
+    talk = Agreed(answers, Era.LEGACY, tools={}, prompts={}, resources={})
+    with anyio.fail_after(SOON):
+        reading = await read_lists(talk.session, announced(talk.session), timeout=600, patience=0.05)
+    gaps = [kind for kind, found in reading.lists.items() if found.gap]
+    assert gaps == [Kind.PROMPT, Kind.RESOURCE]
+    assert len(reading.lists[Kind.RESOURCE].items) == 1
+
+
+def then_silence(request: Json) -> Json | None:
+    """A list whose second page never comes."""
+    if "cursor" in request["params"]:
+        return None
+    return {"result": {"resources": [item("a:b", "uri")], "nextCursor": "x"}}
+
+
+async def test_while_nothing_was_read_nothing_is_given_up() -> None:
+    talk = Agreed({"tools/list": silence, "prompts/list": silence}, Era.LEGACY, tools={}, prompts={})
+    with anyio.move_on_after(0.2) as waited:
+        await read_lists(talk.session, announced(talk.session), timeout=600, patience=0.02)
+    assert waited.cancelled_caught
+
+
+async def test_the_end_of_the_session_ends_the_reading() -> None:
+    talk = Agreed({"tools/list": silence, "prompts/list": silence}, Era.LEGACY, tools={}, prompts={})
+    gone = Failure(Reason.CLOSED, "gone")
+
+    async def end() -> None:
+        await talk.server.request("prompts/list")
+        talk.session.end(gone)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(end)
+        assert await talk.lost(read_lists(talk.session, announced(talk.session), timeout=600)) == gone
+
+
+ENDLESS: dict[str, tuple[Callable[[str], str], int, str]] = {
+    "one cursor": (lambda cursor: "again", 2, "was the same again"),
+    "the empty one": (lambda cursor: "", 2, "was the same again"),
+    "two in turn": (lambda cursor: "b" if cursor == "a" else "a", 3, "was the same again"),
+    "ever new ones": (lambda cursor: cursor + "x", 50, "has no end"),
+}
+
+
+@pytest.mark.parametrize(("following", "asked", "note"), ENDLESS.values(), ids=ENDLESS)
+async def test_a_list_without_end_ends_with_what_was_read(
+    following: Callable[[str], str], asked: int, note: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_PAGES", 50)
+    count = iter(range(1000))
+
+    def answer(request: Json) -> Json:
+        cursor = following(request["params"].get("cursor", ""))
+        return {"result": {"tools": [item(f"t{next(count)}")], "nextCursor": cursor}}
+
+    talk = Agreed({"tools/list": answer}, Era.LEGACY, tools={})
+    found = (await read_lists(talk.session, [Kind.TOOL], timeout=SOON)).lists[Kind.TOOL]
+    assert (len(found.items), found.gap, len(talk.server.sent)) == (asked, "", asked)
+    assert [note in problem.message for problem in found.problems] == [True]
+
+
+@pytest.mark.parametrize("cursor", ["", "more"])
+async def test_a_server_that_answers_every_cursor_with_its_first_page_lists_it_once(cursor: str) -> None:
+    talk = Agreed({"tools/list": tools("a", "b", nextCursor=cursor)}, Era.LEGACY, tools={})
+    found = (await read_lists(talk.session, [Kind.TOOL], timeout=SOON)).lists[Kind.TOOL]
+    assert [each.name for each in found.items] == ["a", "b"]
+    assert [problem.message for problem in found.problems] == [
+        "nextCursor leads back to a page before: the list ends there"
+    ]
 
 
 async def test_a_list_that_does_not_come_is_cancelled_after_its_timeout() -> None:

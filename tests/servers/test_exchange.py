@@ -109,14 +109,16 @@ NO_MESSAGE = [
     b'{"jsonrpc":"2.0","id":true,"result":{}}',
     b'{"jsonrpc":"2.0","id":1.5,"result":{}}',
     b'{"jsonrpc":"2.0","id":999999,"result":{}}',
-    b'{"jsonrpc":"2.0","id":"1","result":{}}',
+    b'{"jsonrpc":"2.0","id":"999999","result":{}}',
+    b'{"jsonrpc":"2.0","id":"one","result":{}}',
+    b'{"jsonrpc":"2.0","id":999999.0,"result":{}}',
     b'{"jsonrpc":"2.0","id":-1,"result":{}}',
     b'{"jsonrpc":"2.0","id":0,"result":{}}',
     b'{"jsonrpc":"2.0","id":%b,"result":{}}' % (b"9" * 5000),
     b'{"jsonrpc":"2.0","id":%b,"result":{' % (b"9" * 200),
     b'{"jsonrpc":"2.0","method":17}',
     b'{"jsonrpc":"2.0","method":"x","params":[]}',
-    b'{"jsonrpc":"2.0","method":"x","params":null}',
+    b'{"jsonrpc":"2.0","method":"x","params":"null"}',
 ]
 
 

@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 
 from mcp_multi_server.core.catalog import Kind
-from mcp_multi_server.core.events import CatalogRead, RefreshFailed
+from mcp_multi_server.core.events import CatalogProblems, CatalogRead, RefreshFailed
 from mcp_multi_server.core.lifecycle import Failure, Reason, State
 from mcp_multi_server.servers import refresh
 
@@ -19,6 +19,7 @@ from ..scripted import (
     Answer,
     Json,
     Scripted,
+    item,
     legacy,
     modern,
     paged,
@@ -59,7 +60,7 @@ async def test_a_change_that_comes_while_the_list_is_read_is_not_lost() -> None:
         request = await opener.server.request("tools/list", nth=2)
         opener.server.say(TOOLS_CHANGED)
         opener.server.answers["tools/list"] = tools("newest")
-        opener.server.answer(request, result={"tools": [{"name": "newer"}]})
+        opener.server.answer(request, result={"tools": [item("newer")]})
         await one.log.until(lambda: one.names() == ["newest"])
         assert one.published == 3
 
@@ -97,8 +98,8 @@ async def test_the_time_to_live_that_a_server_gives_counts_within_bounds() -> No
     ("answer", "message"),
     [
         (refusal(-32000), "tools/list failed: error -32000"),
-        (result({"tools": 3}), "tools/list: tools in the result of tools/list is no list"),
-        (silence, "not answered within 0.2 s"),
+        (result({"tools": 3}), "tools/list cannot be read: tools in the result of tools/list is no list"),
+        (silence, "tools/list was not answered in time"),
     ],
 )
 async def test_a_failed_refresh_keeps_what_was_there(answer: Answer, message: str) -> None:
@@ -114,6 +115,51 @@ async def test_a_failed_refresh_keeps_what_was_there(answer: Answer, message: st
         opener.server.say(TOOLS_CHANGED)
         await one.log.until(lambda: not one.server.stale)
         assert one.published == 1
+
+
+TWO_LISTS = result(LEGACY | {"capabilities": {"tools": {}, "prompts": {}}})
+
+
+async def test_a_list_that_could_not_be_read_is_asked_for_again_ever_less_often() -> None:
+    opener = Scripted(legacy(initialize=TWO_LISTS, prompts_list=refusal(-32000)))
+    async with running(opener, refreshInterval=45) as one:
+        await one.until(State.READY)
+        times = [asyncio.get_running_loop().time()]
+        for nth in range(2, 6):
+            await opener.server.request("prompts/list", nth=nth)
+            times.append(asyncio.get_running_loop().time())
+        assert [round(late - early) for early, late in pairwise(times)] == [5, 30, 36, 36]
+        assert opener.server.methods().count("tools/list") == 3, "the others are read at their own time"
+        assert one.log.of(RefreshFailed) == []
+        assert len(one.log.of(CatalogProblems)) == 1
+
+
+async def test_a_change_that_comes_while_a_gap_is_read_is_not_lost() -> None:
+    opener = Scripted(legacy(initialize=TWO_LISTS, prompts_list=refusal(-32000)))
+    async with running(opener) as one:
+        await one.until(State.READY)
+        opener.server.answers["prompts/list"] = silence
+        request = await opener.server.request("prompts/list", nth=2)
+        opener.server.say({"jsonrpc": "2.0", "method": "notifications/prompts/list_changed"})
+        await asyncio.sleep(1)
+        opener.server.answers["prompts/list"] = result({"prompts": [item("p")]})
+        began = asyncio.get_running_loop().time()
+        opener.server.answer(request, error={"code": -32000, "message": "not yet"})
+        await one.log.until(lambda: one.server.catalog is not None and one.server.catalog.count(Kind.PROMPT) == 1)
+        assert asyncio.get_running_loop().time() - began < 1
+
+
+async def test_a_list_that_hangs_delays_no_change_of_the_others() -> None:
+    opener = Scripted(legacy(initialize=TWO_LISTS, prompts_list=silence))
+    async with running(opener, timeout=60) as one:
+        await one.until(State.READY)
+        assert asyncio.get_running_loop().time() < 5, "before the time to start is over"
+        await opener.server.request("prompts/list", nth=2)
+        began = asyncio.get_running_loop().time()
+        opener.server.answers["tools/list"] = tools("t", "u")
+        opener.server.say(TOOLS_CHANGED)
+        await one.log.until(lambda: one.names() == ["t", "u"])
+        assert asyncio.get_running_loop().time() - began < 1
 
 
 async def test_settings_that_need_no_new_session_are_taken_over() -> None:

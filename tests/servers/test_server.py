@@ -169,11 +169,11 @@ async def test_a_bug_while_it_is_ready_fails_its_calls_and_is_retried(monkeypatc
         await one.until(State.READY)
         call = one.call()
 
-        async def broken(self: Refresher, session: object) -> None:
+        async def broken(self: Refresher, session: object, kinds: object) -> None:
             raise ValueError("a bug")
 
         with monkeypatch.context() as patched:
-            patched.setattr(Refresher, "read", broken)
+            patched.setattr(Refresher, "_read_again", broken)
             opener.server.say(TOOLS_CHANGED)
             await one.ended()
         assert call.told == ["an internal error, see the log"]

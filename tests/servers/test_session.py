@@ -41,7 +41,7 @@ async def test_progress_reaches_the_call_whose_token_it_carries() -> None:
         return {"jsonrpc": "2.0", "method": "notifications/progress", "params": {"progressToken": token, "progress": 1}}
 
     talk.server.say(progress(second["id"]))
-    strays: list[Any] = [999, str(first["id"]), None, 1.5, {}, -1, [first["id"]]]
+    strays: list[Any] = [999, "999", "", None, 1.5, {}, -1, [first["id"]]]
     for stray in strays:
         talk.server.say(progress(stray))
     talk.server.say(b'{"jsonrpc":"2.0","method":"notifications/progress"}')
@@ -51,6 +51,18 @@ async def test_progress_reaches_the_call_whose_token_it_carries() -> None:
     assert (len(one.reported), len(two.reported)) == (0, 1)
     assert two.reported[0].keys() == {"progressToken", "progress"}
     assert talk.exchange.loss is None
+
+
+@pytest.mark.parametrize("form", [str, float])
+async def test_a_token_that_comes_back_as_another_type_is_understood_and_told_of_once(form: type) -> None:
+    talk = Talk({"tools/call": silence})
+    call, request = talk.call()
+    for _ in range(2):
+        params = {"progressToken": form(request["id"]), "progress": 1}
+        talk.server.say({"jsonrpc": "2.0", "method": "notifications/progress", "params": params})
+    assert len(call.reported) == 2
+    assert all("with an id of another type than was sent" in what for what in talk.owner.peculiarities)
+    assert talk.owner.invalid == []
 
 
 async def test_progress_after_the_answer_reaches_nobody() -> None:

@@ -37,6 +37,7 @@ from mcp_multi_server.core.events import (
     Woke,
 )
 from mcp_multi_server.core.lifecycle import Failure, Reason, State
+from mcp_multi_server.core.list_problems import ListProblem
 from mcp_multi_server.telemetry.describe import describe
 from mcp_multi_server.telemetry.log import LogObserver
 
@@ -102,10 +103,10 @@ DESCRIBED: list[tuple[Event, str, str, dict[str, object]]] = [
         {"server": "git", "tools": 12, "prompts": 0, "resources": 3, "templates": 1, "seconds": 0.25},
     ),
     (
-        CatalogProblems("git", ("tools: 1 left out",)),
+        CatalogProblems("git", (ListProblem("tools", "a", "left out"), ListProblem(None, None, "it mumbles"))),
         "WARNING",
         "catalog.problems",
-        {"server": "git", "problems": ["tools: 1 left out"]},
+        {"server": "git", "problems": ["tools: 'a': left out", "it mumbles"]},
     ),
     (CatalogProblems("git", ()), "INFO", "catalog.problems_gone", {"server": "git"}),
     (RefreshFailed("git", "timed out"), "WARNING", "catalog.refresh_failed", {"server": "git", "message": "timed out"}),

@@ -640,6 +640,9 @@ async def test_a_relative_cwd_is_the_daemon_s_and_the_command_is_found_in_it(
         assert await recorder.line() == f"{tmp_path}/bin".encode()
 
 
+WHOLE_LINE = ": it looks like a whole command line, whose arguments belong into args"
+
+
 def make_script(path: Path, text: str, mode: int = 0o755) -> Path:
     path.parent.mkdir(exist_ok=True)
     path.write_text(text)
@@ -651,6 +654,8 @@ def make_script(path: Path, text: str, mode: int = 0o755) -> Path:
     ("spec", "message"),
     [
         (StdioSpec("no-such-server"), "command 'no-such-server' not found on PATH"),
+        (StdioSpec("npx -y x"), f"command 'npx -y x' not found on PATH{WHOLE_LINE}"),
+        (StdioSpec("/bin/sh -c x"), f"command '/bin/sh -c x' not found{WHOLE_LINE}"),
         (StdioSpec("./no-such-server"), "command './no-such-server' not found"),
         (StdioSpec("/etc"), "command '/etc' is a directory"),
         (StdioSpec("./plain"), "command './plain' is not executable"),

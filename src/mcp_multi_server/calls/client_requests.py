@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -13,6 +14,8 @@ MOST_OPEN = 64
 """Requests that one client has to answer at a time."""
 LONGEST_NUMBER = 18
 """Digits of an id; none of ours has as many, and Python refuses to read thousands."""
+FIRST_ID_BELOW = 1 << 48
+"""Far below the integers that JavaScript cannot tell apart."""
 
 
 class _Row(NamedTuple):
@@ -26,7 +29,8 @@ class ClientRequests:
     def __init__(self, send: Callable[[Sequence[Buffer]], None]) -> None:
         self._send = send
         self._rows: dict[int, _Row] = {}
-        self._last = 0
+        # Not from 1: a client that a bridge connects to one daemon after another may answer an earlier one's question.
+        self._last = random.randrange(FIRST_ID_BELOW)
         self._is_over = False
 
     def __len__(self) -> int:

@@ -15,7 +15,7 @@ from ..servers.snapshot import Snapshot
 from ..telemetry.tracing import Tracer
 
 LINKS_LOOKED_UP = 256
-"""Links of one result whose way back is looked for, as each may mean a look at every template of every server."""
+"""Different links of one result that are looked at, as each may mean a look at every template of every server."""
 
 SERVERS_SHOWN = 8
 """Names of servers in an error."""
@@ -63,20 +63,22 @@ class CallContext:
     def renaming(self, route: Route, method: str) -> Callable[[str], str]:
         """What is done to the URIs in a result of that route's server, so that they lead back to it.
 
-        The URIs of a read come back in the form that was asked for; elsewhere only those get the server's name in
-        front that would otherwise lead nowhere or to another server.
+        The URIs of a read come back in the form that was asked for. Elsewhere only those get the server's name in front
+        that the server offers as resources and that would lead nowhere or to another server without it: links to the
+        web, and whatever else is no resource of the server's, are nobody's to rewrite.
         """
         if method == "resources/read":
             return (lambda uri: namespaced(route.server, uri)) if route.namespaced else (lambda uri: uri)
-        index = self.snapshot().index
-        looked_up = 0
+        index, server = self.snapshot().index, route.server
+        known: dict[str, str] = {}
 
         def lead_back(uri: str) -> str:
-            nonlocal looked_up
-            looked_up += 1
-            # With the server's name in front a URI leads back in any case, so the rest need no look.
-            is_fine = looked_up <= LINKS_LOOKED_UP and index.routes_back(uri, route.server)
-            return uri if is_fine else namespaced(route.server, uri)
+            if uri not in known:
+                if len(known) == LINKS_LOOKED_UP:
+                    return uri
+                is_fine = not index.offers(server, uri) or index.routes_back(uri, server)
+                known[uri] = uri if is_fine else namespaced(server, uri)
+            return known[uri]
 
         return lead_back
 

@@ -27,6 +27,9 @@ class ClientRequest:
         self.method = message.method
         self.raw_params: Buffer = message.params if message.params is not ABSENT else b"{}"
         self.params = jsonrpc.members(message.params) if message.params is not ABSENT else {}
+        if bytes(self.params.get("_meta", b"")) == b"null":  # left out, as some languages write it; servers refuse it
+            del self.params["_meta"]
+            self.raw_params = jsonrpc.encode(self.params)
         self.meta = _meta(self.params)
         self._timeout: float | None = None
         if self.meta is not None and TIMEOUT_KEY in self.meta:

@@ -17,6 +17,7 @@ from .options import (
     global_options,
     json_option,
     request_options,
+    seconds_option,
     socket_option,
     timeout_option,
     wait_option,
@@ -24,7 +25,11 @@ from .options import (
 
 CHANGE_TIMEOUT = 120.0
 """For reload and restart, which wait for servers to start."""
+HOLD = 5.0
+"""As `daemon.hold` is by default, which is the same for one server that is away."""
 WAIT_FOR_DAEMON = 10.0
+LINGER = 1.5
+"""SDKs kill after 2 s."""
 LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -94,23 +99,19 @@ def prompt(options: RequestOptions, name: str, arguments: tuple[str, ...]) -> No
 
 
 @cli.command()
-@click.option(
-    "--wait",
-    type=click.FloatRange(min=0),
-    default=WAIT_FOR_DAEMON,
-    metavar="SECONDS",
-    show_default=True,
-    help="How long a daemon that is only starting may take to listen.",
-)
+@seconds_option("--hold", HOLD, "How long a request waits for a daemon that is away.")
+@seconds_option("--wait", WAIT_FOR_DAEMON, "How long it waits for one that was not there yet.")
+@seconds_option("--linger", LINGER, "How long a host that has left is given for answers that it waits for.")
 @socket_option
 @global_options
-def stdio(options: GlobalOptions, wait: float) -> None:
-    """Join stdin and stdout to the daemon, for MCP hosts that start their servers."""
-    from .bridge import join
-    from .connect import connect_within
+def stdio(options: GlobalOptions, *, hold: float, wait: float, linger: float) -> None:
+    """Join stdin and stdout to the daemon, for MCP hosts that start their servers.
 
-    with connect_within(options.socket, wait) as connection:
-        join(connection, stdin=0, stdout=1)
+    It goes on for as long as stdin is open, whatever becomes of the daemon.
+    """
+    from .bridge import join
+
+    join(options.socket, 0, 1, hold=hold, wait=wait, linger=linger)
 
 
 @cli.command()

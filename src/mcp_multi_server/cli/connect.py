@@ -6,7 +6,6 @@ import errno
 import os
 import socket
 import struct
-import time
 
 import click
 
@@ -21,6 +20,8 @@ _START = "start it with `mcp-multi-server serve`"
 
 def connect(explicit: str | None, *, timeout: float = CONNECT_TIMEOUT) -> socket.socket:
     """A connection to the daemon: at `explicit`, else at the first usual place where one listens.
+
+    `timeout`: seconds that a daemon which listens has for taking it; with 0 nothing is waited for.
 
     Raises:
         NotThere: nothing listens anywhere.
@@ -40,24 +41,13 @@ def connect(explicit: str | None, *, timeout: float = CONNECT_TIMEOUT) -> socket
         except ConnectionRefusedError:
             refusals.append(f"nothing listens at {path}")
         except BlockingIOError:
-            raise Unreachable(f"the daemon does not respond: {path} took no connection within {timeout:g} s") from None
+            within = f" within {timeout:g} s" if timeout else ""
+            raise Unreachable(f"the daemon does not respond: {path} took no connection{within}") from None
         except PermissionError:
             raise Unreachable(f"the daemon is not reachable: permission denied for {path}") from None
         except OSError as failure:
             refusals.append(f"{path}: {os.strerror(failure.errno or errno.EIO)}")
     raise NotThere(f"the daemon is not reachable: {', '.join(refusals)}; {_START}")
-
-
-def connect_within(explicit: str | None, seconds: float) -> socket.socket:
-    """As `connect`, but gives a daemon that is only starting that many seconds to listen."""
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            return connect(explicit)
-        except NotThere:
-            if time.monotonic() >= deadline:
-                raise
-        time.sleep(RETRY_EVERY)
 
 
 def check_socket_path(path: str) -> str:
@@ -89,7 +79,10 @@ def _open(path: str, timeout: float) -> socket.socket:
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         # In Python's own timeout mode a full backlog is EAGAIN at once; the kernel's timer waits for a place in it.
-        _set_send_timeout(connection, timeout)
+        if timeout:
+            _set_send_timeout(connection, timeout)
+        else:
+            connection.setblocking(False)
         connection.connect(path)
         _set_send_timeout(connection, 0.0)
     except BaseException:

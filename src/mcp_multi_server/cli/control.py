@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 
+from ..core.jsonc import plain
 from .failures import OPERATION_FAILED, CommandFailed
 from .members import JsonObject, loads, member, optional_objects, strings, text
 from .render import echo, echo_json, echo_styled
@@ -99,8 +100,8 @@ def _show_problems(result: JsonObject) -> None:
 def _read_config(file: str) -> JsonObject:
     """A config as JSON, as it is written: variables are expanded by the daemon, in its own environment."""
     try:
-        with open(file, encoding="utf-8") as opened:
-            config = loads(opened.read(), object_pairs_hook=_without_duplicates)
+        with open(file, encoding="utf-8-sig") as opened:
+            config = loads(plain(opened.read()), object_pairs_hook=_without_duplicates)
     except OSError as failure:
         raise CommandFailed(f"cannot read {file}: {failure.strerror}") from None
     except json.JSONDecodeError as problem:

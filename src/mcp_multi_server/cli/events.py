@@ -13,7 +13,7 @@ from .logs import notice
 from .members import JsonObject, member, moment, number, objects, optional_objects, strings, text
 from .render import duration, echo_json, echo_styled, until
 from .session import StreamEnded
-from .status import STATE_STYLES, describe_collision, describe_problem, describe_server
+from .status import STATE_STYLES, describe_collision, describe_list_problem, describe_problem, describe_server
 from .streams import EVENTS, DaemonStream
 
 _SENTENCES = {
@@ -110,7 +110,7 @@ def _not_replaced(event: JsonObject) -> str:
 
 def _catalog_problems(event: JsonObject) -> str:
     """What is wrong with a server's lists, or that nothing is any more."""
-    problems = "; ".join(strings(event, "problems"))
+    problems = "; ".join(map(describe_list_problem, optional_objects(event, "problems")))
     return f"{text(event, 'server')}: {problems or 'nothing is wrong with its lists any more'}"
 
 

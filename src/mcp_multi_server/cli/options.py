@@ -57,6 +57,12 @@ wait_option = click.option(
 global_options = click.make_pass_decorator(GlobalOptions, ensure=True)
 
 
+def seconds_option(name: str, default: float, explanation: str) -> Callable[[Command], Command]:
+    """An option of that many seconds, or none."""
+    seconds = click.FloatRange(min=0)
+    return click.option(name, type=seconds, default=default, metavar="SECONDS", show_default=True, help=explanation)
+
+
 def timeout_option(default: float, explanation: str) -> Callable[[Command], Command]:
     """`--timeout SECONDS`."""
     seconds = click.FloatRange(min=0, min_open=True)

@@ -143,7 +143,12 @@ def _lists(servers: list[JsonObject]) -> Iterator[tuple[str, str]]:
 
 
 def _list_problems(server: JsonObject) -> list[str]:
-    return strings(server, "problems")
+    return [describe_list_problem(problem) for problem in optional_objects(server, "problems")]
+
+
+def describe_list_problem(problem: JsonObject) -> str:
+    """What is wrong with a list: which one, with which of its items, and what was done."""
+    return ": ".join(part for part in (text(problem, key) for key in ("list", "name", "message")) if part)
 
 
 def _refused(status: JsonObject) -> Iterator[tuple[str, str]]:

@@ -12,10 +12,9 @@ import anyio
 
 from ..calls.request import ClientRequest
 from ..calls.router import Router
-from ..core import jsonrpc
 from ..core.catalog import Kind
 from ..core.config import Config
-from ..core.errors import INVALID_REQUEST, RpcError
+from ..core.errors import INTERNAL_ERROR, INVALID_REQUEST, RpcError
 from ..core.events import ClientConnected, ClientGone, Observer, Rejected
 from ..core.jsonrpc import Buffer
 from ..core.settings import LimitsConfig
@@ -23,6 +22,7 @@ from ..servers.server import Server
 from ..servers.snapshot import Snapshots
 from ..transport.link import Flusher
 from .access import Access, Peer, peer_of
+from .refusals import FIRST_REQUEST, Refusals
 from .session import FRESH, ClientSession, Services
 
 CHANGES_TOGETHER = 0.1
@@ -32,6 +32,8 @@ ACCEPT_PAUSE = 1.0
 ACCEPTS_A_TURN = 64
 """Clients that are let in before everybody else has a turn of the loop."""
 DRAIN_LOOK_EVERY = 0.02
+HASTE = 0.1
+"""Seconds that a client has for its first request where it has the last descriptor: others wait behind it."""
 
 ControlMethods: TypeAlias = Callable[[ClientSession, ClientRequest, bool], Buffer | None]
 """Serves a `daemon/…` request of a client, which is an admin or not: its result, or None where it is answered later."""
@@ -65,6 +67,7 @@ class Gateway:
         self._last = 0
         self._changed: set[Kind] = set()
         self._listener: socket.socket | None = None
+        self._refusals = Refusals()
         self._reserve = -1
         """A descriptor to give up when there is no other, so that a client is told so instead of left waiting."""
         self._config = config = snapshots.present().config
@@ -111,6 +114,7 @@ class Gateway:
     def close(self, reason: str) -> None:
         """Accept nobody any more and part with everybody."""
         self.stop_accepting()
+        self._refusals.close()
         for session in list(self.sessions.values()):
             session.close(reason)
 
@@ -133,16 +137,15 @@ class Gateway:
             except BlockingIOError:
                 return
             except OSError:
-                if not self._turn_away_one():
-                    return
-                continue
-            with connection:
-                self._greet(connection)
+                self._turn_away_one()
+                return
+            self._greet(connection)
 
     def _greet(self, connection: socket.socket) -> None:
         try:
             peer = peer_of(connection)
         except OSError:
+            connection.close()
             return  # it is gone already
         refusal = self._access.refusal(peer)
         if refusal is not None:
@@ -158,35 +161,38 @@ class Gateway:
         session = self.sessions[self._last] = ClientSession(self._last, peer, connection.detach(), self._services)
         return session
 
-    def _turn_away(self, connection: socket.socket, reason: str, message: str) -> None:
-        """Say why, in one line, before hanging up."""
+    def _turn_away(
+        self,
+        connection: socket.socket,
+        reason: str,
+        message: str,
+        *,
+        patience: float = FIRST_REQUEST,
+        done: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Say why before hanging up, which takes `patience` seconds at most; then `done` is called."""
         self._tell(Rejected(reason, None, message))
-        # Whoever is turned away and does not read must not stop the loop.
-        connection.setblocking(False)
-        line = b"".join(jsonrpc.error(b"null", jsonrpc.error_object(RpcError(INVALID_REQUEST, message))))
-        try:
-            connection.send(line)
-        except OSError:
-            return
+        code = INVALID_REQUEST if reason == "access" else INTERNAL_ERROR
+        data = {"server": None, "state": None, "reason": reason, "retryAt": None}
+        self._refusals.add(connection, RpcError(code, message, data), patience=patience, done=done)
 
-    def _turn_away_one(self) -> bool:
-        """Out of descriptors, use the reserve to tell the next client; whether another one may be waiting."""
+    def _turn_away_one(self) -> None:
+        """Out of descriptors, use the reserve to tell the next client. The others wait until that is done."""
         assert self._listener is not None
         if not self._give_up_reserve():
             self._pause()
-            return False
+            return
         try:
             connection, _address = self._listener.accept()
-            with connection:
-                self._turn_away(connection, "no_descriptor", "the daemon has no file descriptor left for more clients")
-        except BlockingIOError:
-            return False  # the kernel looks for a descriptor first, and only then for somebody who waits
-        except OSError:
-            self._pause()
-            return False
-        finally:
+        except OSError as failure:
             self._reserve = _spare_descriptor()
-        return True
+            # The kernel looks for a descriptor first, and only then for somebody who waits.
+            if not isinstance(failure, BlockingIOError):
+                self._pause()
+            return
+        self._loop.remove_reader(self._listener)
+        message = "the daemon has no file descriptor left for more clients"
+        self._turn_away(connection, "no_descriptor", message, patience=HASTE, done=self._resume)
 
     def _give_up_reserve(self) -> bool:
         reserve, self._reserve = self._reserve, -1

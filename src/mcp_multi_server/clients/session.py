@@ -329,7 +329,7 @@ class ClientSession:
         self._services.tell(RequestDone(request.method, "", "", "", self._loop.time() - started, ""))
 
     def _list(self, request: ClientRequest, kind: Kind) -> bytes:
-        if "cursor" in request.params:
+        if bytes(request.params.get("cursor", b"null")) != b"null":
             raise RpcError(INVALID_PARAMS, "params.cursor is not one of ours: the list is a single page")
         # Encoded once per snapshot and era, whoever asks.
         return self._services.snapshot.listing(kind, request.era)
@@ -373,8 +373,10 @@ class ClientSession:
         if self._lines.partial:
             self._feed(b"\n")  # the end of the stream ends the last line too
         self.client_requests.end()
+        # A subscription is never answered, so it keeps nobody.
+        waits = len(self.open_requests) > len(self._subscriptions()) or self._link.waiting
         # Nothing tells that a half-closed socket's peer is gone, so it is looked at again and again.
-        if self._link.is_deserted() or not (self.open_requests or self._link.waiting):
+        if not waits or self._link.is_deserted():
             self.close("closed")
         else:
             self._loop.call_later(LAST_ANSWERS_LOOK_EVERY, self._said_all)

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from fnmatch import fnmatchcase
+from operator import attrgetter
+from types import MappingProxyType
+from typing import Any, TypeAlias
 
 import msgspec
 
-from .jsonrpc import Buffer, Members, Raw, members, text
+from . import item_shapes, mending
+from .item_shapes import Look
+from .jsonrpc import Buffer, Members, Raw, decoder, members, text
+from .list_problems import Finding, ListProblem, problems_of
+from .mending import Mend, Unmendable
+from .protocol import Era
 
-NAMES_SHOWN = 3
-"""Names that one problem quotes, so that a server that repeats thousands still gets one line."""
-NAME_LENGTH_SHOWN = 60
+DEEPEST = 128
+"""Levels that an item may be nested; parsers of clients give up at 200, and with the item's go everybody's lists."""
+LONGEST_NUMBER = 4300
+"""Digits of a number that parsers of clients read, likewise."""
 
 
 class Kind(StrEnum):
@@ -51,13 +61,15 @@ class CatalogError(Exception):
 
 
 class Item(msgspec.Struct, frozen=True, gc=False):
-    """One tool, prompt, resource or template. `name`: the value of its kind's key; `raw`: its JSON as it was sent.
+    """One tool, prompt, resource or template. `name`: the value of its kind's key.
 
-    One is made for every item of every list, so it is a msgspec struct: that costs a fifth of a dataclass.
+    `raw`: its JSON as it was sent, unless it had to be mended. `legacy`: its JSON for legacy clients, where that is
+    another. One is made for every item of every list, so it is a msgspec struct: that costs a fifth of a dataclass.
     """
 
     name: str
     raw: bytes
+    legacy: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,103 +79,256 @@ class ListPage:
     items: tuple[Item, ...]
     cursor: str | None = None
     ttl: float | None = None
-    problems: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    """What was found wrong with it: items that were left out or mended, and whatever else."""
 
 
-_decode_list = msgspec.json.Decoder(list[Raw]).decode
-_decode_number = msgspec.json.Decoder(float).decode
+_decode_list = decoder(list[Raw])
+_decode_number = decoder(float)
+_looks: Mapping[Kind, Look] = {
+    Kind.TOOL: item_shapes.look_at_tool,
+    Kind.PROMPT: item_shapes.look_at_prompt,
+    Kind.RESOURCE: item_shapes.look_at_resource,
+    Kind.TEMPLATE: item_shapes.look_at_template,
+}
+"""The quick looks at an item, which nearly every one passes."""
+_shapes: Mapping[Kind, Mapping[str, Mend]] = {
+    Kind.TOOL: mending.TOOL,
+    Kind.PROMPT: mending.PROMPT,
+    Kind.RESOURCE: mending.RESOURCE,
+    Kind.TEMPLATE: mending.TEMPLATE,
+}
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_LONG_NUMBER = re.compile(rb"\d{%d}" % (LONGEST_NUMBER + 1))
+_BUT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 
-def read_page(kind: Kind, result: Buffer) -> ListPage:
-    """The page in a list result; items without a usable name are left out and counted in its problems.
+def read_page(
+    kind: Kind, result: Buffer, *, era: Era = Era.LEGACY, known: Mapping[bytes, Item] = MappingProxyType({})
+) -> ListPage:
+    """The page in a list result, of a server of this era. Items that clients could not read are mended or left out.
+
+    `known`: items that are right as they are, by their JSON; nearly all that is read again is known.
 
     Raises:
-        CatalogError: where the result is no object, its list no list, or its cursor no string.
+        CatalogError: where the result is no object, or its list no list.
 
     """
+    findings: list[Finding] = []
+    try:
+        raws, cursor, ttl_ms = _whole_pages[kind](result)
+    except (msgspec.DecodeError, RecursionError):
+        raws, cursor, ttl_ms = _odd_page(kind, result, findings)
+    # A copy of each: `raw` is a view into the page and would keep all of it in memory.
+    items = [
+        item for raw in map(bytes, raws) if (item := known.get(raw) or read_item(kind, raw, findings, era)) is not None
+    ]
+    return ListPage(tuple(items), _cursor(cursor, findings), _ttl(ttl_ms), findings=tuple(findings))
+
+
+Page: TypeAlias = tuple[list[Raw], Raw | None, Raw | None]
+"""The items of a page, its cursor and its time to live."""
+
+
+def _whole_page(kind: Kind) -> Callable[[Buffer], Page]:
+    """Makes what decodes a page of a kind in one pass; it raises as msgspec does."""
+    rest: list[tuple[str, Any, Any]] = [("nextCursor", Raw | None, None), ("ttlMs", Raw | None, None)]
+    decode = msgspec.json.Decoder(msgspec.defstruct(kind.name, [(kind.member, list[Raw]), *rest], gc=False)).decode
+    parts = attrgetter(kind.member, "nextCursor", "ttlMs")
+    return lambda result: parts(decode(result))
+
+
+_whole_pages = {kind: _whole_page(kind) for kind in Kind}
+
+
+def _odd_page(kind: Kind, result: Buffer, findings: list[Finding]) -> Page:
+    """A page whose list is null; raises CatalogError for any other that cannot be decoded as a whole."""
     try:
         body = members(result)
     except msgspec.DecodeError:
         raise CatalogError(f"the result of {kind.list_method} is no object") from None
-    raws = _list(kind, body)
-    named = [item for raw in raws if (item := read_item(kind, raw)) is not None]
-    problems = (_unnamed(kind, len(raws) - len(named)),) if len(named) < len(raws) else ()
-    return ListPage(tuple(named), _cursor(kind, body), _ttl(body), problems=problems)
+    return _list(kind, body, findings), body.get("nextCursor"), body.get("ttlMs")
 
 
-def _list(kind: Kind, body: Members) -> list[Raw]:
+def _list(kind: Kind, body: Members, findings: list[Finding]) -> list[Raw]:
+    raw = body.get(kind.member)
+    if raw is None:
+        raise CatalogError(f"the result of {kind.list_method} has no {kind.member}")
+    if bytes(raw) == b"null":  # as some languages write a list that is empty
+        findings.append(Finding(None, "null instead of a list: taken for an empty one"))
+        return []
     try:
-        return _decode_list(body[kind.member])
-    except (KeyError, msgspec.DecodeError):
+        found: list[Raw] = _decode_list(raw)
+    except msgspec.DecodeError:
         raise CatalogError(f"{kind.member} in the result of {kind.list_method} is no list") from None
+    return found
 
 
-def read_item(kind: Kind, raw: Buffer) -> Item | None:
-    """The item in its JSON; None where it has no usable name."""
+def read_item(kind: Kind, raw: bytes, findings: list[Finding], era: Era = Era.LEGACY) -> Item | None:
+    """The item in its JSON, mended where it has to be; None where it cannot be listed. `findings` get the reasons."""
+    # Counted, since that is quick, and an item with so few brackets cannot be nested too deeply.
+    if len(raw) <= LONGEST_NUMBER and raw.count(b"{") + raw.count(b"[") <= DEEPEST:
+        try:
+            return Item(_looks[kind](raw), raw)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            pass
+    return _read_with_care(kind, raw, findings, era)
+
+
+def _read_with_care(kind: Kind, raw: bytes, findings: list[Finding], era: Era) -> Item | None:
+    """What `read_item` does with an item that is not plainly right."""
     try:
-        name = text(members(raw).get(kind.key))
-    except (msgspec.DecodeError, UnicodeDecodeError):
+        if why := _unreadable(raw):
+            raise Unmendable(why)
+        found = mending.mended(raw, kind.key, _shapes[kind])
+    except msgspec.DecodeError:  # nothing that came in a message; what was read from a file may be
+        findings.append(Finding(None, "it is no JSON", left_out=True))
         return None
-    # A copy: `raw` is a view into the page and would keep all of it in memory.
-    return Item(name, bytes(raw)) if name else None
+    except Unmendable as lost:
+        findings.append(Finding(lost.name, lost.why, left_out=True))
+        return None
+    notes = found.notes + (found.legacy_notes if era is Era.LEGACY else ())
+    findings.extend(Finding(found.name, note) for note in notes)
+    return Item(found.name, found.raw, found.legacy)
 
 
-def _cursor(kind: Kind, body: Members) -> str | None:
-    raw = body.get("nextCursor")
+def _unreadable(raw: bytes) -> str:
+    """Why the parsers of clients cannot read valid JSON; "" where they can."""
+    if _depth(raw) > DEEPEST:
+        return f"it is nested more than {DEEPEST} levels deep"
+    if _LONG_NUMBER.search(_STRING.sub(b"", raw)):
+        return f"it has a number of more than {LONGEST_NUMBER} digits"
+    return ""
+
+
+def _depth(raw: bytes) -> int:
+    depth = deepest = 0
+    for bracket in _STRING.sub(b"", raw).translate(None, _BUT_BRACKETS):
+        if bracket in b"[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        else:
+            depth -= 1
+    return deepest
+
+
+def _cursor(raw: Raw | None, findings: list[Finding]) -> str | None:
     if raw is None or bytes(raw) == b"null":  # null is not in the schema, but it can only mean the last page
         return None
     cursor = text(raw)
     if cursor is None:
-        raise CatalogError(f"nextCursor in the result of {kind.list_method} is no string")
+        findings.append(Finding(None, "nextCursor is no string: what comes after this page cannot be asked for"))
     return cursor
 
 
-def _ttl(body: Members) -> float | None:
+def _ttl(raw: Raw | None) -> float | None:
     """Seconds from `ttlMs`; a value that is no number, or is negative, counts as none."""
     try:
-        ttl_ms = _decode_number(body["ttlMs"])
-    except (KeyError, msgspec.DecodeError):
+        ttl_ms = -1 if raw is None else _decode_number(raw)
+    except msgspec.DecodeError:
         return None
     return ttl_ms / 1000 if ttl_ms >= 0 else None
 
 
-def _unnamed(kind: Kind, count: int) -> str:
-    return f"{kind.member}: {count} left out, without a usable {kind.key}"
+@dataclass(frozen=True, slots=True)
+class CatalogList:
+    """One list of a server's as it was read; the names in it are unique. `CatalogList.of` makes it.
 
+    Two are equal if clients would be shown the same.
+    """
 
-def _nothing() -> Mapping[Kind, tuple[Item, ...]]:
-    return dict.fromkeys(Kind, ())
+    items: tuple[Item, ...] = ()
+    ttl: float | None = field(default=None, compare=False)
+    """Seconds for which the page with the shortest life is valid; None if no page says."""
+    problems: tuple[ListProblem, ...] = field(default=(), compare=False)
+    faults: int = field(default=0, compare=False)
+    """Items that were left out, and members that were mended: what `problems` sums up."""
+    gap: str = field(default="", compare=False)
+    """Why it could not be read to its end; "" if it could."""
+    is_kept: bool = field(default=False, compare=False)
+    """Whether its items are from an earlier reading, as the last one could not be ended."""
+
+    def known(self) -> Mapping[bytes, Item]:
+        """The items that need no second look where they are read again; one with a legacy form has to be told of."""
+        return {item.raw: item for item in self.items if item.legacy is None}
+
+    @classmethod
+    def of(cls, kind: Kind, pages: Iterable[ListPage], *, note: str = "", gap: str = "") -> CatalogList:
+        """The list in these pages; of two items with one name the first stays. `note`: what else is wrong with it."""
+        pages = tuple(pages)
+        items, repeated = _unique(item for page in pages for item in page.items)
+        findings = [finding for page in pages for finding in page.findings]
+        findings += [Finding(name, f"its {kind.key} is that of an earlier one", left_out=True) for name in repeated]
+        findings += [Finding(None, note)] if note else []
+        return cls(
+            items=items,
+            ttl=min((page.ttl for page in pages if page.ttl is not None), default=None),
+            problems=problems_of(kind.member, findings),
+            faults=len(findings),
+            gap=gap,
+        )
+
+    def after(self, before: CatalogList) -> CatalogList:
+        """What is offered of the list from now on: a list that was whole outlives a reading that was not."""
+        is_better = not before.gap or before.is_kept or not self.items
+        if not self.gap or not before.items or not is_better:
+            return self
+        return replace(before, gap=self.gap, is_kept=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Catalog:
-    """Everything that one server offers; `Catalog.of` makes it. Two are equal if clients would be shown the same."""
+    """Everything that one server offers. Two are equal if clients would be shown the same."""
 
-    items: Mapping[Kind, tuple[Item, ...]] = field(default_factory=_nothing)
-    """Every kind is a key; the names of one kind are unique."""
-    ttl: float | None = field(default=None, compare=False)
-    """Seconds for which the page with the shortest life is valid; None if no page says."""
-    problems: tuple[str, ...] = field(default=(), compare=False)
+    lists: Mapping[Kind, CatalogList] = field(default_factory=lambda: dict.fromkeys(Kind, CatalogList()))
+    """Every kind is a key."""
 
     @classmethod
     def of(cls, pages: Mapping[Kind, Iterable[ListPage]]) -> Catalog:
-        """The catalog in the pages of each kind; of two items with one name the first stays."""
-        read = {kind: tuple(pages.get(kind, ())) for kind in Kind}
-        every = [page for of_kind in read.values() for page in of_kind]
-        items, problems = dict(_nothing()), [problem for page in every for problem in page.problems]
-        for kind, of_kind in read.items():
-            items[kind], repeated = _unique(item for page in of_kind for item in page.items)
-            if repeated:
-                problems.append(_repeats(kind, repeated))
-        return cls(
-            items=items,
-            ttl=min((page.ttl for page in every if page.ttl is not None), default=None),
-            problems=tuple(problems),
-        )
+        """The catalog in the pages of each kind."""
+        return cls({kind: CatalogList.of(kind, pages.get(kind, ())) for kind in Kind})
+
+    @property
+    def items(self) -> Mapping[Kind, tuple[Item, ...]]:
+        """What it holds of each kind."""
+        return {kind: each.items for kind, each in self.lists.items()}
+
+    @property
+    def ttl(self) -> float | None:
+        """Seconds for which all of it is valid; None if no page of a list that could be read says."""
+        return min((each.ttl for each in self.lists.values() if each.ttl is not None and not each.gap), default=None)
+
+    @property
+    def gaps(self) -> tuple[Kind, ...]:
+        """The lists that could not be read to their end the last time."""
+        return tuple(kind for kind, each in self.lists.items() if each.gap)
+
+    @property
+    def kept(self) -> str:
+        """Why lists are from an earlier reading; "" if none is."""
+        return "; ".join(each.gap for each in self.lists.values() if each.is_kept)
+
+    @property
+    def problems(self) -> tuple[ListProblem, ...]:
+        """What is wrong with what is offered now; lists that are kept from before do not count for that."""
+        return tuple(_problems(self.lists, lambda each: bool(each.gap) and not each.is_kept))
+
+    @property
+    def all_problems(self) -> tuple[ListProblem, ...]:
+        """What is wrong with any of its lists."""
+        return tuple(_problems(self.lists, lambda each: bool(each.gap)))
 
     def count(self, kind: Kind) -> int:
         """How many of a kind it holds."""
-        return len(self.items[kind])
+        return len(self.lists[kind].items)
+
+    def faults(self, kind: Kind) -> int:
+        """How much is wrong with a list."""
+        return self.lists[kind].faults + bool(self.lists[kind].gap)
+
+    def updated(self, lists: Mapping[Kind, CatalogList]) -> Catalog:
+        """The catalog after these lists were read, or could not be."""
+        return Catalog({kind: lists[kind].after(each) if kind in lists else each for kind, each in self.lists.items()})
 
     def filtered(self, include: Sequence[str] | None, exclude: Sequence[str]) -> Catalog:
         """The catalog with only the items that its entry's globs let pass.
@@ -177,7 +342,16 @@ class Catalog:
         def passes(item: Item) -> bool:
             return (include is None or _meets(item, include)) and not _meets(item, exclude)
 
-        return replace(self, items={kind: tuple(filter(passes, items)) for kind, items in self.items.items()})
+        return Catalog(
+            {kind: replace(each, items=tuple(filter(passes, each.items))) for kind, each in self.lists.items()}
+        )
+
+
+def _problems(lists: Mapping[Kind, CatalogList], tells_gap: Callable[[CatalogList], bool]) -> Iterable[ListProblem]:
+    for kind, each in lists.items():
+        if tells_gap(each):
+            yield ListProblem(kind.member, None, each.gap)
+        yield from each.problems
 
 
 def _meets(item: Item, globs: Sequence[str]) -> bool:
@@ -186,11 +360,10 @@ def _meets(item: Item, globs: Sequence[str]) -> bool:
 
 def _unique(items: Iterable[Item]) -> tuple[tuple[Item, ...], list[str]]:
     first: dict[str, Item] = {}
-    # `setdefault` returns the earlier item if there is one.
-    repeated = [item.name for item in items if first.setdefault(item.name, item) is not item]
+    repeated: list[str] = []
+    for item in items:
+        if item.name in first:
+            repeated.append(item.name)
+        else:
+            first[item.name] = item
     return tuple(first.values()), repeated
-
-
-def _repeats(kind: Kind, names: list[str]) -> str:
-    shown = [repr(name[:NAME_LENGTH_SHOWN]) for name in list(dict.fromkeys(names))[:NAMES_SHOWN]]
-    return f"{kind.member}: {len(names)} left out, as their {kind.key} is taken by an earlier one: {', '.join(shown)}"

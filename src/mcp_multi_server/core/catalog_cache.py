@@ -12,7 +12,7 @@ from hashlib import sha256
 
 import msgspec
 
-from .catalog import Catalog, Item, Kind, read_item
+from .catalog import Catalog, CatalogList, Item, Kind, read_item
 from .config import ServerConfig
 from .jsonrpc import decoder, encode, value
 from .plan import DEFINES_THE_SERVER
@@ -142,11 +142,11 @@ def _remembered(record: _Record) -> Remembered:
 
 
 def _catalog(record: _Record) -> Catalog:
-    items: dict[Kind, tuple[Item, ...]] = {}
+    lists: dict[Kind, CatalogList] = {}
     for kind in Kind:
         named = {item.name: item for raw in record.items.get(kind, ()) if (item := _item(kind, raw)) is not None}
-        items[kind] = tuple(named.values())
-    return Catalog(items=items)
+        lists[kind] = CatalogList(tuple(named.values()))
+    return Catalog(lists)
 
 
 def _item(kind: Kind, raw: bytes) -> Item | None:
@@ -154,4 +154,4 @@ def _item(kind: Kind, raw: bytes) -> Item | None:
     # msgspec does not check the UTF-8 of what stays undecoded.
     if not raw.isascii():
         raw.decode()
-    return read_item(kind, raw)
+    return read_item(kind, raw, [])  # what was wrong is told when the list is read

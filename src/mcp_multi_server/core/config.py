@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from types import MappingProxyType
 
-from .config_reading import UNKNOWN_KEY, JsonObject, Place, Reading, decode, read_object, repeated
+from .config_reading import Reading, read_object
+from .config_text import JsonObject, Place, decode, is_comment, quoted
 from .errors import ConfigError, Problem
+from .hosts.layout import Layout, locate
+from .prefixes import default_prefix
+from .printable import OBEYED
+from .server_entry import read_server
 from .settings import AccessConfig, DaemonConfig, LimitsConfig, LogConfig, MetricsConfig, ServerConfig
-from .variables import Lookup, Source
+from .variables import Lookup, Scope, Source, Unexpandable, expand
 
 __all__ = [
     "AccessConfig",
@@ -27,11 +31,10 @@ __all__ = [
     "parse",
 ]
 
-LOOKS_LIKE_MILLISECONDS = 5000.0
-GIVEN_BY_DAEMON = ("timeout", "hang")
+
+GIVEN_BY_DAEMON = ("timeout", "hang", "inherit_env")
 """Fields of an entry whose default is the field of `daemon` with the same name."""
-_TOP_KEYS = frozenset({"$schema", "mcpServers", "servers", "daemon"})
-_NOT_IN_PREFIX = re.compile(r"[^A-Za-z0-9_-]")
+_ANOTHER_PREFIX = "give one of the two another prefix"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +47,18 @@ class Config:
     """The usable entries, disabled ones included."""
     broken: Mapping[str, tuple[Problem, ...]]
     daemon: DaemonConfig = field(default_factory=DaemonConfig)
+    warnings: tuple[Problem, ...] = ()
+    """What will probably keep a server from working."""
     notes: tuple[Problem, ...] = ()
     """What was ignored or looks like a mistake."""
     sha256: str = ""
     """Of the bytes of the file. The values of its variables can change while it stays the same."""
+    place: str = "mcpServers"
+    """The path of the object with the servers."""
+
+    def problem(self, server: str, message: str) -> Problem:
+        """A problem of one entry as a whole."""
+        return Problem(Place(self.place).at(server).path, message, server)
 
     def prefix_of(self, server: str) -> str:
         """What stands for `server` in qualified names."""
@@ -57,20 +68,32 @@ class Config:
     def keeping(self, previous: Config | None) -> Config:
         """The same config, but entries that are broken now are those of `previous`: their servers go on as they were.
 
-        Such an entry is both in `servers` and in `broken`.
+        Such an entry is both in `servers` and in `broken`. Their names stay theirs: an entry that was changed, or is
+        new, and claims them is broken too.
         """
         if previous is None:
             return self
-        return self.having({name: previous.servers[name] for name in self.broken if name in previous.servers})
+        kept = {name: previous.servers[name] for name in self.broken if name in previous.servers}
+        config = self.having(kept)
+        taken = {config.prefix_of(name): name for name, server in kept.items() if not server.disabled}
+        claims = [
+            (name, taken[config.prefix_of(name)])
+            for name, server in self.servers.items()
+            if not server.disabled and server != previous.servers.get(name) and config.prefix_of(name) in taken
+        ]
+        return config._refusing(claims).keeping(previous) if claims else config
+
+    def _refusing(self, claims: Sequence[tuple[str, str]]) -> Config:
+        """The same config without the entries that claim the names of a server that runs, each with that server."""
+        refused = {
+            name: (self.problem(name, f"{_coincides(owner)}, which runs: {_ANOTHER_PREFIX}"),) for name, owner in claims
+        }
+        servers = {name: server for name, server in self.servers.items() if name not in refused}
+        return replace(self, servers=MappingProxyType(servers), broken=MappingProxyType({**self.broken, **refused}))
 
     def having(self, entries: Mapping[str, ServerConfig]) -> Config:
         """The same config, with these entries in place of its own."""
         return replace(self, servers=MappingProxyType({**self.servers, **entries})) if entries else self
-
-
-def default_prefix(server: str) -> str:
-    """The server's name, with `_` for characters that a qualified name cannot have."""
-    return _NOT_IN_PREFIX.sub("_", server)
 
 
 def parse(text: bytes, lookup: Lookup) -> Config:
@@ -88,81 +111,57 @@ def parse(text: bytes, lookup: Lookup) -> Config:
 
 
 def _config(top: JsonObject, lookup: Lookup, digest: str) -> Config:
-    fatal: list[Problem] = []
-    notes: list[Problem] = []
-    place, entries = _entries(top, fatal, notes)
-    daemon = _daemon(top.get("daemon", JsonObject()), lookup, fatal, notes)
-    servers: dict[str, ServerConfig] = {}
-    broken: dict[str, tuple[Problem, ...]] = {}
-    for name, entry in entries.items():
-        read = _server(entry, _place_of(place, name), lookup)
-        notes += read.notes
-        if read.made is None:
-            broken[name] = read.problems
-        else:
-            servers[name] = _with_defaults(read.made, daemon)
-    config = Config(
-        order=tuple(entries),
-        servers=MappingProxyType(servers),
-        broken=MappingProxyType(broken),
-        daemon=daemon,
-        notes=tuple(notes),
-        sha256=digest,
-    )
-    fatal += _coinciding(config, place)
-    if fatal:
+    layout = locate(top)
+    daemon = _daemon(top.get("daemon", JsonObject()), lookup)
+    settings = daemon.made or DaemonConfig()
+    inputs = _Inputs(settings.inputs, layout.inputs, lookup)
+    readings = dict(_readings(layout, Scope(lookup, input_value=inputs, bare=layout.bare)))
+    servers = {name: _with_defaults(read.made, settings) for name, read in readings.items() if read.made is not None}
+    broken = {name: read.problems for name, read in readings.items() if read.made is None}
+    for name, problem in _coinciding(servers, layout.place):
+        del servers[name]
+        broken[name] = (problem,)
+    if fatal := (*layout.problems, *daemon.problems):
         # Everything at once, so that one edit can put it right.
         raise ConfigError((*fatal, *(problem for problems in broken.values() for problem in problems)))
-    return config
+    return Config(
+        order=tuple(readings),
+        servers=MappingProxyType(servers),
+        broken=MappingProxyType(broken),
+        daemon=settings,
+        warnings=(*layout.warnings, *(each for read in readings.values() for each in read.warnings)),
+        notes=(*layout.notes, *daemon.notes, *inputs.notes(), *(each for r in readings.values() for each in r.notes)),
+        sha256=digest,
+        place=layout.place.path,
+    )
 
 
-def _entries(top: JsonObject, fatal: list[Problem], notes: list[Problem]) -> tuple[Place, JsonObject]:
-    """The object with the servers and where it stands: `mcpServers`, or `servers` as VS Code has it."""
-    root = Place("")
-    fatal += (problem for problem in repeated(top, root) if problem.field in _TOP_KEYS)
-    notes += (root.at(key).problem(UNKNOWN_KEY) for key in top if key not in _TOP_KEYS)
-    key = "mcpServers" if "mcpServers" in top or "servers" not in top else "servers"
-    if key == "mcpServers" and "servers" in top:
-        notes.append(root.at("servers").problem("ignored, since there is mcpServers"))
-    place = root.at(key)
-    entries = top.get(key)
-    if not isinstance(entries, JsonObject):
-        fatal.append(place.problem("must be an object" if key in top else "missing: the object with the servers"))
-        return place, JsonObject()
-    nameless = [name for name in entries if not name.strip() or not name.isprintable()]
-    for name in nameless:
-        fatal.append(place.at(name).problem("the name of a server must be printable, and not empty"))
-        del entries[name]
-    fatal += (_place_of(place, name).problem("two servers of this name") for name in entries.twice if name in entries)
-    return place, entries
-
-
-def _place_of(servers: Place, name: str) -> Place:
-    return Place(servers.at(name).path, name)
-
-
-def _daemon(given: object, lookup: Lookup, fatal: list[Problem], notes: list[Problem]) -> DaemonConfig:
+def _daemon(given: object, lookup: Lookup) -> Reading[DaemonConfig]:
     place = Place("daemon")
     if not isinstance(given, JsonObject):
-        fatal.append(place.problem("must be an object"))
-        return DaemonConfig()
-    read = read_object(DaemonConfig, given, place, lookup)
-    fatal += read.problems
-    notes += read.notes
-    return read.made or DaemonConfig()
-
-
-def _server(entry: object, place: Place, lookup: Lookup) -> Reading[ServerConfig]:
-    """Read one entry. What is wrong with a disabled one is only noted."""
-    if not isinstance(entry, JsonObject):
         return Reading(None, (place.problem("must be an object"),))
-    read = read_object(ServerConfig, entry, place, lookup)
-    if read.made is not None:
-        return Reading(read.made, (), (*read.notes, *_doubts(read.made, place)))
-    # It is broken, but it is off: nobody has to repair what is not used.
-    if entry.get("disabled") is True:
-        return Reading(ServerConfig(disabled=True), (), (*read.notes, *read.problems))
-    return read
+    # An input that has no value breaks the entries that use it, not the daemon.
+    return read_object(DaemonConfig, given, place, Scope(lookup), verbatim=("inputs",))
+
+
+def _readings(layout: Layout, scope: Scope) -> Iterator[tuple[str, Reading[ServerConfig]]]:
+    """Each entry by its name. One whose name cannot be shown is broken, under a name that can."""
+    for name, entry in layout.entries.items():
+        place = Place(layout.place.at(name).path, name)
+        if is_comment(name, entry) or (name == "$schema" and isinstance(entry, str)):
+            continue
+        if name in layout.entries.twice:
+            layout.problems.append(place.problem("two servers of this name"))
+        if not _is_printable(name):
+            shown = quoted(name)
+            said = "the name of a server must be printable, and not empty"
+            yield shown, Reading(None, (Problem(place.path, said, shown),))
+        else:
+            yield name, read_server(entry, place, scope, braces=layout.braces, off=name in layout.off)
+
+
+def _is_printable(name: str) -> bool:
+    return bool(name.strip()) and not OBEYED.search(name)
 
 
 def _with_defaults(server: ServerConfig, daemon: DaemonConfig) -> ServerConfig:
@@ -171,17 +170,51 @@ def _with_defaults(server: ServerConfig, daemon: DaemonConfig) -> ServerConfig:
     return server.model_copy(update=missing)
 
 
-def _doubts(server: ServerConfig, place: Place) -> Iterator[Problem]:
-    if server.timeout >= LOOKS_LIKE_MILLISECONDS:
-        yield place.at("timeout").problem("is in seconds; so large a number looks like milliseconds")
-
-
-def _coinciding(config: Config, place: Place) -> Iterator[Problem]:
-    """A problem for each server whose qualified names are those of another. Disabled and broken ones have none."""
+def _coinciding(servers: Mapping[str, ServerConfig], place: Place) -> list[tuple[str, Problem]]:
+    """Each server whose qualified names are those of an earlier one. A disabled one claims none."""
     owners: dict[str, str] = {}
-    for name, server in config.servers.items():
-        # A disabled server claims no prefix.
-        owner = name if server.disabled else owners.setdefault(config.prefix_of(name), name)
+    found = []
+    for name, server in servers.items():
+        owner = name if server.disabled else owners.setdefault(server.prefix or default_prefix(name), name)
         if owner != name:
-            message = f"its qualified names are those of {owner!r}: give one of the two another prefix"
-            yield _place_of(place, name).problem(message)
+            found.append((name, Problem(place.at(name).path, f"{_coincides(owner)}: {_ANOTHER_PREFIX}", name)))
+    return found
+
+
+def _coincides(owner: str) -> str:
+    return f"its qualified names are those of {quoted(owner)}"
+
+
+class _Inputs:
+    """The values of `${input:ID}`: what `daemon.inputs` says, else what VS Code would suggest to the person it asks."""
+
+    def __init__(self, given: Mapping[str, str], suggested: Mapping[str, str], lookup: Lookup) -> None:
+        self._given = given
+        self._suggested = suggested
+        self._scope = Scope(lookup)
+        self._taken: dict[str, None] = {}
+
+    def __call__(self, name: str) -> str:
+        """The value of one input. Raises LookupError(message)."""
+        if name in self._given:
+            return self._expanded(name)
+        if name in self._suggested:
+            self._taken[name] = None
+            return self._suggested[name]
+        wanted = Place("daemon.inputs").at(name).path
+        raise LookupError(
+            f"${{input:{name}}} asks a person, and a daemon has none to ask: "
+            f'give {wanted} a value, for example "${{file:PATH}}" or "${{env:NAME}}"'
+        )
+
+    def notes(self) -> Iterator[Problem]:
+        """A note for each input whose suggestion was taken: nobody confirmed it."""
+        for name in self._taken:
+            wanted = Place("daemon.inputs").at(name).path
+            yield Problem("inputs", f"nobody is asked for {quoted(name)}, its default is taken: {wanted} gives another")
+
+    def _expanded(self, name: str) -> str:
+        try:
+            return expand(self._given[name], self._scope)
+        except Unexpandable as failure:
+            raise LookupError(f"input {name}: {failure}") from None

@@ -1,28 +1,23 @@
-"""Reads an object of the config file: its JSON, known keys, variables and values. Finds all that is wrong at once.
+"""Reads an object of the config: known keys, variables and values. Finds all that is wrong at once.
 
 Problems and notes name a place in the file and hold no values: values can be secrets.
 """
 
 from __future__ import annotations
 
-import json
-import re
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from pydantic import ValidationError
 
-from .errors import ConfigError, Problem
+from .config_text import JsonObject, Place, is_comment, repeated
+from .errors import Problem
 from .settings import Settings
-from .variables import Lookup, Unexpandable, expand
+from .variables import Scope, Unexpandable, expand
 
 UNKNOWN_KEY = "unknown key, ignored"
-TWICE = "given twice"
 
-_BOM = b"\xef\xbb\xbf"
-_PLAIN_KEY = re.compile(r"[A-Za-z0-9_$-]+")
 _MUST_BE = {
     "bool_parsing": "true or false",
     "bool_type": "true or false",
@@ -49,119 +44,43 @@ _MUST_BE = {
 M = TypeVar("M", bound=Settings)
 
 
-class JsonObject(dict[str, object]):
-    """A JSON object that knows which of its keys were given more than once."""
-
-    twice: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """A place in the config file, as a JSON path; `server` names the entry that the place is in."""
-
-    path: str
-    server: str | None = None
-
-    def at(self, key: str | int) -> Place:
-        """The place of a member or item: `.name`, `["na me"]` or `[1]`."""
-        if isinstance(key, int):
-            return Place(f"{self.path}[{key}]", self.server)
-        if _PLAIN_KEY.fullmatch(key):
-            return Place(f"{self.path}.{key}" if self.path else key, self.server)
-        return Place(f"{self.path}[{json.dumps(key)}]", self.server)
-
-    def problem(self, message: str) -> Problem:
-        """A problem at this place."""
-        return Problem(self.path, message, self.server)
-
-
 @dataclass(frozen=True, slots=True)
 class Reading(Generic[M]):
-    """The result of `read_object`. With problems the object is unusable and `made` is None; notes change nothing."""
+    """One object read. With problems it is unusable and `made` is None.
+
+    A warning says that the server will probably not work, a note what was ignored or looks like a mistake.
+    """
 
     made: M | None
     problems: tuple[Problem, ...]
     notes: tuple[Problem, ...] = ()
+    warnings: tuple[Problem, ...] = ()
 
 
-def decode(data: bytes) -> JsonObject:
-    """The JSON object in a config file. Raises ConfigError with the line and column of what is wrong."""
-    try:
-        # Some editors put a byte order mark in front.
-        text = data.removeprefix(_BOM).decode()
-    except UnicodeDecodeError as failure:
-        line = data.removeprefix(_BOM).count(b"\n", 0, failure.start) + 1
-        raise _refused(f"line {line}: not UTF-8 text") from None
-    if not text.strip():
-        raise _refused("the file is empty")
-    try:
-        # Not msgspec: the hook sees keys that are given twice, and errors have a position.
-        found = json.loads(text, object_pairs_hook=_object)
-    except json.JSONDecodeError as failure:
-        position, why = _why_no_json(text, failure)
-        line, column = text.count("\n", 0, position) + 1, position - text.rfind("\n", 0, position)
-        raise _refused(f"line {line}, column {column}: {why}") from None
-    except ValueError:  # Python refuses whole numbers of more than 4,300 digits
-        raise _refused("holds a number of too many digits") from None
-    if not isinstance(found, JsonObject):
-        raise _refused("must be a JSON object")
-    return found
+def read_object(
+    model: type[M], given: JsonObject, place: Place, scope: Scope, *, verbatim: Collection[str] = ()
+) -> Reading[M]:
+    """Read `given` as a `model`, and find everything that is wrong with it in one pass.
 
-
-def read_object(model: type[M], given: JsonObject, place: Place, lookup: Lookup) -> Reading[M]:
-    """Read `given` as a `model`, and find everything that is wrong with it in one pass."""
+    Variables in the members `verbatim` stay.
+    """
     notes: list[Problem] = []
     problems: list[Problem] = []
-    known = _known(model, given, place, notes)
-    expanded = _expanded(known, place, lookup, problems)
-    # A string with a variable that has no value stays as it is. What pydantic says of it would be a second problem at
-    # the same place, about text that the user did not mean.
-    spoiled = {problem.field for problem in problems}
-    made: M | None = None
-    try:
-        made = model.model_validate(expanded)
-    except ValidationError as failure:
-        problems += (problem for problem in _explained(failure, expanded, place) if problem.field not in spoiled)
-    return Reading(None if problems else made, tuple(problems), tuple(notes))
+    found = known(model, given, place, notes)
+    filled = expanded(found, place, scope, problems, verbatim=verbatim)
+    made = validated(model, filled, place, problems)
+    return Reading(made, tuple(problems), tuple(notes))
 
 
-def repeated(found: JsonObject, place: Place) -> Iterator[Problem]:
-    """A problem for each key that an object has more than once: by itself, JSON would silently take the last one."""
-    for key in found.twice:
-        yield place.at(key).problem(TWICE)
-
-
-def _object(pairs: list[tuple[str, object]]) -> JsonObject:
-    made = JsonObject(pairs)
-    if len(made) < len(pairs):
-        counts = Counter(key for key, _ in pairs)
-        made.twice = tuple(key for key, count in counts.items() if count > 1)
-    return made
-
-
-def _why_no_json(text: str, failure: json.JSONDecodeError) -> tuple[int, str]:
-    """Where the text stops being JSON, and why. Python 3.13 points at a comma too many, 3.11 behind it."""
-    comma = text.rfind(",", 0, failure.pos + 1)
-    closes = text[comma + 1 :].lstrip()[:1] in ("}", "]")
-    if comma >= 0 and closes and not text[comma + 1 : failure.pos].strip():
-        return comma, "a comma before a closing bracket is not JSON"
-    if text.startswith(("//", "/*"), failure.pos):
-        return failure.pos, "comments are not JSON"
-    return failure.pos, f"not JSON: {failure.msg[:1].lower()}{failure.msg[1:].removesuffix(' at')}"
-
-
-def _refused(message: str) -> ConfigError:
-    return ConfigError((Problem("", message),))
-
-
-def _known(model: type[Settings], given: JsonObject, place: Place, notes: list[Problem]) -> JsonObject:
+def known(model: type[Settings], given: JsonObject, place: Place, notes: list[Problem]) -> JsonObject:
     """The members of `given` that the model knows. null counts as absent. A field under both its names counts twice."""
     fields = _fields_by_key(model)
     kept = JsonObject()
     seen: set[str] = set()
     for key, member in given.items():
         if key not in fields:
-            notes.append(place.at(key).problem(UNKNOWN_KEY))
+            if not is_comment(key, member):
+                notes.append(place.at(key).problem(UNKNOWN_KEY))
             continue
         name, inner = fields[key]
         if key in given.twice or name in seen:
@@ -170,9 +89,33 @@ def _known(model: type[Settings], given: JsonObject, place: Place, notes: list[P
         if member is None:
             continue
         if inner is not None and isinstance(member, JsonObject):
-            member = _known(inner, member, place.at(key), notes)
+            member = known(inner, member, place.at(key), notes)
         kept[key] = member
     return kept
+
+
+def expanded(
+    found: JsonObject, place: Place, scope: Scope, problems: list[Problem], *, verbatim: Collection[str] = ()
+) -> dict[str, object]:
+    """`found` with the variables in its strings replaced, but for the members `verbatim`; keys stay as they are."""
+    problems += repeated(found, place)
+    return {
+        key: member if key in verbatim else _filled(member, place.at(key), scope, problems)
+        for key, member in found.items()
+    }
+
+
+def validated(model: type[M], filled: dict[str, object], place: Place, problems: list[Problem]) -> M | None:
+    """The model made of these values, unless there are problems; what is wrong with them is added to `problems`."""
+    # A string with a variable that has no value stays as it is. What pydantic says of it would be a second problem at
+    # the same place, about text that the user did not mean.
+    spoiled = {problem.field for problem in problems}
+    try:
+        made = model.model_validate(filled)
+    except ValidationError as failure:
+        problems += (problem for problem in _explained(failure, filled, place) if problem.field not in spoiled)
+        return None
+    return None if problems else made
 
 
 def _fields_by_key(model: type[Settings]) -> Mapping[str, tuple[str, type[Settings] | None]]:
@@ -185,19 +128,17 @@ def _fields_by_key(model: type[Settings]) -> Mapping[str, tuple[str, type[Settin
     return found
 
 
-def _expanded(found: object, place: Place, lookup: Lookup, problems: list[Problem]) -> object:
-    """`found` with the variables in its strings replaced; keys stay as they are."""
+def _filled(found: object, place: Place, scope: Scope, problems: list[Problem]) -> object:
     if isinstance(found, str):
         try:
-            return expand(found, lookup)
+            return expand(found, scope)
         except Unexpandable as failure:
             problems += map(place.problem, failure.messages)
             return found
     if isinstance(found, JsonObject):
-        problems += repeated(found, place)
-        return {key: _expanded(member, place.at(key), lookup, problems) for key, member in found.items()}
+        return expanded(found, place, scope, problems)
     if isinstance(found, list):
-        return [_expanded(item, place.at(index), lookup, problems) for index, item in enumerate(found)]
+        return [_filled(item, place.at(index), scope, problems) for index, item in enumerate(found)]
     return found
 
 

@@ -10,6 +10,7 @@ import msgspec
 
 from .errors import Problem
 from .lifecycle import Failure, State
+from .list_problems import ListProblem
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,18 +85,18 @@ class CatalogRead:
 
 @dataclass(frozen=True, slots=True)
 class CatalogProblems:
-    """What a server lists and nobody can use, a sentence each.
+    """What is wrong with what a server lists and says, and was left out, mended or put up with.
 
     Told when it is found, when it changes, and with () when it is gone.
     """
 
     server: str
-    problems: tuple[str, ...]
+    problems: tuple[ListProblem, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class RefreshFailed:
-    """A server's lists could not be read again; what it offered before stays."""
+    """Lists of a server could not be read again; what they offered before stays. Told once for each reason."""
 
     server: str
     message: str

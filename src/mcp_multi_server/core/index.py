@@ -14,6 +14,7 @@ from functools import cached_property
 from .catalog import Kind
 from .jsonrpc import Raw, encode, is_object, members
 from .names import CALLED_BY_NAME, Collision, Listed, Names, Naming, Offer, Route
+from .protocol import Era
 from .uri import Namespaces, Template, namespaced
 
 SERVER_KEY = "serverName"
@@ -61,7 +62,7 @@ class Index:
         self._tools, self._prompts = names[Kind.TOOL].routes, names[Kind.PROMPT].routes
         self._resources, self._templates = names[Kind.RESOURCE].routes, names[Kind.TEMPLATE].routes
         self._listed: dict[Kind, tuple[Listed, ...]] = {}
-        self._listings: dict[Kind, bytes] = {}
+        self._listings: dict[tuple[Kind, Era], bytes] = {}
 
     @classmethod
     def build(cls, offers: Sequence[Offer], naming: Naming) -> Index:
@@ -116,6 +117,13 @@ class Index:
             raise Unroutable(f"no server offers the prompt {_shown(name)}")
         return route
 
+    def offers(self, server: str, uri: str) -> bool:
+        """Whether the server lists `uri`, or it matches one of the server's templates."""
+        route = self._resources.get(namespaced(server, uri))
+        if route is not None and (route.server, route.name) == (server, uri):
+            return True
+        return any(template.matches(uri) for template in self._templates_of.get(server, ()))
+
     def routes_back(self, uri: str, server: str) -> bool:
         """Whether a client that asks for `uri`, as `server` wrote it, is led to that server."""
         try:
@@ -130,13 +138,15 @@ class Index:
             self._listed[kind] = tuple(self._names[kind].listed())
         return self._listed[kind]
 
-    def listing(self, kind: Kind) -> bytes:
+    def listing(self, kind: Kind, era: Era = Era.LEGACY) -> bytes:
         """The JSON array of a kind, as clients see it; an item whose server is away says so in its `_meta`."""
-        if kind not in self._listings:
+        # Mostly there is one form for both eras, which is then made and kept once.
+        key = (kind, era if any(entry.item.legacy is not None for entry in self.listed(kind)) else Era.MODERN)
+        if key not in self._listings:
             away = {offer.server: offer.away for offer in self._offers}
-            shown = [_fragment(kind, entry, away[entry.server]) for entry in self.listed(kind)]
-            self._listings[kind] = b"[%b]" % b",".join(shown)
-        return self._listings[kind]
+            shown = [_fragment(kind, entry, away[entry.server], key[1]) for entry in self.listed(kind)]
+            self._listings[key] = b"[%b]" % b",".join(shown)
+        return self._listings[key]
 
     @cached_property
     def collisions(self) -> tuple[Collision, ...]:
@@ -170,6 +180,14 @@ class Index:
     def _patterns(self) -> tuple[tuple[str, Template], ...]:
         """Every template, with its server."""
         return tuple((o.server, Template(item.name)) for o in self._offers for item in o.catalog.items[Kind.TEMPLATE])
+
+    @cached_property
+    def _templates_of(self) -> Mapping[str, tuple[Template, ...]]:
+        """The templates of each server that has any."""
+        found: dict[str, tuple[Template, ...]] = {}
+        for server, template in self._patterns:
+            found[server] = (*found.get(server, ()), template)
+        return found
 
     def _namespaced(self, uri: str) -> Route | None:
         found = self._namespaces.split(uri)
@@ -218,10 +236,10 @@ def _claimants(kind: Kind, offers: Iterable[Offer]) -> Mapping[str, tuple[str, .
     return found
 
 
-def _fragment(kind: Kind, entry: Listed, away: str | None) -> bytes:
+def _fragment(kind: Kind, entry: Listed, away: str | None, era: Era) -> bytes:
     """The item under its listed name, with its server's name in `_meta`; all else stays the bytes it came as."""
     marks = {SERVER_KEY: Raw(encode(entry.server))} | ({STATE_KEY: Raw(encode(away))} if away is not None else {})
-    raw = entry.item.raw
+    raw = entry.item.raw if era is Era.MODERN or entry.item.legacy is None else entry.item.legacy
     if kind in CALLED_BY_NAME and entry.name != entry.item.name:
         marks[NAME_KEY] = Raw(encode(entry.item.name))
     # The usual case: nothing is decoded, and `_meta` is put before the closing brace.

@@ -96,7 +96,7 @@ def decode(line: bytes) -> Message:
 
     Raises:
         InvalidMessage: -32700 where the line is no JSON, -32600 where it is no JSON-RPC 2.0 message (a batch, an id
-            that is null, a float or a boolean, a method that is no string, params that are no object).
+            that is null, a float or a boolean, a method that is no string, params that are neither an object nor null).
 
     """
     try:
@@ -110,13 +110,38 @@ def decode(line: bytes) -> Message:
         raise InvalidMessage(INVALID_REQUEST, "id must be a string or an integer")
     # The params stay undecoded, so their first byte has to tell their type.
     if message.params is not ABSENT and bytes(memoryview(message.params)[:1]) != b"{":
-        raise InvalidMessage(INVALID_REQUEST, "params must be an object", _usable_id(message.id))
+        if bytes(message.params) != b"null":  # as some languages write a member that is left out
+            raise InvalidMessage(INVALID_REQUEST, "params must be an object", _usable_id(message.id))
+        message.params = ABSENT
     if message.id is ABSENT and not message.method:
         raise InvalidMessage(INVALID_REQUEST, "neither a method nor an id")
     # msgspec does not check the UTF-8 of members that stay undecoded.
     if not line.isascii() and not _is_utf8(line):
         raise InvalidMessage(PARSE_ERROR, "not valid UTF-8", _usable_id(message.id))
     return message
+
+
+def decode_answer(line: bytes) -> Message | None:
+    """The response in a line that `decode` refuses for nothing but its id: a number that is written with a point."""
+    try:
+        message = _decode_message(line)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+    is_answer = message.jsonrpc == "2.0" and not message.method and message.id is not ABSENT
+    if not is_answer or meant_number(message.id) is None or not (line.isascii() or _is_utf8(line)):
+        return None
+    return message
+
+
+def meant_number(raw: msgspec.Raw) -> int | None:
+    """The whole number that an id means: 7 for `"7"` and `7.0`; None for what can mean none."""
+    try:
+        found = _decode_any(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    if isinstance(found, str):
+        return int(found) if found.isascii() and found.isdigit() else None
+    return int(found) if isinstance(found, float) and found.is_integer() else None
 
 
 def text(raw: msgspec.Raw | None) -> str | None:

@@ -10,15 +10,18 @@ class Oversize:
 
     __slots__ = ("head", "size", "tail")
 
-    def __init__(self, head: bytes) -> None:
+    def __init__(self, head: bytes = b"") -> None:
         self.head = head
         self.tail = b""
         self.size = len(head)
 
     def extend(self, data: bytes) -> None:
-        """Count more of the line, and keep its end."""
+        """Count more of the line, and keep of it what belongs to an end."""
         self.size += len(data)
-        self.tail = (self.tail + data)[-Lines.KEEP :]
+        missing = Lines.KEEP - len(self.head)
+        if missing > 0:
+            self.head, data = self.head + data[:missing], data[missing:]
+        self.tail = (self.tail + data[-Lines.KEEP :])[-Lines.KEEP :]
 
 
 class Lines:
@@ -40,6 +43,10 @@ class Lines:
 
     def feed(self, data: bytes) -> Iterator[bytes | Oversize]:
         """The lines that `data` completes, without their newlines; blank ones are left out."""
+        if b"\n" not in data:
+            # The middle of a long line: it is not even copied.
+            self._keep(data)
+            return
         *complete, rest = data.split(b"\n")
         for piece in complete:
             line = self._complete(piece)
@@ -65,7 +72,8 @@ class Lines:
         self._parts.append(data)
         self._size += len(data)
         if self._size > self.cap:
-            whole = b"".join(self._parts)
-            self._over = Oversize(whole[: self.KEEP])
-            self._over.extend(whole[self.KEEP :])
+            self._over = Oversize()
+            # Not joined: the line has as many bytes as may be kept at all.
+            for part in self._parts:
+                self._over.extend(part)
             self._parts, self._size = [], 0

@@ -1,8 +1,8 @@
-"""URIs inside results: a URI that would not route back to the server that wrote it gets the server's name in front."""
+"""URIs inside results: one that names a resource and would not lead back to it gets its server's name in front."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
 import msgspec
@@ -19,19 +19,52 @@ def renamed_links(result: Buffer, method: str, rename: Rename) -> Buffer:
     """`result` with the URIs in its resource links and embedded resources renamed; all else stays the same bytes.
 
     It knows the results of `tools/call` (`content`), `prompts/get` (`messages[].content`) and `resources/read`
-    (`contents`). A result of any other shape comes back unchanged.
+    (`contents`). `structuredContent` often says the same as `content`: where a whole text in it is a URI that was
+    renamed in `content`, it is renamed there as well. A result of any other shape comes back unchanged.
     """
     try:
         body = members(result)
         if method == "tools/call":
-            changed = _each(body, "content", lambda block: _block(block, rename))
+            renamed: dict[str, str] = {}
+            changed = _each(body, "content", lambda block: _block(block, _noted(rename, renamed)))
+            if renamed and "structuredContent" in body:
+                body["structuredContent"] = _replaced(body["structuredContent"], renamed)
         elif method == "prompts/get":
             changed = _each(body, "messages", lambda message: _message(message, rename))
         else:
             changed = _each(body, "contents", lambda content: _uri(content, rename))
-    except msgspec.ValidationError:
+    except (msgspec.ValidationError, RecursionError):
         return result
     return encode(body) if changed else result
+
+
+def _noted(rename: Rename, renamed: dict[str, str]) -> Rename:
+    """`rename`, and what it changes noted in `renamed`."""
+
+    def noting(uri: str) -> str:
+        if (new := rename(uri)) != uri:
+            renamed[uri] = new
+        return new
+
+    return noting
+
+
+def _replaced(raw: msgspec.Raw, renamed: Mapping[str, str]) -> msgspec.Raw:
+    """A JSON value with each text that is one of `renamed` replaced, at any depth; all else stays the same bytes."""
+    match bytes(memoryview(raw)[:1]):
+        case b"{":
+            body = members(raw)
+            new = {name: _replaced(each, renamed) for name, each in body.items()}
+            return raw if all(new[name] is body[name] for name in body) else msgspec.Raw(encode(new))
+        case b"[":
+            items = _decode_list(raw)
+            found = [_replaced(each, renamed) for each in items]
+            is_same = all(new is old for new, old in zip(found, items, strict=True))
+            return raw if is_same else msgspec.Raw(encode(found))
+        case b'"':
+            known = renamed.get(text(raw) or "")
+            return raw if known is None else msgspec.Raw(encode(known))
+    return raw
 
 
 def _each(body: Members, member: str, visit: Callable[[Members], bool]) -> bool:

@@ -14,6 +14,7 @@ from pydantic import ConfigDict, Field
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
+from .hosts.layout import CONTAINERS
 from .settings import DaemonConfig, ServerConfig, Settings
 
 DIALECT = GenerateJsonSchema.schema_dialect
@@ -24,13 +25,19 @@ class _File(Settings):
     """MCP servers and the daemon that runs them."""
 
     model_config = ConfigDict(
-        title="mcp-multi-server", json_schema_extra={"anyOf": [{"required": ["mcpServers"]}, {"required": ["servers"]}]}
+        title="mcp-multi-server", json_schema_extra={"anyOf": [{"required": [container]} for container in CONTAINERS]}
     )
 
     schema_: str | None = Field(None, alias="$schema", description="Where editors find this schema.")
     mcp_servers: Mapping[str, ServerConfig] | None = Field(None, description=SERVERS)
     servers: Mapping[str, ServerConfig] | None = Field(
         None, description="The same as VS Code calls it; used where there is no mcpServers."
+    )
+    context_servers: Mapping[str, Any] | None = Field(
+        None, alias="context_servers", description="The same as Zed calls it, with entries as Zed has them."
+    )
+    mcp: Mapping[str, Any] | None = Field(
+        None, description="The same as opencode calls it, with entries as opencode has them."
     )
     daemon: DaemonConfig | None = Field(None, description="Settings of the daemon itself.")
 

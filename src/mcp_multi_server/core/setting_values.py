@@ -45,10 +45,14 @@ def _header_name(name: str) -> str:
 
 
 def _header_value(value: str) -> str:
-    """RFC 9110 §5.5, without the obsolete octets above ASCII: programs disagree on their encoding."""
-    if not _HEADER_VALUE.fullmatch(value):
-        raise ValueError("holds characters that an HTTP header cannot (line breaks, spaces around it, non-ASCII)")
-    return value
+    """RFC 9110 §5.5, without the obsolete octets above ASCII: programs disagree on their encoding.
+
+    Space around it is no part of a value; other hosts strip it too, with the line break that a pasted token ends with.
+    """
+    stripped = value.strip(" \t\r\n")
+    if not _HEADER_VALUE.fullmatch(stripped):
+        raise ValueError("holds characters that an HTTP header cannot (line breaks, control characters, non-ASCII)")
+    return stripped
 
 
 def _http_url(url: str) -> str:
@@ -95,10 +99,11 @@ def _no_bool(value: object) -> object:
 
 
 def _transport_kind(value: object) -> object:
-    """Hosts spell streamable HTTP as http, streamable-http, streamableHttp and streamable_http."""
-    if isinstance(value, str) and re.sub("[-_]", "", value).lower() == "streamablehttp":
-        return "http"
-    return value
+    """Hosts write these words in any case, streamable HTTP in several ways, and some say local for stdio."""
+    if not isinstance(value, str):
+        return value
+    word = re.sub("[-_ ]", "", value).lower()
+    return {"streamablehttp": "http", "local": "stdio"}.get(word, word if word in ("stdio", "http", "sse") else value)
 
 
 def _list_or_word(value: object) -> str:

@@ -57,7 +57,11 @@ class ServerConfig(Settings):
             "anyOf": [
                 {"required": ["command"]},
                 {"required": ["url"]},
+                {"required": ["httpUrl"]},
+                {"required": ["serverUrl"]},
                 {"required": ["disabled"], "properties": {"disabled": {"const": True}}},
+                {"required": ["enabled"], "properties": {"enabled": {"const": False}}},
+                {"required": ["isActive"], "properties": {"isActive": {"const": False}}},
             ]
         }
     )
@@ -71,17 +75,19 @@ class ServerConfig(Settings):
     args: Texts = Field(
         default=(), description="Arguments of the program, one a string; no shell reads them.", repr=False
     )
-    env: Mapping[VariableName, Text] = Field(
+    env: Mapping[VariableName, Text | None] = Field(
         default_factory=dict,
-        description="Environment variables for the program, besides the inherited ones.",
+        description="Environment variables for the program, besides the inherited ones. Numbers, true and false are "
+        "taken as text; null: the program does not get this variable.",
         examples=[{"GITHUB_TOKEN": "${file:~/.secrets/github}"}],
         repr=False,
+        json_schema_extra={"additionalProperties": {"type": ["string", "number", "boolean", "null"]}},
     )
     cwd: FullText | None = Field(default=None, description="Directory in which the program runs.")
     inherit_env: InheritEnv = Field(
         default=(),
         description="Variables that the program gets from the daemon's environment besides PATH, HOME and the like: "
-        'names, * as a wildcard, or "all".',
+        'names, * as a wildcard, or "all". Default: `daemon.inheritEnv`.',
         examples=[["SSH_AUTH_SOCK", "AWS_*"], "all"],
     )
     url: HttpUrl | None = Field(
@@ -97,11 +103,12 @@ class ServerConfig(Settings):
         description="HTTP headers of every request to `url`.",
         examples=[{"Authorization": "Bearer ${env:API_TOKEN}"}],
         repr=False,
+        json_schema_extra={"additionalProperties": {"type": ["string", "number", "boolean", "null"]}},
     )
     type: TransportKind | None = Field(
         default=None,
         description="How to talk to the server. Needed only to choose between http (streamable HTTP) and sse.",
-        json_schema_extra={"enum": ["stdio", "http", "sse", "streamable-http"]},
+        json_schema_extra={"enum": ["stdio", "http", "sse", "streamable-http", "streamableHttp", "local", "remote"]},
     )
     protocol: Literal["auto", "legacy", "modern"] = Field(
         default="auto",
@@ -137,8 +144,8 @@ class ServerConfig(Settings):
     )
     prefix: Prefix | None = Field(
         default=None,
-        description="Stands for the server in qualified names (prefix__tool). Default: its name, with _ for what is "
-        "neither letter, digit, _ nor -.",
+        description="Stands for the server in qualified names (prefix__tool). Default: its name, made of letters, "
+        "digits, _ and -.",
     )
     may_ask: Abilities | None = Field(
         default=None,
@@ -287,6 +294,17 @@ class DaemonConfig(DaemonSettings):
     drain: Patience = Field(
         default=5.0,
         description="Seconds that running calls get when the daemon stops, or their server is replaced or removed.",
+    )
+    inherit_env: InheritEnv = Field(
+        default=(),
+        description="`inheritEnv` of the entries that have none.",
+        examples=[["SSH_AUTH_SOCK", "AWS_*"], "all"],
+    )
+    inputs: Mapping[str, Text] = Field(
+        default_factory=dict,
+        description="Values of the variables ${input:ID} by their ID, for files that VS Code asks a person about.",
+        examples=[{"github-token": "${file:~/.secrets/github}"}],
+        repr=False,
     )
     metrics: MetricsConfig = Field(default=MetricsConfig(), description="Metrics and health for Prometheus, over HTTP.")
     access: AccessConfig = Field(

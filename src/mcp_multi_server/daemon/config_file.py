@@ -64,6 +64,8 @@ def lookup_in(directory: str, environ: Mapping[str, str] = os.environ) -> Lookup
 
 def _variable(name: str, environ: Mapping[str, str]) -> str:
     if name not in environ:
+        if name == "HOME":  # not every service manager sets it, but every user has one
+            return os.path.expanduser("~")
         raise LookupError(f"environment variable {name} is not set")
     return environ[name]
 

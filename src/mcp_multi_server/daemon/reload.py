@@ -68,7 +68,8 @@ class Reloads:
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Carry out what `config_may_have_changed` asks for, until cancelled."""
-        self._tell_doubts(*self.last.problems, *self._supervisor.snapshot.config.notes)
+        config = self._supervisor.snapshot.config
+        self._tell_doubts(*self.last.problems, *config.warnings, *config.notes)
         async with anyio.create_task_group() as self._tasks:
             task_status.started()
             await anyio.sleep_forever()
@@ -101,11 +102,11 @@ class Reloads:
                 if config.keeping(before) == before:
                     return self._ended(number, "unchanged", problems_of(config), Plan(keep=tuple(before.servers)))
                 plan, replacements = self._supervisor.apply(config.keeping(before))
-                self._tell_doubts(*config.notes)
+                self._tell_doubts(*config.warnings, *config.notes)
                 self._applied(before, config)
             for replacement in replacements:
                 await replacement.decided.wait()
-            problems = (*problems_of(config), *_failures_of(replacements))
+            problems = (*problems_of(config), *_failures_of(replacements, config))
             return self._ended(number, "partial" if problems else "applied", problems, plan)
 
     async def plan(self, config: bytes | None) -> tuple[Plan, tuple[Problem, ...]]:
@@ -152,12 +153,12 @@ def problems_of(config: Config) -> tuple[Problem, ...]:
     return tuple(problem for problems in config.broken.values() for problem in problems)
 
 
-def _failures_of(replacements: Iterable[Replacement]) -> Iterator[Problem]:
+def _failures_of(replacements: Iterable[Replacement], config: Config) -> Iterator[Problem]:
     """What is to be said of the servers whose replacement is not ready."""
     for replacement in replacements:
         server, failure = replacement.server, replacement.failure
         if failure is SUPERSEDED:
-            yield Problem(f"mcpServers.{server.name}", failure.message, server.name)
+            yield config.problem(server.name, failure.message)
         elif failure is not None:
             goes_on = "it is tried again" if server.is_current else "the old server goes on"
-            yield Problem(f"mcpServers.{server.name}", f"its new server: {failure.message}; {goes_on}", server.name)
+            yield config.problem(server.name, f"its new server: {failure.message}; {goes_on}")

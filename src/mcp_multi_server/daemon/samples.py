@@ -44,6 +44,6 @@ def _server_sample(snapshot: Snapshot, name: str, loaded_at: float) -> ServerSam
         pid=server.pid,
         in_flight=server.in_flight,
         entries={kind.value: catalog.count(kind) if catalog else 0 for kind in Kind},
-        problems=len(catalog.problems) if catalog else 0,
+        problems={kind.value: catalog.faults(kind) if catalog else 0 for kind in Kind},
         refreshed=None if server.refreshed_at is None else wall(server.refreshed_at),
     )

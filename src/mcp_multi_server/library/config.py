@@ -13,6 +13,7 @@ from pydantic_core import PydanticCustomError, PydanticSerializationError, to_js
 from ..core import settings
 from ..core.config import Config, parse
 from ..core.errors import ConfigError, Problem
+from ..core.jsonc import plain
 from ..core.setting_values import Text
 from ..daemon import config_file
 
@@ -63,7 +64,8 @@ def load(path: str, given: bytes | None, *, is_strict: bool) -> Config:
     else:
         with open(path, "rb") as file:
             text, directory = file.read(), os.path.dirname(path)
-    data = json.loads(text)  # read twice, since `parse` would not raise JSONDecodeError
+    # Read twice, since `parse` would not raise JSONDecodeError.
+    data = json.loads(plain(text.decode("utf-8-sig", "replace")))
     try:
         config = parse(text, config_file.lookup_in(directory))
     except ConfigError as unusable:
@@ -88,7 +90,9 @@ def as_json(config: Mapping[str, Any], *, is_strict: bool) -> bytes:
 def _refused(data: Any, problems: Sequence[Problem]) -> ValidationError:
     """What version 1 raises for such a config; if it would raise nothing, an error of the same class."""
     try:
-        MCPServersConfig.model_validate(_with_servers(data))
+        # Where hosts have other keys that hold the servers, version 1 had nothing to say.
+        if isinstance(data, dict) and data.keys().isdisjoint(("context_servers", "mcp")):
+            MCPServersConfig.model_validate(_with_servers(data))
     except ValidationError as wrong:
         return wrong
     return ValidationError.from_exception_data(

@@ -120,6 +120,9 @@ class Incoming:
     def invalid_line(self, problem: str) -> None:
         """Do nothing: the line is dropped, and a flood of them ends the session."""
 
+    def peculiar(self, what: str) -> None:
+        """Never called: the daemon keeps to the protocol."""
+
     def request_failed(self, exchange: Exchange, failure: Failure) -> None:
         """Never called: on a socket a request is lost only with the session."""
 

@@ -59,8 +59,15 @@ def find_program(command: str, *, cwd: str, path: str) -> str:
     if any(map(os.path.isfile, candidates)):
         raise _lost(f"command {command!r} is not executable")
     if "/" not in command:
-        raise _lost(f"command {command!r} not found on PATH")
-    raise _lost(f"command {command!r} {'is a directory' if os.path.isdir(candidates[0]) else 'not found'}")
+        raise _lost(f"command {command!r} not found on PATH{_hint(command)}")
+    if os.path.isdir(candidates[0]):
+        raise _lost(f"command {command!r} is a directory")
+    raise _lost(f"command {command!r} not found{_hint(command)}")
+
+
+def _hint(command: str) -> str:
+    """What to say of a whole command line: no shell splits it, and a file may have such a name."""
+    return ": it looks like a whole command line, whose arguments belong into args" if len(command.split()) > 1 else ""
 
 
 def _find_directory(cwd: str | None) -> str:

@@ -36,6 +36,9 @@ class ExchangeOwner(Protocol):
     def invalid_line(self, problem: str) -> None:
         """The other side sent a line that is no message, or no answer to anything."""
 
+    def peculiar(self, what: str) -> None:
+        """The other side does something otherwise than the protocol has it, and was understood all the same."""
+
     def request_failed(self, exchange: Exchange, failure: Failure) -> None:
         """A request was lost on its way out or its way back; the transport lives."""
 
@@ -186,8 +189,10 @@ class Exchange:
         try:
             message = jsonrpc.decode(line)
         except InvalidMessage as problem:
-            self._unreadable(line, problem.message)
-            return
+            if (answer := jsonrpc.decode_answer(line)) is None:
+                self._unreadable(line, problem.message)
+                return
+            message = answer
         if not message.method:
             self._answered(message)
         elif message.id is ABSENT and message.method == "notifications/progress":
@@ -196,8 +201,11 @@ class Exchange:
             self.take(message)
 
     def _answered(self, message: Message) -> None:
-        id = _number(bytes(message.id))  # ours are numbers; whatever else stands there answers nothing of ours
+        id = _number(bytes(message.id))
         waiter = None if id is None else self.pending.take(id)
+        if waiter is None and (id is None or not self.pending.was_issued(id)):
+            id = self._meant(message.id, "answers")
+            waiter = None if id is None else self.pending.take(id)
         if waiter is None:
             if id is None or not self.pending.was_issued(id):
                 self._count_invalid("an answer to no request")
@@ -207,7 +215,7 @@ class Exchange:
             return
         self._heard()
         try:
-            if (fault := _fault(message)) is None:
+            if (fault := self._fault(message)) is None:
                 waiter.settle(message)
                 return
         except TooDeep:
@@ -221,7 +229,10 @@ class Exchange:
         except TooDeep:
             self._count_invalid("nested too deeply")
             return
-        id = _number(bytes(params.get("progressToken", b"")))
+        token = params.get("progressToken", ABSENT)
+        id = _number(bytes(token))
+        if id is None and token is not ABSENT:
+            id = self._meant(token, "reports progress")
         if id is None or not self.pending.was_issued(id):
             return
         owes_answer = self._given_up_at >= self.last_answer
@@ -230,6 +241,25 @@ class Exchange:
             waiter.progress(params)
         elif owes_answer:  # it is still at work on what nobody waits for any more
             self._given_up_at = self._given_up_work = self.last_answer
+
+    def _meant(self, raw: msgspec.Raw, does: str) -> int | None:
+        """The id of ours that is meant by one of another type: all of ours are numbers, so it can be no other's."""
+        id = jsonrpc.meant_number(raw) if len(memoryview(raw)) <= LONGEST_NUMBER + 2 else None
+        if id is None or not self.pending.was_issued(id):
+            return None
+        self._owner.peculiar(f"it {does} with an id of another type than was sent: {_type(raw)} for a whole number")
+        return id
+
+    def _fault(self, message: Message) -> str | None:
+        """What is wrong with an answer, if anything."""
+        if message.error is not ABSENT:
+            if bytes(message.error) != b"null" or message.result is ABSENT:
+                return None if _is_error(message.error) else "an error without code and message"
+            self._owner.peculiar('it answers with "error": null beside a result')
+            message.error = ABSENT
+        if message.result is ABSENT or not jsonrpc.is_object(message.result):
+            return "a result that is not an object"
+        return None
 
     def _heard(self) -> None:
         self.last_answer, self._last_answered = self._loop.time(), self.pending.newest
@@ -294,13 +324,8 @@ def _number(text: bytes) -> int | None:
     return int(text) if text.isdigit() and len(text) <= LONGEST_NUMBER else None
 
 
-def _fault(message: Message) -> str | None:
-    """What is wrong with an answer, if anything."""
-    if message.error is not ABSENT:
-        return None if _is_error(message.error) else "an error without code and message"
-    if message.result is ABSENT or not jsonrpc.is_object(message.result):
-        return "a result that is not an object"
-    return None
+def _type(raw: msgspec.Raw) -> str:
+    return "text" if bytes(memoryview(raw)[:1]) == b'"' else "a number with a point"
 
 
 def _is_error(error: msgspec.Raw) -> bool:

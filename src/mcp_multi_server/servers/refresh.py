@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
+from collections.abc import Collection, Mapping
 from typing import Protocol
 
 import anyio
 
-from ..core.catalog import Catalog, Kind
+from ..core.catalog import Catalog, CatalogList, Kind
 from ..core.config import ServerConfig
 from ..core.errors import METHOD_NOT_FOUND, RpcError
 from ..core.lifecycle import Lost
 from ..core.protocol import Era
-from .catalog_reading import read_catalog
+from .catalog_reading import announced, read_lists
 from .session import ServerSession
 
 DEBOUNCE = 0.25
@@ -24,6 +26,12 @@ EARLY = (3.0, 30.0)
 only when they run, and do not say so."""
 TTL_FLOOR, TTL_CEILING = 5.0, 3600.0
 """Bounds, in seconds, of the time to live that a server gives its lists."""
+PATIENCE = 10.0
+"""Seconds that a start waits for a list of which nothing comes, where others were read."""
+PART_OF_START = 0.8
+"""The share of what is left of the time to start that it waits at most."""
+GAP_PAUSES = (5.0, 30.0)
+"""Seconds until a list that could not be read is asked for again; after these, as often as all lists are."""
 RELISTEN = 1.0
 RELISTEN_CEILING = 60.0
 """Seconds until a subscription that a server ended is opened again, twice as many each time, unless it lasted."""
@@ -40,50 +48,101 @@ class CatalogOwner(Protocol):
     def catalog(self) -> Catalog | None:
         """The one that is known."""
 
-    def take_catalog(self, catalog: Catalog, *, seconds: float) -> None:
-        """All lists were read, in so many seconds."""
-
-    def refresh_failed(self, message: str) -> None:
-        """The lists could not be read; what was known stays."""
+    def take_catalog(self, catalog: Catalog, *, seconds: float | None) -> None:
+        """Lists were read, in so many seconds, and this is what is known now; None: none of them could be."""
 
     def spread(self, seconds: float, share: float) -> float:
         """`seconds`, more or less by up to this share, at random."""
 
 
 class Refresher:
-    """Reads one server's catalog over all its sessions. The server makes it, and runs `keep_fresh` and `subscribe`."""
+    """Reads one server's catalog over all its sessions.
+
+    The server makes it, and runs `keep_fresh`, `fill_gaps` and `subscribe` as long as a session lasts.
+    """
 
     def __init__(self, owner: CatalogOwner) -> None:
         self._owner = owner
         self._loop = asyncio.get_running_loop()
         self._wanted = asyncio.Event()
+        self._gaps_wanted = asyncio.Event()
+        """Likewise, for the lists that could not be read."""
+        self._has_gaps = asyncio.Event()
+        """Set while there are such lists."""
 
     def refresh_soon(self) -> None:
         """Have the lists read again; several wishes within a moment are one."""
         self._wanted.set()
+        self._gaps_wanted.set()
 
-    async def read(self, session: ServerSession) -> None:
-        """Read every list. Raises Lost, TimeoutError."""
-        # Forgotten before the reading: a change that is told while it goes on may be missing in what it finds.
+    async def read_first(self, session: ServerSession) -> None:
+        """Read every list, as far as it can be read. Raises Lost where none can be."""
+        # Less than what is left of the time to start: a list that hangs must not cost the others.
+        left = anyio.current_effective_deadline() - anyio.current_time()
         self._wanted.clear()
+        started, kinds = self._loop.time(), announced(session)
+        timeout, before = self._owner.config.timeout, self._owner.catalog
+        reading = await read_lists(
+            session, kinds, timeout=timeout, patience=min(PATIENCE, PART_OF_START * left), before=before
+        )
+        if reading.failure is not None:
+            raise Lost(reading.failure)
+        # What an earlier session had and this one does not announce is gone.
+        gone = dict.fromkeys(set(Kind).difference(kinds), CatalogList())
+        self._take({**gone, **reading.lists}, self._loop.time() - started)
+
+    async def _read_again(self, session: ServerSession, kinds: Collection[Kind]) -> None:
         started = self._loop.time()
-        catalog = await read_catalog(session, timeout=self._owner.config.timeout)
-        self._owner.take_catalog(catalog, seconds=self._loop.time() - started)
+        reading = await read_lists(session, kinds, timeout=self._owner.config.timeout, before=self._owner.catalog)
+        self._take(reading.lists, self._loop.time() - started if reading.failure is None else None)
+
+    def _take(self, lists: Mapping[Kind, CatalogList], seconds: float | None) -> None:
+        catalog = (self._owner.catalog or Catalog()).updated(lists)
+        if catalog.gaps:
+            self._has_gaps.set()
+        else:
+            self._has_gaps.clear()
+        self._owner.take_catalog(catalog, seconds=seconds)
+
+    def _gaps(self) -> tuple[Kind, ...]:
+        return self._owner.catalog.gaps if self._owner.catalog else ()
 
     async def keep_fresh(self, session: ServerSession) -> None:
-        """Read the lists again whenever it is time, until cancelled."""
+        """Read the lists again whenever it is time, until cancelled or the session ends."""
         early = iter(EARLY)
-        while True:
-            soon = next(early, None) if self._may_fill_up(session) else None
-            with anyio.move_on_after(self._next_in() if soon is None else soon):
-                await self._wanted.wait()
-                await anyio.sleep(DEBOUNCE)  # some servers tell of each tool that they add
-            try:
-                await self.read(session)
-            except TimeoutError:
-                self._owner.refresh_failed(f"not answered within {self._owner.config.timeout:g} s")
-            except Lost as lost:
-                self._owner.refresh_failed(lost.failure.message)
+        with contextlib.suppress(Lost):
+            while True:
+                soon = next(early, None) if self._may_fill_up(session) else None
+                with anyio.move_on_after(self._next_in() if soon is None else soon):
+                    await self._wanted.wait()
+                    await anyio.sleep(DEBOUNCE)  # some servers tell of each tool that they add
+                # Forgotten before the reading: a change that is told while it goes on may be missing in what it finds.
+                self._wanted.clear()
+                if kinds := set(announced(session)).difference(self._gaps()):
+                    await self._read_again(session, sorted(kinds, key=tuple(Kind).index))
+
+    async def fill_gaps(self, session: ServerSession) -> None:
+        """Read again, ever less often, the lists that could not be read, until cancelled or the session ends.
+
+        They have a task of their own, so that one that hangs delays no change of the others.
+        """
+        tries = 0
+        with contextlib.suppress(Lost):
+            while True:
+                if not self._has_gaps.is_set():
+                    await self._has_gaps.wait()
+                    self._gaps_wanted.clear()  # what was wanted before was wanted of the others
+                with anyio.move_on_after(self._gap_pause(tries)):
+                    await self._gaps_wanted.wait()
+                    await anyio.sleep(DEBOUNCE)
+                self._gaps_wanted.clear()
+                before = self._gaps()
+                await self._read_again(session, before)
+                tries = tries + 1 if self._gaps() == before else 0
+
+    def _gap_pause(self, tries: int) -> float:
+        interval = self._owner.spread(self._owner.config.refresh_interval, REFRESH_SPREAD)
+        return min(GAP_PAUSES[tries], interval) if tries < len(GAP_PAUSES) else interval
 
     def _may_fill_up(self, session: ServerSession) -> bool:
         """Whether it lists nothing of what it is there for, and does not say when that changes."""

@@ -17,13 +17,11 @@ from ..core import lifecycle
 from ..core.catalog import Catalog, Kind
 from ..core.config import ServerConfig
 from ..core.events import (
-    CatalogProblems,
     CatalogRead,
     InternalError,
     InvalidLine,
     Observer,
     Probed,
-    RefreshFailed,
     StateChanged,
     Stderr,
 )
@@ -33,6 +31,7 @@ from ..core.protocol import Era, Negotiated
 from ..transport import Receiver, Transport
 from .approach import Approach, TransportEnd
 from .exchange import Exchange
+from .findings import Findings
 from .handshake import Handshake
 from .health import Health
 from .refresh import Refresher
@@ -91,9 +90,11 @@ class Server:
         self.negotiated: Negotiated | None = None
         """What the server said of itself when it was last ready."""
         self.refreshed_at: float | None = None
-        """Loop time of the last successful reading of all lists."""
+        """Loop time at which all lists were read last, those aside that never could be."""
         self.stale = False
-        """Whether the last refresh failed, or none was tried yet; the catalog is the one before."""
+        """Whether a list could not be read again, or was not tried yet; what is offered of it is from before."""
+        self.findings = Findings(name, context.tell)
+        """What is wrong with what it lists and says."""
         self.session: ServerSession | None = None
         """The one that was agreed on last, while its transport lives; see `live`."""
         self.stderr: deque[str] = deque(maxlen=STDERR_LINES)
@@ -167,6 +168,7 @@ class Server:
         """Offer what `old` offers until our own lists are read, so that its names outlive its replacement."""
         self.catalog, self.negotiated = old.catalog, old.negotiated
         self.refreshed_at, self.restarts = old.refreshed_at, old.restarts
+        self.findings.take_over(old.findings)
         if old.config == self.config:  # another program may have to be reached in another way
             self._approach = Approach(old._approach.kind, old._approach.era)
 
@@ -353,11 +355,7 @@ class Server:
     async def _become_ready(self, session: ServerSession) -> None:
         self.negotiated = session.negotiated
         self._approach.era = session.negotiated.era
-        try:
-            await self._refresher.read(session)
-        except TimeoutError:
-            late = f"its lists did not come within {self.config.timeout:g} s"
-            raise Lost(Failure(Reason.START_TIMEOUT, late)) from None
+        await self._refresher.read_first(session)
         if session.loss is not None:  # its end came together with the last answer
             raise Lost(session.loss)
         self.step(lifecycle.Connected())
@@ -367,10 +365,11 @@ class Server:
         """Keep a session that is ready until it ends."""
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._refresher.keep_fresh, session)
+            tasks.start_soon(self._refresher.fill_gaps, session)
             tasks.start_soon(self._refresher.subscribe, session)
             tasks.start_soon(self._health.watch, session)
             await session.exchange.ended.wait()
-            tasks.cancel_scope.cancel()  # what still runs of the three has nothing left to do
+            tasks.cancel_scope.cancel()  # what still runs of them has nothing left to do
 
     # -- what its exchange and its session tell (SessionOwner) -----------------------------------------------------
 
@@ -383,6 +382,11 @@ class Server:
     def invalid_line(self, problem: str) -> None:
         """Tell of a line that is no message."""
         self._context.tell(InvalidLine(self.name, problem))
+
+    def peculiar(self, what: str) -> None:
+        """Tell what it does otherwise than the protocol has it; before it is ready, together with its lists."""
+        if self.findings.add_peculiarity(what) and self.status.state in ROUTED:
+            self.findings.tell(self.catalog)
 
     def request_failed(self, exchange: Exchange, failure: Failure) -> None:
         """A request was lost on its way."""
@@ -422,22 +426,19 @@ class Server:
         """Tell of a probe."""
         self._context.tell(Probed(self.name, good))
 
-    def take_catalog(self, catalog: Catalog, *, seconds: float) -> None:
+    def take_catalog(self, catalog: Catalog, *, seconds: float | None) -> None:
         """Keep what was read, and have it published where it differs."""
-        before = self.catalog
-        is_news = self.stale or catalog != before
-        self.catalog, self.refreshed_at, self.stale = catalog, self._loop.time(), False
-        tools, prompts, resources, templates = (
-            catalog.count(kind) for kind in (Kind.TOOL, Kind.PROMPT, Kind.RESOURCE, Kind.TEMPLATE)
-        )
-        self._context.tell(CatalogRead(self.name, tools, prompts, resources, templates, seconds, is_news))
-        if catalog.problems != (before.problems if before else ()):
-            self._context.tell(CatalogProblems(self.name, catalog.problems))
+        before, was_stale = self.catalog, self.stale
+        self.catalog, self.stale = catalog, bool(catalog.kept)
+        if not self.stale:
+            self.refreshed_at = self._loop.time()
+        if seconds is not None:
+            tools, prompts, resources, templates = (
+                catalog.count(kind) for kind in (Kind.TOOL, Kind.PROMPT, Kind.RESOURCE, Kind.TEMPLATE)
+            )
+            is_news = (was_stale and not self.stale) or catalog != before
+            self._context.tell(CatalogRead(self.name, tools, prompts, resources, templates, seconds, is_news))
+        self.findings.tell(catalog)
         # Before it is ready, a catalog is published together with the state.
         if catalog != before and self.status.state in ROUTED:
             self._context.changed(self)
-
-    def refresh_failed(self, message: str) -> None:
-        """Keep the catalog that was there, and say that it is stale."""
-        self.stale = True
-        self._context.tell(RefreshFailed(self.name, message))

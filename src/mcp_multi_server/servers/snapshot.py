@@ -32,7 +32,7 @@ class Snapshot:
         """The result of a list method, encoded once per snapshot."""
         key = (kind, era)
         if (found := self._listings.get(key)) is None:
-            found = self._listings[key] = listing_result(kind.member, self.index.listing(kind), era)
+            found = self._listings[key] = listing_result(kind.member, self.index.listing(kind, era), era)
         return found
 
 

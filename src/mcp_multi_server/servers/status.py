@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from msgspec import to_builtins
+
 from ..core import lifecycle
 from ..core.catalog import Kind
 from ..core.config import Config
@@ -49,7 +51,7 @@ def supervised_status(server: Server) -> dict[str, Any]:
         "prompts": catalog.count(Kind.PROMPT) if catalog else 0,
         "refreshedAt": None if server.refreshed_at is None else iso(wall(server.refreshed_at)),
         "stale": server.stale or (catalog is not None and status.state not in ROUTED),
-        "problems": list(catalog.problems) if catalog else [],
+        "problems": [to_builtins(problem) for problem in server.findings.all(catalog)],
     }
 
 

@@ -34,9 +34,9 @@ Pair: TypeAlias = list[int]
 
 @dataclass(frozen=True, slots=True)
 class ServerSample:
-    """One server at the moment of a scrape. Times are Unix seconds; `entries` counts its catalog by kind.
+    """One server at the moment of a scrape. Times are Unix seconds. What is None has no series.
 
-    What is None has no series.
+    `entries` and `problems` count by kind what its catalog holds, and what is wrong with that.
     """
 
     name: str
@@ -49,7 +49,7 @@ class ServerSample:
     pid: int | None = None
     in_flight: int = 0
     entries: Mapping[str, int] = field(default_factory=dict)
-    problems: int | None = None
+    problems: Mapping[str, int] = field(default_factory=dict)
     refreshed: float | None = None
 
 

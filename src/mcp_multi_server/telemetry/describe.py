@@ -84,7 +84,7 @@ def describe(event: Event) -> Entry:
         case CatalogRead():
             return _catalog_read(event)
         case CatalogProblems(server, problems) if problems:
-            return entry(WARNING, "catalog.problems", server=server, problems=[*problems])
+            return entry(WARNING, "catalog.problems", server=server, problems=[str(problem) for problem in problems])
         case CatalogProblems(server):
             return entry(INFO, "catalog.problems_gone", server=server)
         case RefreshFailed(server, message):

@@ -131,9 +131,9 @@ def _catalogs(servers: tuple[ServerSample, ...]) -> Iterator[Metric]:
     )
     yield _gauge(
         "catalog_problems",
-        "What is wrong with the server's lists; the status and the log say it in words.",
-        ["server"],
-        (((s.name,), s.problems) for s in servers),
+        "Items that the server lists and that were left out or mended; status and log say it in words.",
+        ["server", "kind"],
+        (((s.name, kind), count) for s in servers for kind, count in s.problems.items()),
     )
     yield _gauge(
         "catalog_last_refresh_success_timestamp_seconds",

@@ -35,7 +35,7 @@ class StdioSpec:
 
     command: str
     args: Sequence[str] = ()
-    env: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str | None] = field(default_factory=dict)
     cwd: str | None = None
     inherit_env: Sequence[str] | Literal["all"] = ()
     stop_timeout: float = 5.0
