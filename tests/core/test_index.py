@@ -13,6 +13,7 @@ from mcp_multi_server.core.catalog import Catalog, Item, Kind, ListPage
 from mcp_multi_server.core.index import STATE_KEY, Index, RefusedName, Unroutable, changed_kinds
 from mcp_multi_server.core.jsonrpc import encode
 from mcp_multi_server.core.names import Collision, Naming, Offer, Route
+from mcp_multi_server.core.protocol import Era
 
 BARE, LAST, QUALIFIED = Naming(), Naming(collisions="last"), Naming(style="qualified")
 
@@ -354,6 +355,22 @@ def test_a_uri_in_a_result_is_known_to_lead_back_or_not(uri: str, server: str, b
 
 
 @pytest.mark.parametrize(
+    ("server", "uri", "is_offered"),
+    [
+        ("files", "file:///both", True),
+        ("notes", "file:///both", True),
+        ("notes", "note:a", True),
+        ("files", "https://example.com/", False),
+        ("git", "file:///both", False),
+        ("files", "notes:file:///both", False),
+        ("nobody", "file:///both", False),
+    ],
+)
+def test_a_server_offers_what_it_lists_and_what_its_templates_match(server: str, uri: str, is_offered: bool) -> None:
+    assert MERGED.offers(server, uri) is is_offered
+
+
+@pytest.mark.parametrize(
     ("ref_type", "name", "route"),
     [
         ("ref/prompt", "ask", Route("a", "ask")),
@@ -542,3 +559,14 @@ def test_any_name_comes_back_from_the_listing_as_it_went_in(given_names: list[st
 
 def test_an_index_shows_what_it_holds() -> None:
     assert repr(MERGED) == "<Index of 3 servers: 1 tools, 0 prompts, 5 resources, 4 templates>"
+
+
+def test_an_item_with_a_form_of_its_own_for_legacy_clients_is_listed_in_it_to_them_alone() -> None:
+    item = Item("t", b'{"name":"t","v":"modern"}', b'{"name":"t","v":"legacy"}')
+    other = offer_of(Kind.TOOL, "b", "u")
+    index = build(Offer("a", "a", Catalog.of({Kind.TOOL: [ListPage((item,))]}), has_resources=False), other)
+    listings = {era: json.loads(index.listing(Kind.TOOL, era)) for era in Era}
+    assert [listings[era][0]["v"] for era in Era] == ["legacy", "modern"]
+    assert listings[Era.LEGACY][1] == listings[Era.MODERN][1]
+    alike = build(other)
+    assert alike.listing(Kind.TOOL, Era.LEGACY) is alike.listing(Kind.TOOL, Era.MODERN)

@@ -137,3 +137,49 @@ def test_the_id_of_a_line_that_is_too_long_is_read_from_its_ends(line: bytes, id
     assert isinstance(over, Oversize)
     assert over.size == len(line) - 2 + 5000
     assert jsonrpc.salvage_id(over.head, over.tail) == id
+
+
+# --- ids that come back as another type -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("id", "number"),
+    [
+        (b'"7"', 7),
+        (b"7.0", 7),
+        (b"7e0", 7),
+        (b"7.5", None),
+        (b'"7.0"', None),
+        (b'"seven"', None),
+        (b'""', None),
+        ('"٧"'.encode(), None),
+        (b"true", None),
+        (b"null", None),
+        (b"[7]", None),
+        (b"1e999", None),
+    ],
+)
+def test_a_number_may_be_meant_by_text_and_by_one_with_a_point(id: bytes, number: int | None) -> None:
+    assert jsonrpc.meant_number(msgspec.Raw(id)) == number
+
+
+@pytest.mark.parametrize(
+    ("line", "is_read"),
+    [
+        (b'{"jsonrpc":"2.0","id":7.0,"result":{}}', True),
+        (b'{"jsonrpc":"2.0","id":7.0,"error":{}}', True),
+        (b'{"jsonrpc":"2.0","id":7.5,"result":{}}', False),
+        (b'{"jsonrpc":"2.0","id":7.0,"method":"x"}', False),
+        (b'{"jsonrpc":"1.0","id":7.0,"result":{}}', False),
+        (b'{"jsonrpc":"2.0","id":7.0,"result":{"x":"\xff"}}', False),
+        (b'{"jsonrpc":"2.0","result":{}}', False),
+        (b'{"jsonrpc":"2.0","id":7.0,"result":', False),
+        (b"[" * 99_999, False),
+    ],
+)
+def test_a_response_is_read_whose_id_alone_is_odd(line: bytes, is_read: bool) -> None:
+    assert (jsonrpc.decode_answer(line) is not None) is is_read
+
+
+def test_params_that_are_null_are_left_out() -> None:
+    assert decode(b'{"jsonrpc":"2.0","id":1,"method":"x","params":null}').params is ABSENT
