@@ -195,7 +195,7 @@ def test_what_many_items_have_in_common_is_told_once_and_after_what_was_left_out
     catalog = Catalog.of({Kind.TOOL: [read_page(Kind.TOOL, json.dumps({"tools": items}).encode())]})
     assert [str(problem) for problem in catalog.problems] == [
         "tools: left out: its name is no string",
-        "tools: 't0': title is null: left away (9 of them)",
+        "tools: 't0': title is null: left out (9 of them)",
     ]
     assert catalog.faults(Kind.TOOL) == 10
 

@@ -161,7 +161,7 @@ def test_a_valid_item_keeps_its_bytes(kind: Kind) -> None:
 
 
 @pytest.mark.parametrize(("kind", "member"), [(kind, member) for kind in Kind for member in VALID[kind]])
-def test_a_null_member_is_left_away_and_an_unknown_one_is_nobodys_business(kind: Kind, member: str) -> None:
+def test_a_null_member_is_left_out_and_an_unknown_one_is_nobodys_business(kind: Kind, member: str) -> None:
     if member in (kind.key, "name"):
         return
     found, notes = kept(kind, **{member: None})
@@ -171,7 +171,7 @@ def test_a_null_member_is_left_away_and_an_unknown_one_is_nobodys_business(kind:
     elif member == "x-vendor":
         assert (found, notes) == (VALID[kind] | {member: None}, [])
     else:
-        assert (found, notes) == (expected, [f"{member} is null: left away"])
+        assert (found, notes) == (expected, [f"{member} is null: left out"])
 
 
 OBJECT = {"type": "object"}
@@ -257,7 +257,7 @@ def test_what_a_modern_server_may_do_is_no_fault_of_its() -> None:
         (Kind.TEMPLATE, {"annotations": {"priority": 2}}, {"annotations": {}}),
     ],
 )
-def test_what_is_wrong_in_a_member_is_left_away_and_the_rest_of_it_stays(
+def test_what_is_wrong_in_a_member_is_left_out_and_the_rest_of_it_stays(
     kind: Kind, changes: dict[str, Any], listed_changes: dict[str, Any]
 ) -> None:
     found, notes = kept(kind, **changes)

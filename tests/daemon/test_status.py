@@ -35,6 +35,7 @@ SERVER_KEYS: dict[str, tuple[type, ...]] = {
     "nextAttemptAt": MAYBE,
     "restarts": COUNT,
     "inFlight": COUNT,
+    "offers": (list,),
     "tools": COUNT,
     "resources": COUNT,
     "resourceTemplates": COUNT,

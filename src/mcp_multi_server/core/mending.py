@@ -1,6 +1,6 @@
 """Mends the items of lists that a client could not read, as one such item costs it the whole list, everybody's tools.
 
-What has one harmless reading is read so: a member of the wrong type is left away, a schema that is no object's is made
+What has one harmless reading is read so: a member of the wrong type is left out, a schema that is no object's is made
 one. An item that has no usable name is left out. What needs no mending keeps its bytes, down to spaces and escapes.
 """
 
@@ -20,7 +20,7 @@ from .output_schemas import is_compilable
 Notes: TypeAlias = list[str]
 Mend: TypeAlias = Callable[[Raw, str, Notes], Raw | None]
 """Takes a value, where it stands, and notes for its owner. Returns the value itself where it is fine, another one where
-it was mended, and None where it is to be left away."""
+it was mended, and None where it is to be left out."""
 
 LARGEST_SIZE = 2**53
 """JavaScript counts no further, and reads a number of 400 digits as infinity."""
@@ -103,8 +103,8 @@ def _mend_members(body: Members, shape: Mapping[str, Mend], path: str, notes: No
     return changed
 
 
-def _left_away(raw: Raw, path: str, wanted: str, notes: Notes) -> Raw | None:
-    notes.append(f"{path} is {_kind_of(raw, wanted)}: left away")
+def _left_out(raw: Raw, path: str, wanted: str, notes: Notes) -> Raw | None:
+    notes.append(f"{path} is {_kind_of(raw, wanted)}: left out")
     return None
 
 
@@ -118,16 +118,16 @@ def _kind_of(raw: Raw | None, wanted: str) -> str:
 
 
 def _string(raw: Raw, path: str, notes: Notes) -> Raw | None:
-    return raw if text(raw) is not None else _left_away(raw, path, "string", notes)
+    return raw if text(raw) is not None else _left_out(raw, path, "string", notes)
 
 
 def _flag(raw: Raw, path: str, notes: Notes) -> Raw | None:
-    return raw if bytes(raw) in (_TRUE, _FALSE) else _left_away(raw, path, "boolean", notes)
+    return raw if bytes(raw) in (_TRUE, _FALSE) else _left_out(raw, path, "boolean", notes)
 
 
 def _one_of(*words: str) -> Mend:
     def mend(raw: Raw, path: str, notes: Notes) -> Raw | None:
-        return raw if text(raw) in words else _left_away(raw, path, f"word of {', '.join(words)}", notes)
+        return raw if text(raw) in words else _left_out(raw, path, f"word of {', '.join(words)}", notes)
 
     return mend
 
@@ -135,12 +135,12 @@ def _one_of(*words: str) -> Mend:
 def _size(raw: Raw, path: str, notes: Notes) -> Raw | None:
     number = _number(raw)
     is_whole = number is not None and abs(number) <= LARGEST_SIZE and number == int(number)
-    return raw if is_whole else _left_away(raw, path, f"whole number up to {LARGEST_SIZE}", notes)
+    return raw if is_whole else _left_out(raw, path, f"whole number up to {LARGEST_SIZE}", notes)
 
 
 def _share(raw: Raw, path: str, notes: Notes) -> Raw | None:
     number = _number(raw)
-    return raw if number is not None and 0 <= number <= 1 else _left_away(raw, path, "number from 0 to 1", notes)
+    return raw if number is not None and 0 <= number <= 1 else _left_out(raw, path, "number from 0 to 1", notes)
 
 
 def _number(raw: Raw) -> float | None:
@@ -157,9 +157,9 @@ def _moment(raw: Raw, path: str, notes: Notes) -> Raw | None:
         try:
             date(int(found[1]), int(found[2]), int(found[3]))
         except ValueError:
-            return _left_away(raw, path, "date", notes)
+            return _left_out(raw, path, "date", notes)
         return raw
-    return _left_away(raw, path, "time with its offset (ISO 8601)", notes)
+    return _left_out(raw, path, "time with its offset (ISO 8601)", notes)
 
 
 def _list_of(mend: Mend) -> Mend:
@@ -167,7 +167,7 @@ def _list_of(mend: Mend) -> Mend:
 
     def mend_list(raw: Raw, path: str, notes: Notes) -> Raw | None:
         if bytes(memoryview(raw)[:1]) != b"[":
-            return _left_away(raw, path, "list", notes)
+            return _left_out(raw, path, "list", notes)
         found = _decode_list(raw)
         kept = [mend(each, f"{path}[]", notes) for each in found]
         if all(new is old for new, old in zip(kept, found, strict=True)):
@@ -178,16 +178,16 @@ def _list_of(mend: Mend) -> Mend:
 
 
 def _object(shape: Mapping[str, Mend], *, required: Sequence[str] = ()) -> Mend:
-    """Mends an object's members; one that lacks what is required is left away itself."""
+    """Mends an object's members; one that lacks what is required is left out itself."""
 
     def mend(raw: Raw, path: str, notes: Notes) -> Raw | None:
         if not is_object(raw):
-            return _left_away(raw, path, "object", notes)
+            return _left_out(raw, path, "object", notes)
         body = members(raw)
         changed = _mend_members(body, shape, path, notes)
         for name in required:
             if name not in body:
-                notes.append(f"{path} has no usable {name}: left away")
+                notes.append(f"{path} has no usable {name}: left out")
                 return None
         return Raw(encode(body)) if changed else raw
 
@@ -217,7 +217,7 @@ def _object_schema(raw: Raw, path: str, notes: Notes) -> Raw:
 
 def _properties(raw: Raw, path: str, notes: Notes) -> Raw | None:
     if not is_object(raw):
-        return _left_away(raw, path, "object", notes)
+        return _left_out(raw, path, "object", notes)
     found = members(raw)
     kept = {name: _property(schema, path, notes) for name, schema in found.items()}
     return raw if all(kept[name] is found[name] for name in found) else Raw(encode(kept))
@@ -237,7 +237,7 @@ def _output_schema(raw: Raw, path: str, notes: Notes) -> Raw | None:
     kept = _object({"$schema": _string})(raw, path, notes)
     if kept is None or is_compilable(kept):
         return kept
-    notes.append(f"{path} is no schema that clients can compile: left away")
+    notes.append(f"{path} is no schema that clients can compile: left out")
     return None
 
 
@@ -245,7 +245,7 @@ def _for_legacy(body: Members, notes: Notes) -> bytes | None:
     """The item for legacy clients, whose schema of results has to be an object's; None where it is the same.
 
     Results without a schema are fine for every client, results against their schema for none: a schema that is
-    something else is left away.
+    something else is left out.
     """
     raw = body.get("outputSchema")
     if raw is None:
@@ -254,7 +254,7 @@ def _for_legacy(body: Members, notes: Notes) -> bytes | None:
     if kept is raw:
         return None
     if kept is None:
-        notes.append("outputSchema is not of an object: left away")
+        notes.append("outputSchema is not of an object: left out")
     rest = {name: each for name, each in body.items() if name != "outputSchema"}
     return encode(rest if kept is None else body | {"outputSchema": kept})
 
