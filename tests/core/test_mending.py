@@ -128,15 +128,30 @@ def test_whatever_is_listed_clients_of_every_revision_can_read_the_list(
     assert sdk.complaint(kind, listed(kind, page, Era.LEGACY)) is None
 
 
+def meaning(item: Any) -> str:
+    """The item as text in which a property's schema that is true or false is the object that says the same."""
+    body = json.loads(json.dumps(item))
+    for key in ("inputSchema", "outputSchema") if isinstance(body, dict) else ():
+        properties = body[key].get("properties") if isinstance(body.get(key), dict) else None
+        if isinstance(properties, dict):
+            said: dict[bool, Any] = {True: {}, False: {"not": {}}}
+            body[key]["properties"] = {
+                name: said[schema] if isinstance(schema, bool) else schema for name, schema in properties.items()
+            }
+    return json.dumps(body, sort_keys=True)
+
+
 @given(mutations())
-def test_whatever_is_not_listed_as_it_came_is_said(mutated: tuple[Kind, list[Any]]) -> None:
+def test_whatever_is_not_listed_with_the_meaning_that_it_came_with_is_said(mutated: tuple[Kind, list[Any]]) -> None:
     kind, items = mutated
     page = read(kind, *items)
-    as_it_came = [json.dumps(item).encode() for item in items]
-    if [item.raw for item in page.items] != as_it_came or any(item.legacy is not None for item in page.items):
-        assert page.findings
-    else:
+    came = [meaning(item) for item in items]
+    modern = [meaning(json.loads(item.raw)) for item in page.items]
+    legacy = [meaning(json.loads(item.legacy or item.raw)) for item in page.items]
+    if modern == legacy == came:
         assert page.findings == ()
+    else:
+        assert page.findings
 
 
 @given(mutations())
