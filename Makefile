@@ -63,7 +63,7 @@ release: $(VENV)/.dev  ## check that the version can be released, `make dist`, a
 	.ci/release
 
 schema: $(VENV)/.run  ## write the config's JSON Schema anew
-	$(BIN)/python -m mcp_multi_server.core.schema > config/mcp_servers.schema.json
+	$(BIN)/python -m mcp_multi_server.core.config.schema > config/mcp_servers.schema.json
 
 lock: $(VENV)/.dev  ## pin the newest versions that pyproject.toml allows
 	$(BIN)/uv pip compile -q --universal --generate-hashes --no-header --no-emit-index-url --upgrade \

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mcp_multi_server.core.catalog.problems import ListProblem
 from mcp_multi_server.core.errors import Problem
 from mcp_multi_server.core.events import (
     CatalogProblems,
@@ -32,7 +33,6 @@ from mcp_multi_server.core.events import (
     Woke,
 )
 from mcp_multi_server.core.lifecycle import BUSY, Failure, Reason, State
-from mcp_multi_server.core.list_problems import ListProblem
 
 AWAY = (State.BACKOFF, State.PARKED)
 FAILED = Failure(Reason.EXIT, "exited with code 3")

@@ -19,7 +19,7 @@ import anyio
 from mcp_multi_server.clients.access import Peer
 from mcp_multi_server.clients.gateway import CHANGES_TOGETHER
 from mcp_multi_server.core import jsonrpc
-from mcp_multi_server.core.config import Config, ServerConfig, parse
+from mcp_multi_server.core.config.config import Config, ServerConfig, parse
 from mcp_multi_server.core.events import Event, InternalError
 from mcp_multi_server.core.jsonrpc import InvalidMessage, decode
 from mcp_multi_server.core.lifecycle import Failure, Lost, State

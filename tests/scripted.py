@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 import anyio
 
 from mcp_multi_server.core import protocol
-from mcp_multi_server.core.config import ServerConfig
+from mcp_multi_server.core.config.config import ServerConfig
 from mcp_multi_server.core.errors import METHOD_NOT_FOUND
 from mcp_multi_server.core.jsonrpc import ABSENT, Buffer, Members, Message, decode
 from mcp_multi_server.core.lifecycle import Failure, exit_failure

@@ -25,7 +25,7 @@ import pytest
 from mcp_multi_server.cli import bridge
 from mcp_multi_server.cli.commands import LINGER
 from mcp_multi_server.cli.failures import CommandFailed
-from mcp_multi_server.core.bridge import OWN
+from mcp_multi_server.core.bridge.bridge import OWN
 from tests.polling import eventually
 
 from .conftest import MakeDaemon

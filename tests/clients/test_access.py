@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from mcp_multi_server.clients.access import Access, Peer, peer_of
-from mcp_multi_server.core.settings import AccessConfig
+from mcp_multi_server.core.config.settings import AccessConfig
 
 STRANGER = 54321
 NOBODY = 65534

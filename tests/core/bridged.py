@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from mcp_multi_server.core.bridge import BARRIER, Bridge
+from mcp_multi_server.core.bridge.bridge import BARRIER, Bridge
 
 Message = dict[str, Any]
 INITIALIZE: Message = {

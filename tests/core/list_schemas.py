@@ -11,7 +11,7 @@ from jsonschema import Draft202012Validator
 from mcp_types import _v2025_11_25, _v2026_07_28
 from pydantic import ValidationError
 
-from mcp_multi_server.core.catalog import Kind
+from mcp_multi_server.core.catalog.catalog import Kind
 from mcp_multi_server.core.protocol import Era
 
 LIST_RESULTS = {

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from mcp_multi_server.core.config import ServerConfig
+from mcp_multi_server.core.config.config import ServerConfig
 
 CHANGES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "command": ({}, {"command": "other"}),

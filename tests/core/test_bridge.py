@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcp_multi_server.core import bridge_memory
-from mcp_multi_server.core.bridge import BARRIER, GREETING_PATIENCE, OWN
-from mcp_multi_server.core.bridge_dialing import LONGEST_PAUSE, REFUSED_PAUSE
-from mcp_multi_server.core.bridge_held import MOST_LINES
-from mcp_multi_server.core.bridge_requests import MOST_LATE, PING_AFTER, PING_PATIENCE
-from mcp_multi_server.core.catalog import Kind
+from mcp_multi_server.core.bridge import memory as bridge_memory
+from mcp_multi_server.core.bridge.bridge import BARRIER, GREETING_PATIENCE, OWN
+from mcp_multi_server.core.bridge.dialing import LONGEST_PAUSE, REFUSED_PAUSE
+from mcp_multi_server.core.bridge.held import MOST_LINES
+from mcp_multi_server.core.bridge.requests import MOST_LATE, PING_AFTER, PING_PATIENCE
+from mcp_multi_server.core.catalog.catalog import Kind
 from mcp_multi_server.core.errors import INTERNAL_ERROR, INVALID_REQUEST
 from mcp_multi_server.core.index import STATE_KEY
 from mcp_multi_server.core.protocol import SUBSCRIPTION_KEY
@@ -161,7 +161,7 @@ def test_what_is_held_has_a_cap() -> None:
 
 
 def test_the_bytes_that_are_held_have_a_cap(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mcp_multi_server.core.bridge_held.MOST_BYTES", 1000)
+    monkeypatch.setattr("mcp_multi_server.core.bridge.held.MOST_BYTES", 1000)
     table = Table()
     table.say(call(1, more="x" * 600), call(2, more="x" * 600), call(3))
     assert the_error(table.told(), 2)

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from mcp_multi_server.core.catalog import Catalog, CatalogError, CatalogList, Item, Kind, ListPage, read_page
-from mcp_multi_server.core.list_problems import PROBLEMS_SHOWN, ListProblem
+from mcp_multi_server.core.catalog.catalog import Catalog, CatalogError, CatalogList, Item, Kind, ListPage, read_page
+from mcp_multi_server.core.catalog.problems import PROBLEMS_SHOWN, ListProblem
 
 KEPT = (
     b'{ "title":"\\u00e9",  "name":"sum", "x-huge":12345678901234567890123, "ratio":1.50, "o":{ },'

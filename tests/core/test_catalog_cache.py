@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcp_multi_server.core.catalog import Catalog, Item, Kind, read_page
-from mcp_multi_server.core.catalog_cache import HEAD, Remembered, Unusable, dump, fingerprint, load
-from mcp_multi_server.core.config import ServerConfig
+from mcp_multi_server.core.catalog.cache import HEAD, Remembered, Unusable, dump, fingerprint, load
+from mcp_multi_server.core.catalog.catalog import Catalog, Item, Kind, read_page
+from mcp_multi_server.core.config.config import ServerConfig
+from mcp_multi_server.core.config.plan import APPLIES_AT_ONCE, DEFINES_THE_SERVER
 from mcp_multi_server.core.jsonrpc import value
-from mcp_multi_server.core.plan import APPLIES_AT_ONCE, DEFINES_THE_SERVER
 from mcp_multi_server.core.protocol import LEGACY_VERSIONS, MODERN_VERSION, Era, Negotiated
 
 from .server_entries import CHANGES, server

@@ -10,16 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from mcp_multi_server.core.config import (
-    Config,
-    LimitsConfig,
-    MetricsConfig,
-    ServerConfig,
-    Source,
-    parse,
-)
+from mcp_multi_server.core.config.config import Config, LimitsConfig, MetricsConfig, ServerConfig, Source, parse
+from mcp_multi_server.core.config.plan import Plan
 from mcp_multi_server.core.errors import ConfigError, Problem
-from mcp_multi_server.core.plan import Plan
 
 VARIABLES = {"TOKEN": "s3cret", "SECONDS": "7", "YES": "true"}
 
@@ -581,6 +574,6 @@ def test_a_server_made_in_code_is_checked_without_showing_its_values() -> None:
 
 def test_reading_a_config_imports_no_event_loop_and_no_sdk() -> None:
     heavy = {"anyio", "asyncio", "mcp", "mcp_types", "prometheus_client", "structlog", "watchfiles"}
-    code = f"import sys, mcp_multi_server.core.plan; print(sorted({heavy} & set(sys.modules)))"
+    code = f"import sys, mcp_multi_server.core.config.plan; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
     assert done.stdout.strip() == "[]"

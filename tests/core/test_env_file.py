@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcp_multi_server.core.hosts.env_file import read_env_file
+from mcp_multi_server.core.config.hosts.env_file import read_env_file
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcp_multi_server.core.envelope import Envelope, own_timeout, progress_token, read, read_ends
+from mcp_multi_server.core.bridge.envelope import Envelope, own_timeout, progress_token, read, read_ends
 
 NESTED: dict[str, Any] = {"id": 99, "method": "inner", "jsonrpc": "2.0", "result": {"id": 98}}
 PARTS: dict[str, Any] = {"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": {"a": NESTED, "_meta": NESTED}}

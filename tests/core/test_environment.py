@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcp_multi_server.core.environment import ALWAYS, NETWORK, child_environment
+from mcp_multi_server.core.config.environment import ALWAYS, NETWORK, child_environment
 
 DAEMON = {
     "HOME": "/home/me",

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from mcp_multi_server.core.config import Config, ServerConfig, Source, parse
+from mcp_multi_server.core.config.config import Config, ServerConfig, Source, parse
+from mcp_multi_server.core.config.plan import Plan
 from mcp_multi_server.core.errors import ConfigError
-from mcp_multi_server.core.plan import Plan
 
 VARIABLES = {"TOKEN": "s3cret", "HOME": "/home/me", "PATH": "/usr/bin"}
 FILES = {".env": "KEY=from file\nTOKEN=also\n", "token": "text of a file\n"}

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcp_multi_server.core.catalog import Catalog, Item, Kind, ListPage
+from mcp_multi_server.core.catalog.catalog import Catalog, Item, Kind, ListPage
 from mcp_multi_server.core.index import STATE_KEY, Index, RefusedName, Unroutable, changed_kinds
 from mcp_multi_server.core.jsonrpc import encode
 from mcp_multi_server.core.names import Collision, Naming, Offer, Route

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcp_multi_server.core.jsonc import plain
+from mcp_multi_server.core.config.jsonc import plain
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text() | st.sampled_from(["//", "/* x */", ",}", '\\"//', "\\"]),

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from mcp_multi_server.core.catalog import Catalog, Item, Kind, ListPage, read_page
+from mcp_multi_server.core.catalog.catalog import Catalog, Item, Kind, ListPage, read_page
 from mcp_multi_server.core.index import Index
 from mcp_multi_server.core.names import Naming, Offer
 from mcp_multi_server.core.protocol import Era, listing_result

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcp_multi_server.core.catalog import Kind, read_page
-from mcp_multi_server.core.item_shapes import look_at_tool
+from mcp_multi_server.core.catalog.catalog import Kind, read_page
+from mcp_multi_server.core.catalog.item_shapes import look_at_tool
+from mcp_multi_server.core.catalog.output_schemas import is_compilable, is_pattern
 from mcp_multi_server.core.jsonrpc import Raw
-from mcp_multi_server.core.output_schemas import is_compilable, is_pattern
 
 from .test_mending import anything, paths
 from .typescript_sdk import TypeScriptSdk, typescript_sdk

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcp_multi_server.core.config import Config, DaemonConfig, ServerConfig
+from mcp_multi_server.core.config.config import Config, DaemonConfig, ServerConfig
+from mcp_multi_server.core.config.plan import APPLIES_AT_ONCE, DEFINES_THE_SERVER, Plan
 from mcp_multi_server.core.errors import Problem
-from mcp_multi_server.core.plan import APPLIES_AT_ONCE, DEFINES_THE_SERVER, Plan
 
 from .server_entries import CHANGES, server
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcp_multi_server.core.prefixes import default_prefix
+from mcp_multi_server.core.config.prefixes import default_prefix
 
 ALLOWED = set(string.ascii_letters + string.digits + "_-")
 

@@ -10,9 +10,9 @@ from typing import Any
 import jsonschema
 import pytest
 
-from mcp_multi_server.core.config import Source, parse
-from mcp_multi_server.core.schema import schema, text
-from mcp_multi_server.core.settings import DaemonConfig, ServerConfig
+from mcp_multi_server.core.config.config import Source, parse
+from mcp_multi_server.core.config.schema import schema, text
+from mcp_multi_server.core.config.settings import DaemonConfig, ServerConfig
 
 CONFIG = Path(__file__).parents[2] / "config"
 SCHEMA = schema()
@@ -38,7 +38,7 @@ def test_the_schema_in_config_is_what_the_models_say() -> None:
 
 
 def test_the_module_prints_it_when_it_is_run() -> None:
-    words = [sys.executable, "-m", "mcp_multi_server.core.schema"]
+    words = [sys.executable, "-m", "mcp_multi_server.core.config.schema"]
     assert subprocess.run(words, capture_output=True, check=True, timeout=30).stdout.decode() == text()
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcp_multi_server.core.variables import Scope, Source, Unexpandable, expand
+from mcp_multi_server.core.config.variables import Scope, Source, Unexpandable, expand
 
 KNOWN: dict[tuple[Source, str], str] = {
     ("env", "TOKEN"): "s3cret",

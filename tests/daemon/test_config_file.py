@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mcp_multi_server.core.config import Source
+from mcp_multi_server.core.config.config import Source
 from mcp_multi_server.core.errors import ConfigError
 from mcp_multi_server.daemon.config_file import MAX_BYTES, find, load, lookup_in, read
 from mcp_multi_server.files import READ_AGAIN_AFTER, READ_ATTEMPTS

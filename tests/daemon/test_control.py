@@ -10,21 +10,11 @@ from typing import Any
 
 import pytest
 
-from mcp_multi_server.core.config import Config
-from mcp_multi_server.core.errors import (
-    INTERNAL_ERROR,
-    INVALID_PARAMS,
-    INVALID_REQUEST,
-    METHOD_NOT_FOUND,
-    RpcError,
-)
-from mcp_multi_server.core.events import (
-    ClientGone,
-    Event,
-    LogLevelChanged,
-)
+from mcp_multi_server.core.config.config import Config
+from mcp_multi_server.core.config.settings import LogConfig
+from mcp_multi_server.core.errors import INTERNAL_ERROR, INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND, RpcError
+from mcp_multi_server.core.events import ClientGone, Event, LogLevelChanged
 from mcp_multi_server.core.lifecycle import Failure, Reason, State
-from mcp_multi_server.core.settings import LogConfig
 from mcp_multi_server.daemon import config_file
 from mcp_multi_server.telemetry.log_settings import LogSettings
 from tests.logs import log_as_it_was

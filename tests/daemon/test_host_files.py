@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from mcp_multi_server.core.config import Config, ServerConfig
+from mcp_multi_server.core.config.config import Config, ServerConfig
 from mcp_multi_server.core.errors import ConfigError, Problem
 from mcp_multi_server.daemon.config_file import load
 from tests.docs.pages import page, rows, section

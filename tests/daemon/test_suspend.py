@@ -8,7 +8,7 @@ import sys
 import anyio
 import pytest
 
-from mcp_multi_server.core.config import parse
+from mcp_multi_server.core.config.config import parse
 from mcp_multi_server.core.events import Event, Probed, StateChanged, Woke
 from mcp_multi_server.core.lifecycle import State
 from mcp_multi_server.core.suspend import Clocks

@@ -9,7 +9,7 @@ from typing import Any, cast
 import anyio
 import pytest
 
-from mcp_multi_server.core.config import parse
+from mcp_multi_server.core.config.config import parse
 from mcp_multi_server.core.lifecycle import State, Status
 from mcp_multi_server.daemon.config_file import lookup_in
 from mcp_multi_server.daemon.fleet import Fleet

@@ -8,10 +8,10 @@ from typing import get_args
 
 import pytest
 
-from mcp_multi_server.core.config import Source, parse
+from mcp_multi_server.core.config.config import Source, parse
+from mcp_multi_server.core.config.schema import key_table
+from mcp_multi_server.core.config.settings import DaemonConfig, ServerConfig, Settings
 from mcp_multi_server.core.paths import CONFIG_VARIABLE, config_candidates
-from mcp_multi_server.core.schema import key_table
-from mcp_multi_server.core.settings import DaemonConfig, ServerConfig, Settings
 
 from .pages import DOCS, codes, page, rows, section
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from mcp_multi_server.core import errors, lifecycle
+from mcp_multi_server.core.config.settings import DaemonConfig, ServerConfig
 from mcp_multi_server.core.lifecycle import Reason, State
-from mcp_multi_server.core.settings import DaemonConfig, ServerConfig
 
 from .pages import codes, page, rows, section
 

@@ -7,7 +7,7 @@ import re
 from dataclasses import fields
 
 from mcp_multi_server.clients.followers import EVENT_NAMES, HIDDEN, NOT_TOLD, REJECTIONS_A_SECOND
-from mcp_multi_server.core.config import Config
+from mcp_multi_server.core.config.config import Config
 from mcp_multi_server.core.protocol import LEGACY_VERSIONS, MODERN_VERSION
 from mcp_multi_server.daemon.control import Control
 from mcp_multi_server.servers.status import idle_status

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from mcp_multi_server.core.catalog import Catalog, Item, Kind, ListPage
+from mcp_multi_server.core.catalog.catalog import Catalog, Item, Kind, ListPage
 from mcp_multi_server.library.capabilities import ServerCapabilities
 from mcp_multi_server.library.listing import Listing
 

@@ -10,9 +10,9 @@ from mcp import MCPError
 from mcp_types import CallToolResult
 
 from mcp_multi_server import MultiServerClient
-from mcp_multi_server.core.config import Config
-from mcp_multi_server.core.setting_values import MAX_BYTES
-from mcp_multi_server.core.settings import DaemonConfig
+from mcp_multi_server.core.config.config import Config
+from mcp_multi_server.core.config.settings import DaemonConfig
+from mcp_multi_server.core.config.values import MAX_BYTES
 from mcp_multi_server.library.fleets import _own_limits
 
 from ..e2e.entries import fixture

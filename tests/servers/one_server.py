@@ -9,8 +9,8 @@ from typing import Any
 
 import anyio
 
-from mcp_multi_server.core.catalog import Kind
-from mcp_multi_server.core.config import ServerConfig
+from mcp_multi_server.core.catalog.catalog import Kind
+from mcp_multi_server.core.config.config import ServerConfig
 from mcp_multi_server.core.events import InternalError
 from mcp_multi_server.core.lifecycle import Failure, State
 from mcp_multi_server.servers.server import Opener, Server, ServerContext

@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 import anyio
 
-from mcp_multi_server.core.catalog import Kind
-from mcp_multi_server.core.config import Config, parse
+from mcp_multi_server.core.catalog.catalog import Kind
+from mcp_multi_server.core.config.config import Config, parse
 from mcp_multi_server.core.events import InternalError
 from mcp_multi_server.core.index import STATE_KEY
 from mcp_multi_server.core.protocol import Era

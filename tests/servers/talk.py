@@ -9,7 +9,7 @@ import anyio
 import pytest
 
 from mcp_multi_server.core import jsonrpc, protocol
-from mcp_multi_server.core.catalog import Kind
+from mcp_multi_server.core.catalog.catalog import Kind
 from mcp_multi_server.core.input_requests import unsupported
 from mcp_multi_server.core.jsonrpc import Message
 from mcp_multi_server.core.lifecycle import Failure, Lost

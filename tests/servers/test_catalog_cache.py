@@ -16,9 +16,9 @@ from pathlib import Path
 import anyio
 import pytest
 
-from mcp_multi_server.core.catalog import Catalog, Kind, read_page
-from mcp_multi_server.core.catalog_cache import MAX_BYTES, Remembered, dump, fingerprint, load
-from mcp_multi_server.core.config import Config
+from mcp_multi_server.core.catalog.cache import MAX_BYTES, Remembered, dump, fingerprint, load
+from mcp_multi_server.core.catalog.catalog import Catalog, Kind, read_page
+from mcp_multi_server.core.config.config import Config
 from mcp_multi_server.core.events import DaemonWarning, InternalError
 from mcp_multi_server.core.lifecycle import Failure, Lost, Reason
 from mcp_multi_server.core.protocol import Era, Negotiated

@@ -6,9 +6,9 @@ import json
 
 import pytest
 
+from mcp_multi_server.core.catalog.problems import ListProblem
 from mcp_multi_server.core.events import CatalogProblems, CatalogRead, InvalidLine, RefreshFailed
 from mcp_multi_server.core.lifecycle import State
-from mcp_multi_server.core.list_problems import ListProblem
 from mcp_multi_server.daemon.samples import fleet_sample
 
 from ..fleet import Fleet, Script, fleet

@@ -9,7 +9,7 @@ import anyio
 import pytest
 
 from mcp_multi_server.core import protocol
-from mcp_multi_server.core.catalog import Kind
+from mcp_multi_server.core.catalog.catalog import Kind
 from mcp_multi_server.core.lifecycle import Failure, Reason
 from mcp_multi_server.core.protocol import Era
 from mcp_multi_server.servers import catalog_reading as module

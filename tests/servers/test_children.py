@@ -11,7 +11,7 @@ from typing import Any
 import anyio
 import pytest
 
-from mcp_multi_server.core.config import LimitsConfig
+from mcp_multi_server.core.config.config import LimitsConfig
 from mcp_multi_server.core.events import InvalidLine
 from mcp_multi_server.core.lifecycle import Reason, State
 from mcp_multi_server.servers import exchange, handshake, health

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from mcp_multi_server.core import lifecycle
-from mcp_multi_server.core.config import Config
+from mcp_multi_server.core.config.config import Config
 from mcp_multi_server.core.events import StateChanged
 from mcp_multi_server.core.lifecycle import ROUTED, Failure, Lost, Reason, State
 from mcp_multi_server.servers.replacement import Replacement

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from mcp_multi_server.core.catalog import Kind
+from mcp_multi_server.core.catalog.catalog import Kind
 from mcp_multi_server.core.events import CatalogProblems, CatalogRead, RefreshFailed
 from mcp_multi_server.core.lifecycle import Failure, Reason, State
 from mcp_multi_server.servers import refresh

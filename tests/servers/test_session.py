@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mcp_multi_server.core.catalog import Kind
+from mcp_multi_server.core.catalog.catalog import Kind
 from mcp_multi_server.core.errors import METHOD_NOT_FOUND
 from mcp_multi_server.core.protocol import Era
 

@@ -9,7 +9,7 @@ import anyio
 import pytest
 
 from mcp_multi_server.core import lifecycle
-from mcp_multi_server.core.catalog import Kind
+from mcp_multi_server.core.catalog.catalog import Kind
 from mcp_multi_server.core.events import CatalogWithdrawn, CollisionChanged, InternalError, ServerRemoved
 from mcp_multi_server.core.lifecycle import Failure, Lost, Reason, State
 from mcp_multi_server.core.names import Collision

@@ -7,6 +7,7 @@ from typing import get_args
 
 import pytest
 
+from mcp_multi_server.core.catalog.problems import ListProblem
 from mcp_multi_server.core.errors import Problem
 from mcp_multi_server.core.events import (
     CatalogProblems,
@@ -37,7 +38,6 @@ from mcp_multi_server.core.events import (
     Woke,
 )
 from mcp_multi_server.core.lifecycle import Failure, Reason, State
-from mcp_multi_server.core.list_problems import ListProblem
 from mcp_multi_server.telemetry.describe import describe
 from mcp_multi_server.telemetry.log import LogObserver
 

@@ -20,9 +20,7 @@ from mcp_multi_server.core.events import (
 )
 from mcp_multi_server.telemetry.describe import describe
 from mcp_multi_server.telemetry.log import LogObserver
-from mcp_multi_server.telemetry.log_lines import (
-    configure,
-)
+from mcp_multi_server.telemetry.log_lines import configure
 from tests.logs import Log
 
 

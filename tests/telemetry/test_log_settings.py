@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from mcp_multi_server.core.settings import LogConfig
+from mcp_multi_server.core.config.settings import LogConfig
 from mcp_multi_server.telemetry.log_lines import LOG, Level
 from mcp_multi_server.telemetry.log_settings import LogSettings
 from tests.logs import log_as_it_was

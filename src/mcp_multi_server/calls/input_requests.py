@@ -12,11 +12,11 @@ from functools import partial
 from typing import Any
 
 from ..core import input_requests, jsonrpc
+from ..core.config.settings import ServerConfig
 from ..core.errors import INTERNAL_ERROR, INVALID_PARAMS, INVALID_REQUEST, RpcError
 from ..core.input_requests import ABILITIES
 from ..core.jsonrpc import Members, Message
 from ..core.protocol import CAPABILITIES_KEY, Era
-from ..core.settings import ServerConfig
 from ..servers.server import Server
 from ..servers.session import ServerSession
 from .call import SentCall, calls_on

@@ -11,12 +11,12 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from ..core.catalog import Kind
+from ..core.catalog.catalog import Kind
+from ..core.config.settings import ServerConfig
 from ..core.errors import RpcError
 from ..core.events import Observer
 from ..core.jsonrpc import Message, error_object
 from ..core.lifecycle import ROUTED, State
-from ..core.settings import ServerConfig
 from ..servers.server import Server
 from ..servers.session import ServerSession
 from ..servers.snapshot import Snapshot

@@ -1,7 +1,7 @@
 """`stdio`: the lines of this process's stdin and stdout, and those of the daemon's socket, brought to each other.
 
 It lets a host that can only start a program (an editor, a desktop application) use the daemon, and outlives the daemon:
-what goes where, and what is said while there is none, is decided in `core/bridge.py`. Here is what it needs for that:
+what goes where, and what is said meanwhile, is decided in `core/bridge/bridge.py`. Here is what it needs for that:
 one `poll`, reads, writes, connections and the clock. An end that does not take what is written to it holds up the other
 end, and nothing else.
 """
@@ -15,7 +15,7 @@ import socket
 import time
 from contextlib import ExitStack, suppress
 
-from ..core.bridge import Bridge
+from ..core.bridge.bridge import Bridge
 from ..core.lines import Lines, Oversize
 from ..core.printable import one_line
 from .connect import connect

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 
-from ..core.jsonc import plain
+from ..core.config.jsonc import plain
 from .failures import OPERATION_FAILED, CommandFailed
 from .members import JsonObject, loads, member, optional_objects, strings, text
 from .render import echo, echo_json, echo_styled

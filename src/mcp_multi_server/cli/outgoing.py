@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice, takewhile
 
-from ..core.bridge import BARRIER
-from ..core.envelope import read
+from ..core.bridge.bridge import BARRIER
+from ..core.bridge.envelope import read
 
 MOST_PARTS = 64
 """Lines of one write."""

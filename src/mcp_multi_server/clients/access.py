@@ -10,7 +10,7 @@ import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ..core.settings import AccessConfig
+from ..core.config.settings import AccessConfig
 from ..processes import procfs
 
 _CREDENTIALS = struct.Struct("3i")

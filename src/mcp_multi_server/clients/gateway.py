@@ -12,12 +12,12 @@ import anyio
 
 from ..calls.request import ClientRequest
 from ..calls.router import Router
-from ..core.catalog import Kind
-from ..core.config import Config
+from ..core.catalog.catalog import Kind
+from ..core.config.config import Config
+from ..core.config.settings import LimitsConfig
 from ..core.errors import INTERNAL_ERROR, INVALID_REQUEST, RpcError
 from ..core.events import ClientConnected, ClientGone, Observer, Rejected
 from ..core.jsonrpc import Buffer
-from ..core.settings import LimitsConfig
 from ..servers.server import Server
 from ..servers.snapshot import Snapshots
 from ..transport.link import Flusher

@@ -16,7 +16,8 @@ from ..calls.request import ClientRequest
 from ..calls.router import HeldCall, Router
 from ..calls.server_logs import level_of
 from ..core import jsonrpc, protocol
-from ..core.catalog import Kind
+from ..core.catalog.catalog import Kind
+from ..core.config.settings import CLIENT_LINE, LimitsConfig
 from ..core.errors import INTERNAL_ERROR, INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND, RpcError
 from ..core.events import InternalError, Observer, Rejected, RequestDone
 from ..core.flood import FloodLimit
@@ -25,7 +26,6 @@ from ..core.jsonrpc import ABSENT, Buffer, InvalidMessage, Members, Message, Too
 from ..core.lines import Lines, Oversize
 from ..core.log_levels import level_in
 from ..core.protocol import Era
-from ..core.settings import CLIENT_LINE, LimitsConfig
 from ..servers.snapshot import Snapshot, Snapshots
 from ..transport.link import Flusher, Link
 from .access import Peer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..calls.request import Caller
 from ..core import jsonrpc, protocol
-from ..core.catalog import Kind
+from ..core.catalog.catalog import Kind
 
 
 class Subscription:

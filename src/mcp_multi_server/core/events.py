@@ -8,9 +8,9 @@ from typing import TypeAlias
 
 import msgspec
 
+from .catalog.problems import ListProblem
 from .errors import Problem
 from .lifecycle import Failure, State
-from .list_problems import ListProblem
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from .catalog import Kind
+from .catalog.catalog import Kind
 from .jsonrpc import Raw, encode, is_object, members
 from .names import CALLED_BY_NAME, Collision, Listed, Names, Naming, Offer, Route
 from .protocol import Era

@@ -8,7 +8,7 @@ from typing import Literal
 
 import msgspec
 
-from .catalog import Catalog, Item, Kind
+from .catalog.catalog import Catalog, Item, Kind
 from .uri import namespaced
 
 CALLED_BY_NAME = (Kind.TOOL, Kind.PROMPT)

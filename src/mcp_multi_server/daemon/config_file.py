@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from .. import files
 from ..core import paths
-from ..core.config import Config, Lookup, Source, parse
+from ..core.config.config import Config, Lookup, Source, parse
 from ..core.errors import ConfigError, Problem
 from ..files import UnusableFile
 

@@ -14,9 +14,9 @@ from ..calls.router import Router
 from ..clients.followers import EventFollowers, LogFollowers
 from ..clients.gateway import Gateway
 from ..clients.session import ClientSession
-from ..core.config import Config
+from ..core.config.config import Config
+from ..core.config.settings import LimitsConfig
 from ..core.events import Woke
-from ..core.settings import LimitsConfig
 from ..core.suspend import Clocks
 from ..processes.reaper import Reaper
 from ..servers.catalog_cache import CatalogCache

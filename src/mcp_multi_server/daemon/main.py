@@ -15,7 +15,7 @@ from typing import Any
 import anyio
 
 from ..clients.listener import Listener, SocketUnusable, inherit, listen
-from ..core.config import AccessConfig, Config
+from ..core.config.config import AccessConfig, Config
 from ..core.errors import ConfigError, Problem
 from ..core.events import DaemonFailed, DaemonListening, DaemonStopping, DaemonWarning, InternalError
 from ..core.paths import SOCKET_VARIABLE, catalog_cache_file, daemon_socket, temporary_directory

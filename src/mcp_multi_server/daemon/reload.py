@@ -14,10 +14,10 @@ import anyio
 import anyio.to_thread
 from anyio.abc import TaskGroup, TaskStatus
 
-from ..core.config import Config, parse
+from ..core.config.config import Config, parse
+from ..core.config.plan import Plan
 from ..core.errors import ConfigError, Problem
 from ..core.events import ConfigReloaded, DaemonWarning, InternalError, Observer
-from ..core.plan import Plan
 from ..servers.replacement import SUPERSEDED, Replacement
 from ..servers.supervisor import Supervisor
 from . import config_file

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from .. import __version__
-from ..core.catalog import Kind
+from ..core.catalog.catalog import Kind
 from ..servers.clock import wall
 from ..servers.snapshot import Snapshot
 from ..servers.status import idle_status

@@ -15,23 +15,13 @@ from typing import Any, Self, Unpack
 
 import mcp_types as types
 
-from ..core.catalog import Kind
+from ..core.catalog.catalog import Kind
 from ..servers.clock import iso
 from .away import Away
-from .callbacks import (
-    CallbackOptions,
-    Callbacks,
-    ElicitationFnT,
-    ListRootsFnT,
-    LoggingFnT,
-    SamplingFnT,
-)
+from .callbacks import CallbackOptions, Callbacks, ElicitationFnT, ListRootsFnT, LoggingFnT, SamplingFnT
 from .config import as_json, is_strict, load
 from .connection import FleetConnection
-from .errors import (
-    check_event_loop,
-    in_seconds,
-)
+from .errors import check_event_loop, in_seconds
 from .fleets import CONNECT_WITHIN, FleetAccess, daemon_fleet, own_fleet
 from .listing import Listing
 from .overview import Overview

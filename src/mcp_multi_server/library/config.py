@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticCustomError, PydanticSerializationError, to_json
 
-from ..core import settings
-from ..core.config import Config, parse
+from ..core.config import settings
+from ..core.config.config import Config, parse
+from ..core.config.jsonc import plain
+from ..core.config.values import Text
 from ..core.errors import ConfigError, Problem
-from ..core.jsonc import plain
-from ..core.setting_values import Text
 from ..daemon import config_file
 
 STRICT_VARIABLE = "MCP_MULTI_SERVER_STRICT_CONNECT"

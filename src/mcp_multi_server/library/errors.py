@@ -11,6 +11,7 @@ from typing import Any
 import mcp_types as types
 
 from ..core import jsonrpc
+from ..core.config.settings import CLIENT_LINE
 from ..core.errors import (
     INTERNAL_ERROR,
     INVALID_PARAMS,
@@ -20,7 +21,6 @@ from ..core.errors import (
     RpcError,
 )
 from ..core.log_levels import LEVELS
-from ..core.settings import CLIENT_LINE
 from .away import Away
 
 

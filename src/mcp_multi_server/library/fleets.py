@@ -13,11 +13,11 @@ from typing import Any
 
 import anyio
 
-from ..core.config import Config
+from ..core.config.config import Config
+from ..core.config.settings import LimitsConfig
+from ..core.config.values import MAX_BYTES
 from ..core.events import Event, RequestDone, Stderr
 from ..core.paths import socket_candidates, temporary_directory
-from ..core.setting_values import MAX_BYTES
-from ..core.settings import LimitsConfig
 from ..daemon.fleet import Fleet
 from ..daemon.watcher import identity, watch
 from ..telemetry.describe import describe

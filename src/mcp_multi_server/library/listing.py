@@ -11,7 +11,7 @@ import mcp_types as types
 import msgspec
 from pydantic import TypeAdapter, ValidationError
 
-from ..core.catalog import Catalog, Kind
+from ..core.catalog.catalog import Catalog, Kind
 from ..core.index import NAME_KEY, SERVER_KEY, STATE_KEY
 from ..core.lifecycle import ROUTED, State
 from .away import UNKNOWN, Away, status_now

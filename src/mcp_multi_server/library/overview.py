@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import mcp_types as types
 
-from ..core.catalog import Kind
+from ..core.catalog.catalog import Kind
 from .capabilities import ServerCapabilities
 from .errors import check_single_page
 from .listing import Listing

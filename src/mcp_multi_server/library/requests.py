@@ -12,7 +12,7 @@ import msgspec
 from pydantic import AnyUrl
 from pydantic_core import to_jsonable_python
 
-from ..core.catalog import Kind
+from ..core.catalog.catalog import Kind
 from ..core.errors import METHOD_NOT_FOUND, RpcError
 from ..core.uri import namespaced
 from .connection import FleetConnection

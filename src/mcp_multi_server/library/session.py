@@ -15,14 +15,14 @@ import anyio.abc
 import msgspec
 
 from ..core import jsonrpc
-from ..core.catalog import Catalog, Kind
+from ..core.catalog.catalog import Catalog, Kind
+from ..core.config.settings import CLIENT_LINE
+from ..core.config.values import MAX_BYTES
 from ..core.errors import INTERNAL_ERROR, RpcError
 from ..core.input_requests import params_of
 from ..core.jsonrpc import Members, Message
 from ..core.lifecycle import Failure, Lost, Reason, State
 from ..core.protocol import DAEMON_EXTENSION, LONGEST, Era, Negotiated
-from ..core.setting_values import MAX_BYTES
-from ..core.settings import CLIENT_LINE
 from ..servers.catalog_reading import read_catalog
 from ..servers.exchange import Exchange
 from ..servers.handshake import Handshake

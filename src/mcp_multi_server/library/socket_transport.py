@@ -5,10 +5,10 @@ from __future__ import annotations
 import socket
 from collections.abc import Sequence
 
+from ..core.config.values import MAX_BYTES
 from ..core.jsonrpc import Buffer
 from ..core.lifecycle import Failure, Reason
 from ..core.lines import Lines
-from ..core.setting_values import MAX_BYTES
 from ..transport import Receiver
 from ..transport.link import Flusher, Link
 

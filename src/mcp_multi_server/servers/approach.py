@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..core.config import ServerConfig
+from ..core.config.config import ServerConfig
 from ..core.lifecycle import Failure
 from ..core.protocol import Era
 

@@ -11,9 +11,9 @@ import anyio
 import anyio.to_thread
 
 from .. import files
-from ..core.catalog import Kind
-from ..core.catalog_cache import MAX_BYTES, Remembered, Unusable, dump, fingerprint, load
-from ..core.config import Config
+from ..core.catalog.cache import MAX_BYTES, Remembered, Unusable, dump, fingerprint, load
+from ..core.catalog.catalog import Kind
+from ..core.config.config import Config
 from ..core.events import DaemonWarning, InternalError, Observer
 from ..core.lifecycle import ROUTED
 from ..files import MissingFile, UnusableFile

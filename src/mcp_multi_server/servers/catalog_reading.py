@@ -10,7 +10,7 @@ from typing import Any
 
 import anyio
 
-from ..core.catalog import Catalog, CatalogError, CatalogList, Kind, ListPage, read_page
+from ..core.catalog.catalog import Catalog, CatalogError, CatalogList, Kind, ListPage, read_page
 from ..core.errors import METHOD_NOT_FOUND, RpcError
 from ..core.lifecycle import Failure, Lost, Reason
 from .session import ServerSession

@@ -11,11 +11,11 @@ import anyio
 import msgspec
 
 from ..core import jsonrpc, protocol
+from ..core.config.settings import SERVER_LINE
 from ..core.flood import FloodLimit
 from ..core.jsonrpc import ABSENT, Buffer, InvalidMessage, Members, Message, TooDeep
 from ..core.lifecycle import Failure, Lost, Reason
 from ..core.lines import Lines, Oversize
-from ..core.settings import SERVER_LINE
 from ..transport import Receiver, Transport
 from .pending import NO_WORK, AwaitedAnswer, PendingRequests, Waiter
 

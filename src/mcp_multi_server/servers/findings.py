@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ..core.catalog import Catalog
+from ..core.catalog.catalog import Catalog
+from ..core.catalog.problems import ListProblem
 from ..core.events import CatalogProblems, Observer, RefreshFailed
-from ..core.list_problems import ListProblem
 
 
 class Findings:

@@ -9,7 +9,7 @@ from typing import Protocol
 import anyio
 
 from ..core import lifecycle
-from ..core.config import ServerConfig
+from ..core.config.config import ServerConfig
 from ..core.errors import RpcError
 from ..core.lifecycle import ROUTED, Failure, Happening, Lost, Reason, State, Status
 from ..core.protocol import Era

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import anyio.to_thread
 
-from ..core.settings import LimitsConfig, ServerConfig
+from ..core.config.settings import LimitsConfig, ServerConfig
 from ..processes.reaper import Reaper
 from ..transport import Receiver, Transport
 from ..transport.link import Flusher

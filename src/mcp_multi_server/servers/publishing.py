@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping
 
-from ..core.catalog import Catalog, Kind
-from ..core.config import Config
+from ..core.catalog.catalog import Catalog, Kind
+from ..core.config.config import Config
 from ..core.events import CatalogWithdrawn, CollisionChanged, Observer
 from ..core.index import Index, changed_kinds
 from ..core.lifecycle import ROUTED

@@ -10,8 +10,8 @@ from typing import Protocol
 
 import anyio
 
-from ..core.catalog import Catalog, CatalogList, Kind
-from ..core.config import ServerConfig
+from ..core.catalog.catalog import Catalog, CatalogList, Kind
+from ..core.config.config import ServerConfig
 from ..core.errors import METHOD_NOT_FOUND, RpcError
 from ..core.lifecycle import Lost
 from ..core.protocol import Era

@@ -14,17 +14,9 @@ from typing import Any, Protocol, TypeAlias
 import anyio
 
 from ..core import lifecycle
-from ..core.catalog import Catalog, Kind
-from ..core.config import ServerConfig
-from ..core.events import (
-    CatalogRead,
-    InternalError,
-    InvalidLine,
-    Observer,
-    Probed,
-    StateChanged,
-    Stderr,
-)
+from ..core.catalog.catalog import Catalog, Kind
+from ..core.config.config import ServerConfig
+from ..core.events import CatalogRead, InternalError, InvalidLine, Observer, Probed, StateChanged, Stderr
 from ..core.jsonrpc import Message
 from ..core.lifecycle import ROUTED, Failure, Happening, Lost, Reason, State, Status
 from ..core.protocol import Era, Negotiated

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import msgspec
 
 from ..core import jsonrpc, protocol
-from ..core.catalog import Kind
+from ..core.catalog.catalog import Kind
 from ..core.jsonrpc import ABSENT, Buffer, Members, Message
 from ..core.lifecycle import Failure
 from ..core.protocol import Era, Negotiated

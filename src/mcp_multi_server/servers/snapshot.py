@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from ..core.catalog import Kind
-from ..core.config import Config
+from ..core.catalog.catalog import Kind
+from ..core.config.config import Config
 from ..core.index import Index
 from ..core.names import Naming
 from ..core.protocol import Era, listing_result

@@ -8,8 +8,8 @@ from typing import Any
 from msgspec import to_builtins
 
 from ..core import lifecycle
-from ..core.catalog import Kind
-from ..core.config import Config
+from ..core.catalog.catalog import Kind
+from ..core.config.config import Config
 from ..core.lifecycle import ROUTED, State
 from .clock import iso, wall
 from .server import Server

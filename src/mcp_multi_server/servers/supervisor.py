@@ -8,10 +8,10 @@ from collections.abc import Callable, Collection
 import anyio
 from anyio.abc import TaskStatus
 
-from ..core.config import Config, ServerConfig
+from ..core.config.config import Config, ServerConfig
+from ..core.config.plan import Plan, allows_two, change_between
 from ..core.events import InternalError, Observer, ReplacementFailed, ServerRemoved, ServerReplaced
 from ..core.lifecycle import State
-from ..core.plan import Plan, allows_two, change_between
 from ..processes.procfs import read_usage
 from .heartbeat import Heartbeat
 from .publishing import Publisher

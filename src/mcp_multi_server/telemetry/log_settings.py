@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import get_args
 
-from ..core.settings import LogConfig
+from ..core.config.settings import LogConfig
 from .log_lines import LOG, Format, Level, configure
 
 LEVELS: dict[str, Level] = {level: level for level in get_args(Level)}

@@ -32,17 +32,7 @@ from ..core.events import (
 from ..core.lifecycle import ROUTED, Reason, State
 from ..core.printable import one_line
 from ..core.processes import ProcessUsage
-from .counts import (
-    BOUNDS,
-    METHODS,
-    SUM,
-    DaemonCounts,
-    FleetSample,
-    MetricsPage,
-    Pair,
-    ServerCounts,
-    ServerSample,
-)
+from .counts import BOUNDS, METHODS, SUM, DaemonCounts, FleetSample, MetricsPage, Pair, ServerCounts, ServerSample
 
 __all__ = ["FleetSample", "LoopLag", "Metrics", "ServerSample"]
 

@@ -19,10 +19,10 @@ import httpx2
 import msgspec
 
 from ..core import jsonrpc
+from ..core.config.settings import SERVER_LINE
 from ..core.errors import INVALID_REQUEST, METHOD_NOT_FOUND
 from ..core.jsonrpc import ABSENT, Buffer, Message
 from ..core.lifecycle import Failure, Reason, http_failure
-from ..core.settings import SERVER_LINE
 from . import Receiver
 from .http_client import (
     JSON,

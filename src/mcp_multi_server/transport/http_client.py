@@ -16,8 +16,8 @@ from urllib.request import getproxies, proxy_bypass
 import anyio.to_thread
 import httpx2
 
+from ..core.config.settings import ServerConfig
 from ..core.lifecycle import Failure, Lost, Reason
-from ..core.settings import ServerConfig
 from .sse_parser import EventParser, StreamEvent, TooLong
 
 JSON, EVENTS = "application/json", "text/event-stream"

@@ -13,9 +13,9 @@ from dataclasses import replace
 import anyio
 import httpx2
 
+from ..core.config.settings import SERVER_LINE
 from ..core.jsonrpc import Buffer
 from ..core.lifecycle import Failure, Lost, Reason, http_failure
-from ..core.settings import SERVER_LINE
 from . import Receiver
 from .http_client import (
     LISTENING,

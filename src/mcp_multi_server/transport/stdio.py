@@ -10,7 +10,7 @@ from typing import Literal
 
 import anyio
 
-from ..core.environment import child_environment
+from ..core.config.environment import child_environment
 from ..core.jsonrpc import Buffer
 from ..core.lifecycle import Failure, Reason, exit_failure
 from ..core.lines import Lines

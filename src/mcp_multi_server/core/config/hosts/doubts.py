@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from ..config_text import JsonObject, Place
-from ..errors import Problem
+from ...errors import Problem
+from ..text import JsonObject, Place
 from ..variables import Scope, bare_names
 
 NO_VARIABLE = "looks like a variable and is none: a variable is written ${NAME}"

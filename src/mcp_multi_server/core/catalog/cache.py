@@ -12,11 +12,11 @@ from hashlib import sha256
 
 import msgspec
 
+from ..config.config import ServerConfig
+from ..config.plan import DEFINES_THE_SERVER
+from ..jsonrpc import decoder, encode, value
+from ..protocol import LEGACY_VERSIONS, MODERN_VERSION, Era, Negotiated
 from .catalog import Catalog, CatalogList, Item, Kind, read_item
-from .config import ServerConfig
-from .jsonrpc import decoder, encode, value
-from .plan import DEFINES_THE_SERVER
-from .protocol import LEGACY_VERSIONS, MODERN_VERSION, Era, Negotiated
 
 MAX_BYTES = 64 << 20
 """The most that the file may have."""

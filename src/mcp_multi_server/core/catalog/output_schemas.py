@@ -14,7 +14,7 @@ from urllib.parse import unquote
 
 import msgspec
 
-from .jsonrpc import Raw, value
+from ..jsonrpc import Raw, value
 
 TYPES = ("string", "number", "integer", "boolean", "object", "array", "null")
 _NUMBERS = (

@@ -1,6 +1,6 @@
 """The JSON Schema of the config, for editors.
 
-`python -m mcp_multi_server.core.schema > config/mcp_servers.schema.json` writes it.
+`python -m mcp_multi_server.core.config.schema > config/mcp_servers.schema.json` writes it.
 """
 
 from __future__ import annotations

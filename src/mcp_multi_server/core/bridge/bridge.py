@@ -15,13 +15,13 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from .bridge_dialing import Dialing
-from .bridge_errors import AWAY, LOST, failure, may_be_done
-from .bridge_held import HeldLine, HeldLines
-from .bridge_memory import LISTS, REMEMBERED, Listen, Memory
-from .bridge_requests import OpenRequests, Questions
+from ..errors import INVALID_REQUEST, METHOD_NOT_FOUND
+from .dialing import Dialing
 from .envelope import Envelope, Id, as_id, decode, encode, member, read, read_ends
-from .errors import INVALID_REQUEST, METHOD_NOT_FOUND
+from .errors import AWAY, LOST, failure, may_be_done
+from .held import HeldLine, HeldLines
+from .memory import LISTS, REMEMBERED, Listen, Memory
+from .requests import OpenRequests, Questions
 
 BARRIER = b""
 """Stands among the lines for the host: what follows is not to be read together with what came before.

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from .config_reading import Reading, expanded, known, validated
-from .config_text import JsonObject, Place
-from .errors import Problem
+from ..errors import Problem
 from .hosts.doubts import doubts
 from .hosts.entries import translate
 from .hosts.env_file import read_env_file
 from .hosts.translation import MILLISECONDS_FROM, Translation
+from .reading import Reading, expanded, known, validated
 from .settings import ServerConfig
+from .text import JsonObject, Place
 from .variables import Scope, Unexpandable, expand
 
 LOOKS_LIKE_MILLISECONDS = 5000.0

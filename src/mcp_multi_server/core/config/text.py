@@ -8,9 +8,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from .errors import ConfigError, Problem
+from ..errors import ConfigError, Problem
+from ..printable import json_text
 from .jsonc import plain
-from .printable import json_text
 
 TWICE = "given twice"
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .bridge_memory import REMEMBERED
 from .envelope import Id, own_timeout, progress_token
+from .memory import REMEMBERED
 
 ASKED_AGAIN = REMEMBERED | {"ping", "server/discover", "daemon/status"}
 """What the daemon answers by itself and may be asked twice."""

@@ -11,9 +11,9 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import ValidationError
 
-from .config_text import JsonObject, Place, is_comment, repeated
-from .errors import Problem
+from ..errors import Problem
 from .settings import Settings
+from .text import JsonObject, Place, is_comment, repeated
 from .variables import Scope, Unexpandable, expand
 
 UNKNOWN_KEY = "unknown key, ignored"

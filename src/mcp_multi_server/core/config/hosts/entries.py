@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from math import isfinite
 
-from ..config_text import TWICE, JsonObject, Place, repeated
+from ..text import TWICE, JsonObject, Place, repeated
 from .keys import (
     APPROVALS_UNUSED,
     CREDENTIALS_UNUSED,

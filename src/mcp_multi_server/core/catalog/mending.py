@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from .jsonrpc import Members, Raw, decoder, encode, is_object, members, text, value
+from ..jsonrpc import Members, Raw, decoder, encode, is_object, members, text, value
 from .output_schemas import is_compilable
 
 Notes: TypeAlias = list[str]

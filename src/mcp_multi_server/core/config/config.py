@@ -7,14 +7,14 @@ from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from types import MappingProxyType
 
-from .config_reading import Reading, read_object
-from .config_text import JsonObject, Place, decode, is_comment, quoted
-from .errors import ConfigError, Problem
+from ..errors import ConfigError, Problem
+from ..printable import OBEYED
 from .hosts.layout import Layout, locate
 from .prefixes import default_prefix
-from .printable import OBEYED
+from .reading import Reading, read_object
 from .server_entry import read_server
 from .settings import AccessConfig, DaemonConfig, LimitsConfig, LogConfig, MetricsConfig, ServerConfig
+from .text import JsonObject, Place, decode, is_comment, quoted
 from .variables import Lookup, Scope, Source, Unexpandable, expand
 
 __all__ = [

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field, replace
 
-from ..config_text import JsonObject, Place
-from ..errors import Problem
+from ...errors import Problem
+from ..text import JsonObject, Place
 
 MILLISECONDS_FROM = 1000
 """A `timeout` of at least this in an entry for another host is in milliseconds: nobody waits so many seconds there."""

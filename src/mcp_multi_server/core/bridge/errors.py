@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .errors import INTERNAL_ERROR
+from ..errors import INTERNAL_ERROR
 
 LOST, AWAY = "daemon_lost", "daemon_away"
 """Why a request failed, in the data of its error: the daemon may have carried it out, or never got it."""

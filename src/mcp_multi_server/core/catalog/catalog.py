@@ -13,12 +13,12 @@ from typing import Any, TypeAlias
 
 import msgspec
 
+from ..jsonrpc import Buffer, Members, Raw, decoder, members, text
+from ..protocol import Era
 from . import item_shapes, mending
 from .item_shapes import Look
-from .jsonrpc import Buffer, Members, Raw, decoder, members, text
-from .list_problems import Finding, ListProblem, problems_of
 from .mending import Mend, Unmendable
-from .protocol import Era
+from .problems import Finding, ListProblem, problems_of
 
 DEEPEST = 128
 """Levels that an item may be nested; parsers of clients give up at 200, and with the item's go everybody's lists."""

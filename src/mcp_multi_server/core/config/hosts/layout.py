@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from ..config_reading import UNKNOWN_KEY
-from ..config_text import JsonObject, Place, is_comment, repeated
-from ..errors import Problem
+from ...errors import Problem
+from ..reading import UNKNOWN_KEY
+from ..text import JsonObject, Place, is_comment, repeated
 
 CONTAINERS = ("mcpServers", "servers", "context_servers", "mcp")
 """The keys that may hold the servers; the first one that holds any is used."""

@@ -1,0 +1,1 @@
+"""What one server offers: read from its lists, mended where clients could not read it, kept for the next start."""
