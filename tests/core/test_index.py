@@ -14,6 +14,7 @@ from mcp_multi_server.core.index import STATE_KEY, Index, RefusedName, Unroutabl
 from mcp_multi_server.core.jsonrpc import encode
 from mcp_multi_server.core.names import Collision, Naming, Offer, Route
 from mcp_multi_server.core.protocol import Era
+from mcp_multi_server.core.uri import schemes
 
 BARE, LAST, QUALIFIED = Naming(), Naming(collisions="last"), Naming(style="qualified")
 
@@ -196,8 +197,10 @@ def test_only_the_name_of_a_renamed_item_changes() -> None:
 
 def test_resources_and_templates_are_listed_with_their_server() -> None:
     index = build(offer("my server", resources=["file:///x"], templates=["file:///{+path}"]))
-    assert names(index, Kind.RESOURCE) == ["my server:file:///x"]
-    assert names(index, Kind.TEMPLATE) == ["my server:file:///{+path}"]
+    assert names(index, Kind.RESOURCE) == ["my-server:file:///x"]
+    assert names(index, Kind.TEMPLATE) == ["my-server:file:///{+path}"]
+    for spelled in ("my-server", "my server"):
+        assert index.resource(f"{spelled}:file:///x") == Route("my server", "file:///x", namespace=spelled)
     assert b"12345678901234567890123" in index.listing(Kind.RESOURCE)
 
 
@@ -264,12 +267,12 @@ MERGED = build(FILES, NOTES, GIT)
 @pytest.mark.parametrize(
     ("uri", "route"),
     [
-        ("files:file:///both", Route("files", "file:///both", namespaced=True)),
-        ("notes:file:///both", Route("notes", "file:///both", namespaced=True)),
-        ("notes:file:///unlisted", Route("notes", "file:///unlisted", namespaced=True)),
-        ("git:head:1", Route("git", "head:1", namespaced=True)),
-        ("notes:git:head:1", Route("notes", "git:head:1", namespaced=True)),
-        ("files:plain", Route("files", "plain", namespaced=True)),
+        ("files:file:///both", Route("files", "file:///both", namespace="files")),
+        ("notes:file:///both", Route("notes", "file:///both", namespace="notes")),
+        ("notes:file:///unlisted", Route("notes", "file:///unlisted", namespace="notes")),
+        ("git:head:1", Route("git", "head:1", namespace="git")),
+        ("notes:git:head:1", Route("notes", "git:head:1", namespace="notes")),
+        ("files:plain", Route("files", "plain", namespace="files")),
         ("plain", Route("files", "plain")),
         ("file:///one", Route("files", "file:///one")),
         ("file:///other/x", Route("notes", "file:///other/x")),
@@ -317,9 +320,9 @@ def test_the_only_server_with_resources_is_asked_for_what_nobody_lists() -> None
 
 def test_the_longest_server_name_wins_and_a_listed_name_always_means_its_item() -> None:
     index = build(offer("a", resources=["b:x:1"]), offer("a:b", resources=["x:2"]))
-    assert names(index, Kind.RESOURCE) == ["a:b:x:1", "a:b:x:2"]
-    assert index.resource("a:b:x:1") == Route("a", "b:x:1", namespaced=True)
-    assert index.resource("a:b:x:3") == Route("a:b", "x:3", namespaced=True)
+    assert names(index, Kind.RESOURCE) == ["a:b:x:1", "a-b:x:2"]
+    assert index.resource("a:b:x:1") == Route("a", "b:x:1", namespace="a")
+    assert index.resource("a:b:x:3") == Route("a:b", "x:3", namespace="a:b")
 
 
 def test_an_error_about_a_huge_uri_is_short_and_on_one_line() -> None:
@@ -375,8 +378,8 @@ def test_a_server_offers_what_it_lists_and_what_its_templates_match(server: str,
     [
         ("ref/prompt", "ask", Route("a", "ask")),
         ("ref/prompt", "b__ask", Route("b", "ask")),
-        ("ref/resource", "a:x:{id}", Route("a", "x:{id}", namespaced=True)),
-        ("ref/resource", "b:u:{unlisted}", Route("b", "u:{unlisted}", namespaced=True)),
+        ("ref/resource", "a:x:{id}", Route("a", "x:{id}", namespace="a")),
+        ("ref/resource", "b:u:{unlisted}", Route("b", "u:{unlisted}", namespace="b")),
         ("ref/resource", "y:{id}", Route("b", "y:{id}")),
         ("ref/resource", "y:{+all}", Route("a", "y:{+all}")),
         ("ref/resource", "z:7", Route("b", "z:7")),
@@ -468,7 +471,7 @@ def route(index: Index, kind: Kind, name: str) -> Route | None:
 
 
 def qualified(kind: Kind, server: str, name: str) -> str:
-    return f"{server}__{name}" if kind in (Kind.TOOL, Kind.PROMPT) else f"{server}:{name}"
+    return f"{server}__{name}" if kind in (Kind.TOOL, Kind.PROMPT) else f"{schemes([server])[server]}:{name}"
 
 
 def claims(kind: Kind, given_offers: list[Offer], naming: Naming) -> dict[str, list[str]]:

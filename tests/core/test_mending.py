@@ -325,3 +325,10 @@ def test_what_no_reading_makes_readable_is_left_out_with_the_reason(raw: bytes, 
 )
 def test_what_only_looks_deep_or_long_is_listed(raw: bytes) -> None:
     assert read_page(Kind.TOOL, b'{"tools":[%b]}' % raw).items == (Item("t", raw),)
+
+
+@pytest.mark.parametrize("uri", ["//[", "//host/x", "\t//x", "/\n/x"])
+def test_a_uri_that_would_name_a_host_with_a_scheme_in_front_is_left_out(uri: str) -> None:
+    page = read(Kind.RESOURCE, {"uri": uri, "name": "odd"}, {"uri": "/one/slash", "name": "fine"})
+    assert [item.name for item in page.items] == ["/one/slash"]
+    assert "begins with //" in str(page.findings)

@@ -3,9 +3,11 @@
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
+from pydantic import AnyUrl, TypeAdapter
 
+from mcp_multi_server.core.config.prefixes import digest
 from mcp_multi_server.core.uri import LONGEST_MATCHED, LONGEST_TEMPLATE, Namespaces, Template, namespaced
 
 SERVERS = ("git", "file", "a", "a:b", "my server", "x.y")
@@ -35,7 +37,47 @@ SERVERS = ("git", "file", "a", "a:b", "my server", "x.y")
     ],
 )
 def test_a_server_is_named_before_a_uri_with_a_scheme(uri: str, meant: tuple[str, str] | None) -> None:
-    assert Namespaces(SERVERS).split(uri) == meant
+    found = Namespaces(SERVERS).split(uri)
+    assert found == (meant and (*meant, meant[0]))
+
+
+@pytest.mark.parametrize(
+    ("servers", "listed"),
+    [
+        (["git", "a-b.c+1"], ["git", "a-b.c+1"]),
+        (["my_server", "my server", "a:b"], ["my-server", f"my-server-{digest('my server')}", "a-b"]),
+        (["my_server", "my-server"], [f"my-server-{digest('my_server')}", "my-server"]),
+        (["MY_SERVER", "my-server"], [f"MY-SERVER-{digest('MY_SERVER')}", "my-server"]),
+        (["1st", "_x", "-", ""], ["server-1st", "x", "server-", f"server--{digest('')}"]),
+        (["高德地图", "café"], [f"server-{digest('高德地图')}", f"cafe-{digest('café')}"]),
+    ],
+)
+def test_a_server_whose_name_is_no_scheme_gets_one_of_its_own(servers: list[str], listed: list[str]) -> None:
+    assert list(map(Namespaces(servers).schemes.get, servers)) == listed
+
+
+def test_a_server_is_known_by_its_name_its_scheme_and_either_in_small_letters() -> None:
+    namespaces = Namespaces(["My_Server", "Files", "files"])
+    for spelled in ("My_Server", "My-Server", "my-server"):
+        assert namespaces.split(f"{spelled}:x:y") == ("My_Server", "x:y", spelled)
+    assert namespaces.split("files:x:y") == ("files", "x:y", "files")
+    assert namespaces.split("Files:x:y") == ("Files", "x:y", "Files")
+
+
+ANY_URL = TypeAdapter(AnyUrl)
+
+
+@given(st.lists(st.text(min_size=1), min_size=1, unique=True), st.text(min_size=1))
+def test_every_listed_uri_is_a_url_to_clients_that_take_it_apart(servers: list[str], rest: str) -> None:
+    assume(not re.match(r"[\t\r\n]*/[\t\r\n]*/", rest))  # such resources are left out when their list is read
+    namespaces = Namespaces(servers)
+    assert len(set(map(str.lower, namespaces.schemes.values()))) >= len({each.lower() for each in servers})
+    for server in servers:
+        listed = namespaced(namespaces.schemes[server], f"x:{rest}")
+        ANY_URL.validate_python(namespaced(namespaces.schemes[server], rest))
+        found = namespaces.split(listed)
+        assert found is not None
+        assert found[1] == f"x:{rest}"
 
 
 def test_without_servers_nothing_is_namespaced() -> None:
@@ -46,7 +88,7 @@ def test_without_servers_nothing_is_namespaced() -> None:
 def test_splitting_undoes_namespacing(server: str, rest: str) -> None:
     """Any URI with a scheme that is no server's name."""
     uri = f"scheme:{rest}"
-    assert Namespaces(SERVERS).split(namespaced(server, uri)) == (server, uri)
+    assert Namespaces(SERVERS).split(namespaced(server, uri)) == (server, uri, server)
 
 
 def test_a_megabyte_of_colons_is_split_at_once() -> None:

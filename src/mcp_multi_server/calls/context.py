@@ -68,7 +68,7 @@ class CallContext:
         web, and whatever else is no resource of the server's, are nobody's to rewrite.
         """
         if method == "resources/read":
-            return (lambda uri: namespaced(route.server, uri)) if route.namespaced else (lambda uri: uri)
+            return (lambda uri: namespaced(route.namespace, uri)) if route.namespace else (lambda uri: uri)
         index, server = self.snapshot().index, route.server
         known: dict[str, str] = {}
 
@@ -77,7 +77,7 @@ class CallContext:
                 if len(known) == LINKS_LOOKED_UP:
                     return uri
                 is_fine = not index.offers(server, uri) or index.routes_back(uri, server)
-                known[uri] = uri if is_fine else namespaced(server, uri)
+                known[uri] = uri if is_fine else index.namespaced(server, uri)
             return known[uri]
 
         return lead_back

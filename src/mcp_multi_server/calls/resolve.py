@@ -65,7 +65,9 @@ def unread_owner(snapshot: Snapshot, request: ClientRequest) -> Server | None:
     meant = [
         server
         for name, server in snapshot.servers.items()
-        if target.startswith((f"{snapshot.config.prefix_of(name)}{separator}", f"{name}:"))
+        if target.startswith(
+            (f"{snapshot.config.prefix_of(name)}{separator}", f"{name}:", snapshot.index.namespaced(name, ""))
+        )
         and (server.catalog is None or server.stale)
         and server.status.state not in ROUTED
     ]

@@ -55,9 +55,10 @@ class Unroutable(Exception):
 class Index:
     """What every name and URI means. It is built for each snapshot and never changed."""
 
-    def __init__(self, offers: tuple[Offer, ...], names: Mapping[Kind, Names]) -> None:
+    def __init__(self, offers: tuple[Offer, ...], names: Mapping[Kind, Names], namespaces: Namespaces) -> None:
         self._offers = offers
         self._names = names
+        self._namespaces = namespaces
         # Each call looks into one of these.
         self._tools, self._prompts = names[Kind.TOOL].routes, names[Kind.PROMPT].routes
         self._resources, self._templates = names[Kind.RESOURCE].routes, names[Kind.TEMPLATE].routes
@@ -67,7 +68,8 @@ class Index:
     @classmethod
     def build(cls, offers: Sequence[Offer], naming: Naming) -> Index:
         """The index of `offers`, which stand in config order."""
-        return cls(tuple(offers), {kind: Names(kind, offers, naming) for kind in Kind})
+        namespaces = Namespaces([offer.server for offer in offers])
+        return cls(tuple(offers), {kind: Names(kind, offers, naming, namespaces.schemes) for kind in Kind}, namespaces)
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{sum(offer.catalog.count(kind) for offer in self._offers)} {kind}s" for kind in Kind)
@@ -117,9 +119,14 @@ class Index:
             raise Unroutable(f"no server offers the prompt {_shown(name)}")
         return route
 
+    def namespaced(self, server: str, uri: str) -> str:
+        """A server's own URI as clients see it."""
+        # One that a config has just removed may still write links.
+        return namespaced(self._namespaces.schemes.get(server, server), uri)
+
     def offers(self, server: str, uri: str) -> bool:
         """Whether the server lists `uri`, or it matches one of the server's templates."""
-        route = self._resources.get(namespaced(server, uri))
+        route = self._resources.get(self.namespaced(server, uri))
         if route is not None and (route.server, route.name) == (server, uri):
             return True
         return any(template.matches(uri) for template in self._templates_of.get(server, ()))
@@ -164,10 +171,6 @@ class Index:
         )
 
     @cached_property
-    def _namespaces(self) -> Namespaces:
-        return Namespaces(offer.server for offer in self._offers)
-
-    @cached_property
     def _with_resources(self) -> tuple[str, ...]:
         return tuple(offer.server for offer in self._offers if offer.has_resources)
 
@@ -191,7 +194,7 @@ class Index:
 
     def _namespaced(self, uri: str) -> Route | None:
         found = self._namespaces.split(uri)
-        return Route(*found, namespaced=True) if found else None
+        return Route(*found) if found else None
 
     def _template(self, name: str) -> Route:
         named = self._templates.get(name) or self._namespaced(name)
@@ -210,7 +213,7 @@ class Index:
             return Route(servers[0], uri)
         if not servers:
             raise Unroutable(f"no server offers {_shown(uri)}{_advice(self._with_resources)}")
-        candidates = tuple(namespaced(server, uri) for server in servers)
+        candidates = tuple(self.namespaced(server, uri) for server in servers)
         several = f"several servers offer {_shown(uri)}; ask for one of {_enumerated(candidates)}"
         raise Unroutable(several, is_offered=True)
 

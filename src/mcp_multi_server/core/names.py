@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -45,14 +45,16 @@ class Offer:
 
 
 class Route(msgspec.Struct, frozen=True, gc=False):
-    """The server that a name or URI means, and its own name for it. `namespaced`: the client wrote `server:uri`.
+    """The server that a name or URI means, and its own name for it.
+
+    `namespace`: how the client spelled the server, where it wrote `server:uri`; else "".
 
     One is made for every item at every build, so it is a msgspec struct: that costs a fifth of a dataclass.
     """
 
     server: str
     name: str
-    namespaced: bool = False
+    namespace: str = ""
     is_guess: bool = False
     """Whether no server lists the URI: this one is asked as the only one that has resources."""
 
@@ -81,12 +83,13 @@ class Names:
     Everything has a qualified name, `server:uri` for resources and templates; tools and prompts have a bare one too.
     """
 
-    def __init__(self, kind: Kind, offers: Sequence[Offer], naming: Naming) -> None:
+    def __init__(self, kind: Kind, offers: Sequence[Offer], naming: Naming, schemes: Mapping[str, str]) -> None:
         called = kind in CALLED_BY_NAME
         self._kind = kind
         self._bare = called and naming.style == "bare"
         self._claims = [
-            (offer.prefix + naming.separator if called else namespaced(offer.server, ""), offer) for offer in offers
+            (offer.prefix + naming.separator if called else namespaced(schemes[offer.server], ""), offer)
+            for offer in offers
         ]
         self.routes = self._give(last_wins=naming.collisions == "last")
 
@@ -94,10 +97,11 @@ class Names:
         """Every name that can be called. Qualified names are given first, so that no bare name can take one away."""
         names: dict[str, Route] = {}
         by_uri = self._kind not in CALLED_BY_NAME
-        claims = [
-            (qualifier, [Route(offer.server, item.name, by_uri) for item in offer.catalog.items[self._kind]])
-            for qualifier, offer in self._claims
-        ]
+        claims = []
+        for qualifier, offer in self._claims:
+            namespace = qualifier[:-1] if by_uri else ""
+            routes = [Route(offer.server, item.name, namespace) for item in offer.catalog.items[self._kind]]
+            claims.append((qualifier, routes))
         for qualifier, routes in claims:
             for route in routes:
                 names.setdefault(qualifier + route.name, route)

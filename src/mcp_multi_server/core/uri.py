@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+
+from .config.prefixes import default_prefix, digest
 
 LONGEST_MATCHED = 16 * 1024
 """Characters of a URI above which no template matches it."""
@@ -16,29 +18,54 @@ _EXPRESSION = re.compile(r"\{([+#./;?&]?)[^{}]+\}")
 
 
 def namespaced(server: str, uri: str) -> str:
-    """A server's URI, or URI template, as clients see it."""
+    """A server's URI, or URI template, with the server in front: by its name, or by what stands for it."""
     return f"{server}:{uri}"
 
 
+def schemes(servers: Sequence[str]) -> Mapping[str, str]:
+    """What stands for each server in the URIs that are listed: its name, where a URI may begin so (RFC 3986 §3.1).
+
+    Clients that take URIs apart would refuse a whole list for one that begins with `my_server:`. Such a server gets
+    the nearest scheme that no other has.
+    """
+    found = {server: server for server in servers if _SCHEME.fullmatch(f"{server}:")}
+    taken = {scheme.lower() for scheme in found}
+    for server in servers:
+        if server not in found:
+            near = default_prefix(server).replace("_", "-").lstrip("-")
+            near = near if _SCHEME.match(f"{near}:") else f"server-{near}"
+            scheme = near if near.lower() not in taken else f"{near}-{digest(server)}"
+            taken.add(scheme.lower())
+            found[server] = scheme
+    return found
+
+
 class Namespaces:
-    """Splits `server:uri`, the inverse of `namespaced`, for a given set of servers."""
+    """What servers are called in URIs: splits `server:uri`, the inverse of `namespaced`, for a set of servers."""
 
-    __slots__ = ("_longest", "_servers")
+    __slots__ = ("_longest", "_spelled", "schemes")
 
-    def __init__(self, servers: Iterable[str]) -> None:
-        self._servers = frozenset(servers)
-        self._longest = max(map(len, self._servers), default=0)
+    def __init__(self, servers: Sequence[str]) -> None:
+        self.schemes = schemes(servers)
+        """What stands for each server in listed URIs."""
+        self._spelled = {server: server for server in servers}
+        # Some clients write every scheme in small letters, as they may. A server's exact name comes first.
+        for spell in (str, str.lower):
+            for server in servers:
+                self._spelled.setdefault(spell(self.schemes[server]), server)
+        self._longest = max(map(len, self._spelled), default=0)
 
-    def split(self, uri: str) -> tuple[str, str] | None:
-        """The server and its own URI, which must have a scheme; None if no server's name is in front.
+    def split(self, uri: str) -> tuple[str, str, str] | None:
+        """The server, its own URI, which must have a scheme, and how the server was spelled; None if there is none.
 
         The scheme keeps a server called `file` from owning every `file:///…`. The longest name wins.
         """
         # From the right, so that the longest name wins, and not beyond the longest name, so that the time is bounded.
         colon = uri.rfind(":", 0, self._longest + 1)
         while colon >= 0:
-            if uri[:colon] in self._servers and _SCHEME.match(uri, colon + 1):
-                return uri[:colon], uri[colon + 1 :]
+            spelled = uri[:colon]
+            if (server := self._spelled.get(spelled)) is not None and _SCHEME.match(uri, colon + 1):
+                return server, uri[colon + 1 :], spelled
             colon = uri.rfind(":", 0, colon)
         return None
 

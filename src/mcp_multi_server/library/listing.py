@@ -14,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from ..core.catalog.catalog import Catalog, Kind
 from ..core.index import NAME_KEY, SERVER_KEY, STATE_KEY
 from ..core.lifecycle import ROUTED, State
+from ..core.uri import namespaced
 from .away import UNKNOWN, Away, status_now
 from .capabilities import ServerCapabilities
 
@@ -144,13 +145,13 @@ class Listing:
 
     def resources(self, use_namespace: bool) -> list[types.Resource]:
         """All resources, their URIs with the server's name in front or not."""
-        found = self._resources.models()
-        return found if use_namespace else [_with_own_uri(item) for item in found]
+        found = [_with_own_uri(item) for item in self._resources.models()]
+        return [_with_namespace(item) for item in found] if use_namespace else found
 
     def templates(self, use_namespace: bool) -> list[types.ResourceTemplate]:
         """All templates, likewise."""
-        found = self._templates.models()
-        return found if use_namespace else [_with_own_template(item) for item in found]
+        found = [_with_own_template(item) for item in self._templates.models()]
+        return [_with_template_namespace(item) for item in found] if use_namespace else found
 
     def servers_of(self, kind: Kind) -> dict[str, str]:
         """The server of each listed tool or prompt."""
@@ -306,12 +307,28 @@ def _under_own_name(item: N) -> N:
 
 
 def _with_own_uri(item: types.Resource) -> types.Resource:
-    item.uri = item.uri.removeprefix(f"{_server(item)}:")
+    item.uri = _own_uri(_server(item), item.uri)
     return item
 
 
 def _with_own_template(item: types.ResourceTemplate) -> types.ResourceTemplate:
-    item.uri_template = item.uri_template.removeprefix(f"{_server(item)}:")
+    item.uri_template = _own_uri(_server(item), item.uri_template)
+    return item
+
+
+def _own_uri(server: str, uri: str) -> str:
+    """The URI that the server wrote: without its name, or without the scheme that stands for it."""
+    named = namespaced(server, "")
+    return uri.removeprefix(named) if uri.startswith(named) else uri.partition(":")[2]
+
+
+def _with_namespace(item: types.Resource) -> types.Resource:
+    item.uri = namespaced(_server(item), item.uri)
+    return item
+
+
+def _with_template_namespace(item: types.ResourceTemplate) -> types.ResourceTemplate:
+    item.uri_template = namespaced(_server(item), item.uri_template)
     return item
 
 

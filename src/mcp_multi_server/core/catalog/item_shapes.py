@@ -16,6 +16,8 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 Name: TypeAlias = Annotated[str, Meta(min_length=1)]
+Uri: TypeAlias = Annotated[str, Meta(min_length=1, pattern=r"^[^/\t\r\n]")]
+"""What begins otherwise is looked at more closely."""
 Text: TypeAlias = str | UnsetType
 Flag: TypeAlias = bool | UnsetType
 Number: TypeAlias = float | UnsetType
@@ -173,14 +175,14 @@ class _OfResource(_Described, gc=False, rename="camel"):
 class Resource(_OfResource, gc=False, kw_only=True, rename="camel"):
     """A resource. Its size has a bound because JavaScript reads a number of 400 digits as infinity."""
 
-    uri: Name
+    uri: Uri
     size: Annotated[int, Meta(ge=-(2**53), le=2**53)] | UnsetType = UNSET
 
 
 class ResourceTemplate(_OfResource, gc=False, kw_only=True, rename="camel"):
     """A resource template."""
 
-    uri_template: Name
+    uri_template: Uri
 
 
 Look: TypeAlias = Callable[[bytes], str]

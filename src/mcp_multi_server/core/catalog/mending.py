@@ -31,6 +31,10 @@ _ANYTHING, _NOTHING = Raw(b"{}"), Raw(b'{"not":{}}')
 _MOMENT = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)T([01]\d|2[0-3]):[0-5]\d:[0-5]\d(\.\d+)?(Z|[+-]([01]\d|2[0-3]):[0-5]\d)", re.ASCII
 )
+_URIS = ("uri", "uriTemplate")
+_AUTHORITY = re.compile(r"[\t\r\n]*/[\t\r\n]*/")
+"""What follows would be read as a host's name, with a server's name in front of it, and may be none (RFC 3986 §3.2).
+Parsers of URLs skip tabs and line ends."""
 _decode_list = decoder(list[Raw])
 
 
@@ -68,6 +72,8 @@ def mended(raw: bytes, key: str, shape: Mapping[str, Mend]) -> Mended:
     name = text(body.get(key))
     if not name:
         raise Unmendable(_unnamed(body, key))
+    if key in _URIS and _AUTHORITY.match(name):
+        raise Unmendable(f"its {key} begins with // and has no scheme", name)
     changed = _mend_members(body, shape, "", notes)
     if text(body.get("name")) is None:  # a resource is read by its URI, and clients want a name beside it
         notes.append(f"name is {_kind_of(body.get('name'), 'string')}: listed with its {key} for one")

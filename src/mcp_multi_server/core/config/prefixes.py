@@ -25,5 +25,9 @@ def default_prefix(server: str) -> str:
     # `é` becomes `e` and an accent, a fullwidth digit a digit.
     letters = "".join(each for each in unicodedata.normalize("NFKD", server) if not unicodedata.combining(each))
     stem = _RUN.sub("_", letters)[:_STEM].strip("_-")
-    digest = sha256(server.encode("utf-8", "surrogatepass")).hexdigest()[:_HASH]
-    return f"{stem or 'server'}_{digest}"
+    return f"{stem or 'server'}_{digest(server)}"
+
+
+def digest(server: str) -> str:
+    """A few characters that depend on the server's name, and differ for names that differ."""
+    return sha256(server.encode("utf-8", "surrogatepass")).hexdigest()[:_HASH]
