@@ -8,6 +8,7 @@ does not exist must cost the others nothing. Runs alternate; ratios are taken wi
 from __future__ import annotations
 
 import argparse
+import json
 import select
 import subprocess
 import sys
@@ -23,7 +24,9 @@ from .wire import Wire, WireError
 
 LIMIT = 60.0
 POLL = 0.005
-"""Seconds between two looks at the listing."""
+"""Seconds until a call that was refused is made again."""
+FIRST_ID = 1000
+"""Far from the ids that a `Wire` takes itself."""
 MISSING = ["mcp-server-that-does-not-exist"]
 
 
@@ -87,19 +90,23 @@ def _call_each(children: Sequence[subprocess.Popen[bytes]], begin: float) -> Tim
 
 
 def behind(command: str, servers: Mapping[str, Sequence[str]], healthy: Sequence[str]) -> Timing:
-    """Start the daemon and call each healthy server through it as soon as it is listed."""
+    """Start the daemon and call each healthy server through it: the calls are held until their servers are there."""
     done: list[float] = []
     with Daemon(command, servers) as daemon:
         client = daemon.client()
-        waiting = {echo_of(server) for server in healthy}
+        waiting = {FIRST_ID + at: echo_of(server) for at, server in enumerate(healthy)}
+        for id, name in waiting.items():
+            client.post("tools/call", {"name": name, "arguments": {"text": "hello"}}, id=id)
         while waiting:
-            for name in waiting.intersection(client.tools()):
-                call_once(client, name)
+            answer = json.loads(client.take_response())
+            if "error" not in answer:
                 done.append(time.perf_counter() - daemon.started)
-                waiting.discard(name)
+                del waiting[answer["id"]]
+                continue
             if time.perf_counter() - daemon.started > LIMIT:
-                raise WireError(f"not usable: {', '.join(sorted(waiting))}: {daemon.last_words()}")
-            time.sleep(POLL)
+                raise WireError(f"not usable: {', '.join(sorted(waiting.values()))}: {daemon.last_words()}")
+            time.sleep(POLL)  # it was not held as long as its server takes
+            client.post("tools/call", {"name": waiting[answer["id"]], "arguments": {"text": "hello"}}, id=answer["id"])
         client.close()
     return Timing(done[0], done[-1])
 

@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping
 from typing import Protocol
 
 import anyio
+from anyio.abc import TaskGroup
 
 from ..core.catalog.catalog import Catalog, CatalogList, Kind
 from ..core.config.config import ServerConfig
@@ -58,22 +59,29 @@ class CatalogOwner(Protocol):
 class Refresher:
     """Reads one server's catalog over all its sessions.
 
-    The server makes it, and runs `keep_fresh`, `fill_gaps` and `subscribe` as long as a session lasts.
+    The server makes it, and has it `begin` with each session that is ready.
     """
 
     def __init__(self, owner: CatalogOwner) -> None:
         self._owner = owner
         self._loop = asyncio.get_running_loop()
         self._wanted = asyncio.Event()
-        self._gaps_wanted = asyncio.Event()
-        """Likewise, for the lists that could not be read."""
-        self._has_gaps = asyncio.Event()
-        """Set while there are such lists."""
+        self._gaps_wanted: asyncio.Event | None = None
+        """Likewise, for the lists that could not be read; there is one while there are such lists."""
+        self._tasks: TaskGroup | None = None
 
     def refresh_soon(self) -> None:
         """Have the lists read again; several wishes within a moment are one."""
         self._wanted.set()
-        self._gaps_wanted.set()
+        if self._gaps_wanted is not None:
+            self._gaps_wanted.set()
+
+    def begin(self, session: ServerSession, tasks: TaskGroup) -> None:
+        """Keep the lists current, in tasks of this group, which is to end with the session."""
+        self._tasks, self._gaps_wanted = tasks, None
+        tasks.start_soon(self._keep_fresh, session)
+        tasks.start_soon(self._subscribe, session)
+        self._fill_gaps_soon(session)
 
     async def read_first(self, session: ServerSession) -> None:
         """Read every list, as far as it can be read. Raises Lost where none can be."""
@@ -95,19 +103,21 @@ class Refresher:
         started = self._loop.time()
         reading = await read_lists(session, kinds, timeout=self._owner.config.timeout, before=self._owner.catalog)
         self._take(reading.lists, self._loop.time() - started if reading.failure is None else None)
+        self._fill_gaps_soon(session)
 
     def _take(self, lists: Mapping[Kind, CatalogList], seconds: float | None) -> None:
-        catalog = (self._owner.catalog or Catalog()).updated(lists)
-        if catalog.gaps:
-            self._has_gaps.set()
-        else:
-            self._has_gaps.clear()
-        self._owner.take_catalog(catalog, seconds=seconds)
+        self._owner.take_catalog((self._owner.catalog or Catalog()).updated(lists), seconds=seconds)
+
+    def _fill_gaps_soon(self, session: ServerSession) -> None:
+        """Begin to ask for the lists that could not be read, if there are any and it has not begun."""
+        if self._gaps() and self._gaps_wanted is None and self._tasks is not None:
+            self._gaps_wanted = asyncio.Event()
+            self._tasks.start_soon(self._fill_gaps, session, self._gaps_wanted)
 
     def _gaps(self) -> tuple[Kind, ...]:
         return self._owner.catalog.gaps if self._owner.catalog else ()
 
-    async def keep_fresh(self, session: ServerSession) -> None:
+    async def _keep_fresh(self, session: ServerSession) -> None:
         """Read the lists again whenever it is time, until cancelled or the session ends."""
         early = iter(EARLY)
         with contextlib.suppress(Lost):
@@ -121,24 +131,21 @@ class Refresher:
                 if kinds := set(announced(session)).difference(self._gaps()):
                     await self._read_again(session, sorted(kinds, key=tuple(Kind).index))
 
-    async def fill_gaps(self, session: ServerSession) -> None:
-        """Read again, ever less often, the lists that could not be read, until cancelled or the session ends.
+    async def _fill_gaps(self, session: ServerSession, wanted: asyncio.Event) -> None:
+        """Read again, ever less often, the lists that could not be read, until there are none or the session ends.
 
         They have a task of their own, so that one that hangs delays no change of the others.
         """
         tries = 0
         with contextlib.suppress(Lost):
-            while True:
-                if not self._has_gaps.is_set():
-                    await self._has_gaps.wait()
-                    self._gaps_wanted.clear()  # what was wanted before was wanted of the others
+            while before := self._gaps():
                 with anyio.move_on_after(self._gap_pause(tries)):
-                    await self._gaps_wanted.wait()
+                    await wanted.wait()
                     await anyio.sleep(DEBOUNCE)
-                self._gaps_wanted.clear()
-                before = self._gaps()
+                wanted.clear()
                 await self._read_again(session, before)
                 tries = tries + 1 if self._gaps() == before else 0
+        self._gaps_wanted = None
 
     def _gap_pause(self, tries: int) -> float:
         interval = self._owner.spread(self._owner.config.refresh_interval, REFRESH_SPREAD)
@@ -159,7 +166,7 @@ class Refresher:
             return min(max(ttl, TTL_FLOOR), TTL_CEILING)
         return self._owner.spread(self._owner.config.refresh_interval, REFRESH_SPREAD)
 
-    async def subscribe(self, session: ServerSession) -> None:
+    async def _subscribe(self, session: ServerSession) -> None:
         """Have a modern server say when its lists change (basic/patterns/subscriptions); a legacy one does unasked."""
         negotiated = session.negotiated
         wanted = {kind.subscription: True for kind in Kind if negotiated.announces_changes(kind.capability)}

@@ -356,9 +356,7 @@ class Server:
     async def _keep(self, session: ServerSession) -> None:
         """Keep a session that is ready until it ends."""
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._refresher.keep_fresh, session)
-            tasks.start_soon(self._refresher.fill_gaps, session)
-            tasks.start_soon(self._refresher.subscribe, session)
+            self._refresher.begin(session, tasks)
             tasks.start_soon(self._health.watch, session)
             await session.exchange.ended.wait()
             tasks.cancel_scope.cancel()  # what still runs of them has nothing left to do

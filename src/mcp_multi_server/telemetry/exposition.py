@@ -131,9 +131,9 @@ def _catalogs(servers: tuple[ServerSample, ...]) -> Iterator[Metric]:
     )
     yield _gauge(
         "catalog_problems",
-        "Items that the server lists and that were left out or mended; status and log say it in words.",
+        "Items of the server's lists that were left out or mended, and lists that failed; no series for 0.",
         ["server", "kind"],
-        (((s.name, kind), count) for s in servers for kind, count in s.problems.items()),
+        (((s.name, kind), count) for s in servers for kind, count in s.problems.items() if count),
     )
     yield _gauge(
         "catalog_last_refresh_success_timestamp_seconds",
