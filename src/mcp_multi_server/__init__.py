@@ -9,10 +9,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from .core.config.settings import ServerConfig
     from .library.callbacks import ServerRequestContext
     from .library.capabilities import ServerCapabilities
     from .library.client import MultiServerClient
-    from .library.config import MCPServersConfig, ServerConfig
+    from .library.config import MCPServersConfig
     from .library.formats import (
         mcp_tools_to_anthropic_format,
         mcp_tools_to_gemini_format,
@@ -52,7 +53,7 @@ _HOMES = {
     "MCPServersConfig": "library.config",
     "MultiServerClient": "library.client",
     "ServerCapabilities": "library.capabilities",
-    "ServerConfig": "library.config",
+    "ServerConfig": "core.config.settings",
     "ServerRequestContext": "library.callbacks",
     "SyncMultiServerClient": "library.sync_client",
     "configure_logging": "library.logs",

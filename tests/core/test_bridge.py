@@ -320,7 +320,7 @@ def test_what_the_daemon_answers_by_itself_is_asked_again(method: str) -> None:
     assert again == {"jsonrpc": "2.0", **asked}
 
 
-def test_questions_of_a_daemon_that_is_gone_are_withdrawn_and_late_answers_go_nowhere() -> None:
+def test_requests_of_a_daemon_that_is_gone_are_withdrawn_and_late_answers_go_nowhere() -> None:
     table = legacy()
     question: Message = {"id": 41, "method": "sampling/createMessage", "params": {}}
     table.send(question, question | {"id": 42}, question | {"id": 43})
@@ -354,7 +354,7 @@ def test_streams_of_the_daemons_own_end_with_it() -> None:
     assert sorted(message["id"] for message in table.told()) == [1, 2]
 
 
-def test_questions_whose_late_answers_are_waited_for_have_a_cap() -> None:
+def test_requests_whose_late_answers_are_waited_for_have_a_cap() -> None:
     table = legacy()
     for id in range(MOST_LATE + 1):
         table.send({"id": id, "method": "roots/list"})

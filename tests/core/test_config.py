@@ -386,7 +386,7 @@ def test_space_around_a_header_value_is_no_part_of_it(value: str) -> None:
 
 def test_half_a_surrogate_pair_is_no_text() -> None:
     assert list(told(read(r'{"mcpServers": {"a": {"command": "x", "args": ["\ud83d"]}}}'))) == [".args[0]"]
-    assert only(command="x", args=["😀"]).servers["a"].args == ("😀",)
+    assert only(command="x", args=["😀"]).servers["a"].args == ["😀"]
 
 
 def test_a_key_given_twice_within_an_entry_breaks_only_the_entry() -> None:
@@ -422,7 +422,7 @@ def test_a_disabled_entry_needs_nothing_and_its_problems_are_notes() -> None:
 
 def test_numbers_and_switches_can_come_from_variables() -> None:
     server = only(command="x", timeout="${SECONDS}", disabled="${YES}", args=["$${HOME}", "${TOKEN}"]).servers["a"]
-    assert (server.timeout, server.disabled, server.args) == (7.0, True, ("${HOME}", "s3cret"))
+    assert (server.timeout, server.disabled, server.args) == (7.0, True, ["${HOME}", "s3cret"])
 
 
 def test_keys_are_not_expanded() -> None:

@@ -294,7 +294,7 @@ def test_a_name_means_the_entry_s_own_env_first() -> None:
         envFile=".env",
     )
     assert server.command == "/opt/s3cret"
-    assert server.args == ("Authorization:mine", "s3cret", "from file")
+    assert server.args == ["Authorization:mine", "s3cret", "from file"]
     assert server.env == {"KEY": "from file", "TOKEN": "mine", "BIN": "/opt/s3cret", "PATH": "/opt:/usr/bin"}
     assert made(url="${BASE}/mcp", headers={"A": "Bearer ${K}"}, env={"BASE": "http://x.test", "K": "pa$$"}) == (
         ServerConfig(url=URL, headers={"A": "Bearer pa$$"}, env={"BASE": "http://x.test", "K": "pa$$"})
@@ -313,7 +313,7 @@ def test_an_env_file_that_cannot_be_read_breaks_its_entry(path: Any, said: str) 
 )
 def test_what_looks_like_a_variable_and_is_none_stays_and_is_noted(value: str) -> None:
     config = only(command="x", env={"A": value}, args=[value])
-    assert (config.servers["a"].env["A"], config.servers["a"].args) == (value, (value,))
+    assert (config.servers["a"].env["A"], config.servers["a"].args) == (value, [value])
     assert notes(config).keys() == {"mcpServers.a.env.A", "mcpServers.a.args[0]"}
     assert value.strip("$%") not in str([*map(str, config.notes)])
 
@@ -333,10 +333,10 @@ def test_a_bare_name_is_a_variable_in_an_entry_of_gemini_s() -> None:
     assert made(command="x", trust=False, env={"A": "$TOKEN", "B": "pa$$w0rd"}).env == {"A": "s3cret", "B": "pa$$w0rd"}
     assert made(command="x", env={"A": "$TOKEN"}).env == {"A": "$TOKEN"}
     config = only(command="x", httpUrl="", trust=True, args=["$A"], env={"A": "mine", "B": "$A"})
-    assert (config.servers["a"].args, config.servers["a"].env["B"]) == (("mine",), "$A")
+    assert (config.servers["a"].args, config.servers["a"].env["B"]) == (["mine"], "$A")
     assert notes(config).keys() == {"mcpServers.a.trust", "mcpServers.a.env.B"}
     of_gemini = {"mcp": {"allowed": ["a"]}, "mcpServers": {"a": {"command": "x", "args": ["$TOKEN"]}}}
-    assert read(of_gemini).servers["a"].args == ("s3cret",)
+    assert read(of_gemini).servers["a"].args == ["s3cret"]
 
 
 # -- inputs
@@ -354,7 +354,7 @@ def test_an_input_has_the_value_that_the_daemon_object_gives_it() -> None:
 def test_the_inputs_of_an_editor_s_settings_count_too() -> None:
     servers = {"a": {"command": "x", "args": ["${input:key}"]}}
     config = read({"mcp": {"servers": servers, "inputs": [{"id": "key", "default": "d"}, {"id": 1}, 2]}})
-    assert config.servers["a"].args == ("d",)
+    assert config.servers["a"].args == ["d"]
     assert list(notes(config)) == ["inputs"]
 
 

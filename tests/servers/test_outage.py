@@ -12,7 +12,7 @@ from typing import Any
 
 import anyio
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mcp_multi_server.core import lifecycle
@@ -318,7 +318,7 @@ def _being_ended(story: Story) -> int:
     return sum(wait.failure is not None and not wait.task.gone.is_set() for wait in story.waits)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60)
 @given(
     st.lists(st.tuples(st.sampled_from(HAPPENINGS), st.sampled_from([0.0, 0.01, 0.3, 3.0, 40.0, 400.0])), max_size=25),
     st.integers(0, 100),

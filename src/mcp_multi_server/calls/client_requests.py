@@ -46,7 +46,7 @@ class ClientRequests:
         if self._is_over:
             raise RpcError(INTERNAL_ERROR, "the client is gone")
         if len(self._rows) >= MOST_OPEN:
-            raise RpcError(INTERNAL_ERROR, f"the client has {MOST_OPEN} questions to answer")
+            raise RpcError(INTERNAL_ERROR, f"the client has {MOST_OPEN} input requests to answer")
         self._last += 1
         self._rows[self._last] = _Row(answered, lost)
         self._send(jsonrpc.request(self._last, method, params))

@@ -172,7 +172,7 @@ class InputRequests:
         _check(opened, input_requests.client_capabilities(meta.get(CAPABILITIES_KEY)))
         asked = call.postponable().open
         if len(asked) >= MOST_OPEN:
-            raise RpcError(INTERNAL_ERROR, f"the client has {MOST_OPEN} questions to answer")
+            raise RpcError(INTERNAL_ERROR, f"the client has {MOST_OPEN} input requests to answer")
         self._keys += 1
         # Keys are never used twice: an answer that comes late must not meet a later question.
         key = f"ask-{self._keys}"

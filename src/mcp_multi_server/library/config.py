@@ -5,27 +5,18 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import PydanticCustomError, PydanticSerializationError, to_json
 
-from ..core.config import settings
 from ..core.config.config import Config, parse
 from ..core.config.jsonc import plain
-from ..core.config.values import Text
+from ..core.config.settings import ServerConfig
 from ..core.errors import ConfigError, Problem
 from ..daemon import config_file
 
 STRICT_VARIABLE = "MCP_MULTI_SERVER_STRICT_CONNECT"
-
-
-class ServerConfig(settings.ServerConfig):
-    """One MCP server: a program to run (`command`) or an address to connect to (`url`)."""
-
-    if not TYPE_CHECKING:  # a type checker is told, as of all of them, that it is a sequence
-        # A list, as version 1 had it: programs compare and extend it. The daemon's own is a tuple.
-        args: list[Text] = Field(default_factory=list, repr=False)
 
 
 class MCPServersConfig(BaseModel):

@@ -19,7 +19,7 @@ MAX_PAGES = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class ReadLists:
     """What came of reading some lists. `failure`: why none of them could be read at all, where that is so."""
 
     lists: Mapping[Kind, CatalogList]
@@ -50,7 +50,7 @@ async def read_lists(
     timeout: float,
     patience: float = math.inf,
     before: Catalog | None = None,
-) -> Reading:
+) -> ReadLists:
     """These lists, each as far as it could be read.
 
     `before`: what was read the last time, and is mostly there again. `timeout`: seconds a page. `patience`: seconds of
@@ -60,10 +60,10 @@ async def read_lists(
     lists = {reader.kind: reader.found() for reader in readers}
     failures = [reader.failure for reader in readers if reader.failure is not None]
     if not failures or any(reader.pages for reader in readers):
-        return Reading(lists)
+        return ReadLists(lists)
     if failures[0].reason is Reason.START_TIMEOUT:
-        return Reading(lists, Failure(Reason.START_TIMEOUT, f"its lists did not come within {timeout:g} s"))
-    return Reading(lists, failures[0])
+        return ReadLists(lists, Failure(Reason.START_TIMEOUT, f"its lists did not come within {timeout:g} s"))
+    return ReadLists(lists, failures[0])
 
 
 async def _read(

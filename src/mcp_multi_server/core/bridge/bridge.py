@@ -21,7 +21,7 @@ from .envelope import Envelope, Id, as_id, decode, encode, member, read, read_en
 from .errors import AWAY, LOST, failure, may_be_done
 from .held import HeldLine, HeldLines
 from .memory import LISTS, REMEMBERED, Listen, Memory
-from .requests import OpenRequests, Questions
+from .requests import DaemonRequests, SentRequests
 
 BARRIER = b""
 """Stands among the lines for the host: what follows is not to be read together with what came before.
@@ -64,12 +64,12 @@ class Bridge:
         self._linger = linger
         self._memory = Memory()
         self._held = HeldLines()
-        self._open = OpenRequests()
+        self._open = SentRequests()
         self._streams: set[Id] = set()
         self._own: dict[Id, str] = {}
         """Requests of our own, and what their answers are for."""
         self._last_own = 0
-        self._questions = Questions()
+        self._daemon_requests = DaemonRequests()
         self._told: set[str] = set()
         self._is_connected = False
         self._since = now
@@ -102,8 +102,8 @@ class Bridge:
         """The client has ended its side: what is open gets its time, and subscriptions are over."""
         if self._left is None:
             self._left = self.look_at = now
-            for question in self._questions.take_all():
-                self.to_daemon.append(encode({"id": question, "error": failure("the client is gone")}))
+            for id in self._daemon_requests.take_all():
+                self.to_daemon.append(encode({"id": id, "error": failure("the client is gone")}))
 
     @property
     def is_over(self) -> bool:
@@ -129,7 +129,7 @@ class Bridge:
         if envelope is not None:
             method, id = envelope
             if not method:
-                if id is not None and not self._questions.answered(id):
+                if id is not None and not self._daemon_requests.answered(id):
                     return
             elif id is None:
                 self._notified(method, line)
@@ -160,7 +160,7 @@ class Bridge:
         method, id = envelope or ("", None)
         if envelope is not None and not method:
             if id is not None:
-                self._questions.answered(id)  # the daemon that asked for it is gone
+                self._daemon_requests.answered(id)  # the daemon that asked for it is gone
         elif method and id is not None and self.dialing.is_unwelcome:
             self._answer(id, self._away())
         elif method == "notifications/initialized":
@@ -209,12 +209,12 @@ class Bridge:
             if self._left is not None:
                 self.to_daemon.append(encode({"id": id, "error": failure("the client is gone")}))
                 return False
-            self._questions.asked(id)
+            self._daemon_requests.asked(id)
         elif method == "notifications/progress":
             self._open.progressed(line)
         elif method == "notifications/cancelled":
             if (withdrawn := _request_id(line)) is not None:
-                self._questions.withdrawn(withdrawn)
+                self._daemon_requests.withdrawn(withdrawn)
         elif method == "notifications/subscriptions/acknowledged":
             return self._memory.acknowledged(line)
         return True
@@ -291,7 +291,7 @@ class Bridge:
                 self._answer(id, may_be_done(why, opened.method))
         for id in self._streams:
             self._answer(id, failure(why, reason=LOST))
-        for id in self._questions.take_all():
+        for id in self._daemon_requests.take_all():
             told = {"requestId": id, "reason": why}
             self.to_host.append(encode({"method": "notifications/cancelled", "params": told}))
         self._streams.clear()

@@ -1,4 +1,4 @@
-"""What is open between a bridge's client and the daemon: requests of the one, questions of the other.
+"""What is open between a bridge's client and the daemon: requests of either side.
 
 The open requests also tell whether the daemon still answers at all.
 """
@@ -21,7 +21,7 @@ OWN_TIMEOUT_PATIENCE = 2.0
 END = 4096
 """Bytes at either end of a request in which its `_meta` is looked for."""
 MOST_LATE = 1000
-"""Questions of earlier daemons whose answers are waited for, to drop them."""
+"""Requests of earlier daemons whose answers are waited for, to drop them."""
 
 
 class OpenRequest:
@@ -43,7 +43,7 @@ class OpenRequest:
         self.since = since
 
 
-class OpenRequests:
+class SentRequests:
     """The table of one bridge, which makes it. Times are on the bridge's clock; `heard` is when the last byte came."""
 
     def __init__(self) -> None:
@@ -135,7 +135,7 @@ class OpenRequests:
         return self._pinged is not None and heard <= self._pinged and now >= self._pinged + PING_PATIENCE
 
 
-class Questions:
+class DaemonRequests:
     """Requests of daemons to the client, which asks a person or a model, and so may answer when nobody waits."""
 
     def __init__(self) -> None:
@@ -144,7 +144,7 @@ class Questions:
         """Those of daemons that are gone, the newest last."""
 
     def asked(self, id: Id) -> None:
-        """Note a question that the client is sent."""
+        """Note a request that the client is sent."""
         self._open[id] = None
         self._late.pop(id, None)
 
@@ -161,7 +161,7 @@ class Questions:
         return False
 
     def take_all(self) -> list[Id]:
-        """Take out every open question: who asked is gone, or who was asked."""
+        """Take out every open one: who asked is gone, or who was asked."""
         taken = list(self._open)
         self._open.clear()
         self._late.update(dict.fromkeys(taken))

@@ -38,6 +38,7 @@ _MUST_BE = {
     "string_type": "a string",
     "string_unicode": "valid text",
     "tuple_type": "a list",
+    "list_type": "a list",
 }
 """What a value must be, for each of pydantic's types of error. Its own messages are not shown: some quote the value."""
 

@@ -29,6 +29,7 @@ from .values import (
     Prefix,
     Separator,
     Text,
+    TextList,
     Texts,
     Timeout,
     TransportKind,
@@ -72,8 +73,8 @@ class ServerConfig(Settings):
         description="Program that speaks MCP on its standard input and output: a path, or a name to find on PATH.",
         examples=["uvx"],
     )
-    args: Texts = Field(
-        default=(), description="Arguments of the program, one a string; no shell reads them.", repr=False
+    args: TextList = Field(  # a list, since programs of version 1 compare it with one
+        default=[], description="Arguments of the program, one a string; no shell reads them.", repr=False
     )
     env: Mapping[VariableName, Text | None] = Field(
         default_factory=dict,

@@ -131,11 +131,13 @@ LineBytes: TypeAlias = Annotated[int, Field(ge=KIB, le=MAX_BYTES), BeforeValidat
 Account: TypeAlias = FullText | Annotated[StrictInt, Field(ge=0)]
 """A user or group: its name or its number."""
 Ability: TypeAlias = Literal["sampling", "elicitation", "roots"]
-if TYPE_CHECKING:  # programs may give lists, which pydantic turns into tuples; a type checker does not know that
+if TYPE_CHECKING:  # programs may give either, and pydantic makes the one of the other; no type checker knows that
     Texts: TypeAlias = Sequence[Text]
+    TextList: TypeAlias = Sequence[Text]
     Abilities: TypeAlias = Sequence[Ability]
 else:
     Texts = tuple[Text, ...]
+    TextList = list[Text]
     Abilities = tuple[Ability, ...]
 InheritEnv: TypeAlias = Annotated[
     Annotated[Texts, Tag("list")] | Annotated[Literal["all"], Tag("word")], Discriminator(_list_or_word)
