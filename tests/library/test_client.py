@@ -742,3 +742,16 @@ async def test_servers_of_the_sdk_are_reached_by_pipe_and_by_url(opened: Opened)
             assert told == [0, 1, 2]
             with pytest.raises(MCPError, match="not answered within"):
                 await client.call_tool("stall", {}, 0.2)
+
+
+@both
+async def test_a_server_whose_name_is_no_scheme_is_named_as_in_the_config(opened: Opened) -> None:
+    async with opened({"my_server": fixture("my_server")}) as client:
+        await until(lambda: states(client) == {"my_server": "ready"})
+        assert client.list_resources().resources[0].uri == "my_server:note://one"
+        assert client.list_resources(use_namespace=False).resources[0].uri == "note://one"
+        templates = client.list_resource_templates().resource_templates
+        assert templates[0].uri_template == "my_server:note://my_server/{path}"
+        for spelled in ("my_server", "my-server"):  # by its own name, and as other clients have it listed
+            (content,) = (await client.read_resource(f"{spelled}:note://one")).contents
+            assert content.uri == f"{spelled}:note://one"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from typing import Any, Generic, TypeVar
 
@@ -24,6 +24,7 @@ MARKS = frozenset({SERVER_KEY, NAME_KEY, STATE_KEY})
 _log = logging.getLogger("mcp_multi_server.client")
 M = TypeVar("M", types.Tool, types.Prompt, types.Resource, types.ResourceTemplate)
 N = TypeVar("N", types.Tool, types.Prompt)
+R = TypeVar("R", types.Resource, types.ResourceTemplate)
 
 
 class _Meta(msgspec.Struct):
@@ -145,13 +146,13 @@ class Listing:
 
     def resources(self, use_namespace: bool) -> list[types.Resource]:
         """All resources, their URIs with the server's name in front or not."""
-        found = [_with_own_uri(item) for item in self._resources.models()]
-        return [_with_namespace(item) for item in found] if use_namespace else found
+        rename = _named_uri if use_namespace else _own_uri
+        return [_with_uri(item, rename) for item in self._resources.models()]
 
     def templates(self, use_namespace: bool) -> list[types.ResourceTemplate]:
         """All templates, likewise."""
-        found = [_with_own_template(item) for item in self._templates.models()]
-        return [_with_template_namespace(item) for item in found] if use_namespace else found
+        rename = _named_uri if use_namespace else _own_uri
+        return [_with_uri(item, rename) for item in self._templates.models()]
 
     def servers_of(self, kind: Kind) -> dict[str, str]:
         """The server of each listed tool or prompt."""
@@ -213,10 +214,10 @@ class Listing:
         for server, prompts in self._prompts.by_server():
             of(server).prompts = types.ListPromptsResult(prompts=[_under_own_name(prompt) for prompt in prompts])
         for server, resources in self._resources.by_server():
-            own_resources = [_unmarked(_with_own_uri(resource)) for resource in resources]
+            own_resources = [_unmarked(_with_uri(resource, _own_uri)) for resource in resources]
             of(server).resources = types.ListResourcesResult(resources=own_resources)
         for server, templates in self._templates.by_server():
-            own_templates = [_unmarked(_with_own_template(template)) for template in templates]
+            own_templates = [_unmarked(_with_uri(template, _own_uri)) for template in templates]
             of(server).resource_templates = types.ListResourceTemplatesResult(resource_templates=own_templates)
         return {name: found.pop(name) for name in self._servers if name in found} | found
 
@@ -306,13 +307,12 @@ def _under_own_name(item: N) -> N:
     return _unmarked(item)
 
 
-def _with_own_uri(item: types.Resource) -> types.Resource:
-    item.uri = _own_uri(_server(item), item.uri)
-    return item
-
-
-def _with_own_template(item: types.ResourceTemplate) -> types.ResourceTemplate:
-    item.uri_template = _own_uri(_server(item), item.uri_template)
+def _with_uri(item: R, rename: Callable[[str, str], str]) -> R:
+    """The item, its URI or template renamed; `rename` takes its server's name, and the URI as it is listed."""
+    if isinstance(item, types.Resource):
+        item.uri = rename(_server(item), item.uri)
+    else:
+        item.uri_template = rename(_server(item), item.uri_template)
     return item
 
 
@@ -322,14 +322,9 @@ def _own_uri(server: str, uri: str) -> str:
     return uri.removeprefix(named) if uri.startswith(named) else uri.partition(":")[2]
 
 
-def _with_namespace(item: types.Resource) -> types.Resource:
-    item.uri = namespaced(_server(item), item.uri)
-    return item
-
-
-def _with_template_namespace(item: types.ResourceTemplate) -> types.ResourceTemplate:
-    item.uri_template = namespaced(_server(item), item.uri_template)
-    return item
+def _named_uri(server: str, uri: str) -> str:
+    """The URI with the server's own name in front, whatever stands for it in the list."""
+    return namespaced(server, _own_uri(server, uri))
 
 
 def _unmarked(item: M) -> M:
