@@ -16,10 +16,11 @@ FLOORS = {"core": 98.0, "all": 92.0}
 
 
 def by_room(files: Mapping[str, Mapping[str, Mapping[str, int]]]) -> dict[str, Counter[str]]:
-    """The sums of each directory of the package, those of its own modules under "", and of everything under "all"."""
+    """The sums of each room of the package, those of its own modules under "", and of everything under "all"."""
     rooms: dict[str, Counter[str]] = {}
     for name, measured in files.items():
-        for room in (name.partition("mcp_multi_server/")[2].rpartition("/")[0], "all"):
+        path = name.partition("mcp_multi_server/")[2]
+        for room in (path.partition("/")[0] if "/" in path else "", "all"):
             rooms.setdefault(room, Counter()).update(measured["summary"])
     return dict(sorted(rooms.items(), key=lambda item: (item[0] == "all", item[0])))
 

@@ -260,7 +260,7 @@ async def test_questions_that_wait_have_a_cap(monkeypatch: pytest.MonkeyPatch) -
         await calling(client, server)
         for id in ("1", "2", "3"):
             server.ask(SAMPLING, "{}", id=id)
-        assert "2 questions" in (await refused(server, "3"))["message"]
+        assert "2 input requests" in (await refused(server, "3"))["message"]
         first = await client.question()
         await client.reply(first, result="{}")
         await server.response("1")

@@ -170,7 +170,7 @@ def test_variables_come_from_the_environment_from_files_and_from_credentials(fil
     file.write_text(json.dumps({"mcpServers": {"a": {"command": "${NAME}", "args": args}}}))
     config = load(str(file), {"NAME": "run", "CREDENTIALS_DIRECTORY": str(tmp_path / "credentials")})
     assert config.servers["a"].command == "run"
-    assert config.servers["a"].args == ("from a file", "from a file", "from systemd", "default")
+    assert config.servers["a"].args == ["from a file", "from a file", "from systemd", "default"]
 
 
 def test_relative_files_are_relative_to_the_config_wherever_the_daemon_is(

@@ -98,8 +98,9 @@ _shapes: Mapping[Kind, Mapping[str, Mend]] = {
     Kind.RESOURCE: mending.RESOURCE,
     Kind.TEMPLATE: mending.TEMPLATE,
 }
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
-_LONG_NUMBER = re.compile(rb"\d{%d}" % (LONGEST_NUMBER + 1))
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)  # runs of plain characters are taken at once
+_DIGITS_AS_0 = bytes.maketrans(b"123456789", b"0" * 9)
+_LONG_NUMBER = b"0" * (LONGEST_NUMBER + 1)
 _BUT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 
@@ -167,7 +168,7 @@ def _list(kind: Kind, body: Members, findings: list[Finding]) -> list[Raw]:
 def read_item(kind: Kind, raw: bytes, findings: list[Finding], era: Era = Era.LEGACY) -> Item | None:
     """The item in its JSON, mended where it has to be; None where it cannot be listed. `findings` get the reasons."""
     # Counted, since that is quick, and an item with so few brackets cannot be nested too deeply.
-    if len(raw) <= LONGEST_NUMBER and raw.count(b"{") + raw.count(b"[") <= DEEPEST:
+    if raw.count(b"{") + raw.count(b"[") <= DEEPEST and not _has_long_number(raw):
         try:
             return Item(_looks[kind](raw), raw)
         except (msgspec.DecodeError, UnicodeDecodeError):
@@ -194,16 +195,22 @@ def _read_with_care(kind: Kind, raw: bytes, findings: list[Finding], era: Era) -
 
 def _unreadable(raw: bytes) -> str:
     """Why the parsers of clients cannot read valid JSON; "" where they can."""
-    if _depth(raw) > DEEPEST:
+    bare = _STRING.sub(b"", raw)
+    if _depth(bare) > DEEPEST:
         return f"it is nested more than {DEEPEST} levels deep"
-    if _LONG_NUMBER.search(_STRING.sub(b"", raw)):
+    if _has_long_number(bare):
         return f"it has a number of more than {LONGEST_NUMBER} digits"
     return ""
 
 
-def _depth(raw: bytes) -> int:
+def _has_long_number(raw: bytes) -> bool:
+    return len(raw) > LONGEST_NUMBER and _LONG_NUMBER in raw.translate(_DIGITS_AS_0)
+
+
+def _depth(bare: bytes) -> int:
+    """How deep JSON is nested whose strings were taken out."""
     depth = deepest = 0
-    for bracket in _STRING.sub(b"", raw).translate(None, _BUT_BRACKETS):
+    for bracket in bare.translate(None, _BUT_BRACKETS):
         if bracket in b"[{":
             depth += 1
             deepest = max(deepest, depth)
