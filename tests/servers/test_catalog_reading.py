@@ -168,19 +168,17 @@ async def test_the_end_of_the_session_ends_the_reading() -> None:
         assert await talk.lost(read_lists(talk.session, announced(talk.session), timeout=600)) == gone
 
 
-ENDLESS: dict[str, tuple[Callable[[str], str], int, str]] = {
+ROUND: dict[str, tuple[Callable[[str], str], int, str]] = {
     "one cursor": (lambda cursor: "again", 2, "was the same again"),
     "the empty one": (lambda cursor: "", 2, "was the same again"),
     "two in turn": (lambda cursor: "b" if cursor == "a" else "a", 3, "was the same again"),
-    "ever new ones": (lambda cursor: cursor + "x", 50, "has no end"),
 }
 
 
-@pytest.mark.parametrize(("following", "asked", "note"), ENDLESS.values(), ids=ENDLESS)
-async def test_a_list_without_end_ends_with_what_was_read(
-    following: Callable[[str], str], asked: int, note: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("following", "asked", "note"), ROUND.values(), ids=ROUND)
+async def test_a_list_that_goes_round_ends_with_what_was_read(
+    following: Callable[[str], str], asked: int, note: str
 ) -> None:
-    monkeypatch.setattr(module, "MAX_PAGES", 50)
     count = iter(range(1000))
 
     def answer(request: Json) -> Json:
@@ -191,6 +189,22 @@ async def test_a_list_without_end_ends_with_what_was_read(
     found = (await read_lists(talk.session, [Kind.TOOL], timeout=SOON)).lists[Kind.TOOL]
     assert (len(found.items), found.gap, len(talk.server.sent)) == (asked, "", asked)
     assert [note in problem.message for problem in found.problems] == [True]
+
+
+async def test_a_list_with_ever_new_cursors_is_a_gap_after_what_came(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_PAGES", 50)
+
+    def answer(request: Json) -> Json:
+        page = int(request["params"].get("cursor", "0"))
+        return {"result": {"tools": [item(f"t{page}")], "nextCursor": str(page + 1)}}
+
+    talk = Agreed({"tools/list": answer}, Era.LEGACY, tools={})
+    found = (await read_lists(talk.session, [Kind.TOOL], timeout=SOON)).lists[Kind.TOOL]
+    assert (len(found.items), len(talk.server.sent)) == (50, 50)
+    assert found.gap == "tools/list has no end: it was read up to page 50; what came before that is listed (50 pages)"
+    whole = Agreed({"tools/list": tools("work")}, Era.LEGACY, tools={})
+    before = (await read_lists(whole.session, [Kind.TOOL], timeout=SOON)).lists[Kind.TOOL]
+    assert [each.name for each in found.after(before).items] == ["work"], "what was whole before stays"
 
 
 @pytest.mark.parametrize("cursor", ["", "more"])

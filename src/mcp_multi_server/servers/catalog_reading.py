@@ -158,7 +158,8 @@ class _ListReader:
                 self._note = "nextCursor was the same again: the list ends there"
                 return
             cursors.add(page.cursor)
-        self._note = f"has no end: what comes after {MAX_PAGES} pages is not listed"
+        # No cursor came twice: what this server means is not known, and what it listed before is better.
+        self._fail(Reason.PROTOCOL, f"has no end: it was read up to page {MAX_PAGES}")
 
     async def _page(self, params: dict[str, Any]) -> ListPage | None:
         """One page; None where the server does not know the method at all."""
