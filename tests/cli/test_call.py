@@ -253,7 +253,7 @@ def test_ctrl_c_cancels_the_call(daemon_with: MakeDaemon) -> None:
         (["call", "t", "nothing"], "neither a JSON object nor key=value: 'nothing'"),
         (["call", "t", "{"], "the arguments are no JSON (line 1 column 2)"),
         (["call", "t", "x=1", "x=2"], "'x' is given twice"),
-        (["call", "t", "--timeout", "0"], "0.0 is not in the range x>0"),
+        (["call", "t", "--timeout", "0"], "0.0 is not in the range 0<x<=1000000.0"),
         (["prompt", "p", '{"x": 1}'], "neither a JSON object nor key=value"),
         (["nonsense"], "No such command 'nonsense'"),
         (["tools", "--nonsense"], "No such option"),

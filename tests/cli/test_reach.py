@@ -220,3 +220,13 @@ def test_a_reader_that_leaves_early_gets_no_traceback(daemon_with: MakeDaemon) -
         process.stdout.close()
         assert process.wait(DEADLINE) == 1
         assert process.stderr.read() == b""
+
+
+@pytest.mark.parametrize("seconds", ["nan", "-1", "inf", "1e300", "soon"])
+@pytest.mark.parametrize(
+    "words", [("call", "t", "--timeout"), ("reload", "--timeout"), ("events", "--wait"), ("stdio", "--hold")]
+)
+def test_seconds_that_nobody_can_wait_for_are_refused(words: tuple[str, ...], seconds: str) -> None:
+    done = run(*words, seconds)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"Invalid value for '{words[-1]}'" in done.stderr

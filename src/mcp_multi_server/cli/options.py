@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import update_wrapper
@@ -18,6 +19,25 @@ answer, which says more, comes first."""
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Decorator: TypeAlias = Callable[[Command], Command]
+
+
+MOST_SECONDS = 1_000_000.0
+"""As in the config; what a system call takes as its limit is not much more."""
+
+
+class Seconds(click.FloatRange):
+    """A number of seconds that can be waited for. No comparison refuses NaN, and no clock ever reaches it."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The number. Raises click.BadParameter."""
+        seconds = super().convert(value, param, ctx)
+        if math.isnan(seconds):
+            self.fail(f"{value!r} is not a number of seconds.", param, ctx)
+        return seconds
+
+
+SECONDS = Seconds(min=0, max=MOST_SECONDS)
+SOME_SECONDS = Seconds(min=0, max=MOST_SECONDS, min_open=True)
 
 
 @dataclass
@@ -48,7 +68,7 @@ config_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 wait_option = click.option(
     "--wait",
-    type=click.FloatRange(min=0),
+    type=SECONDS,
     default=60.0,
     metavar="SECONDS",
     show_default=True,
@@ -59,15 +79,13 @@ global_options = click.make_pass_decorator(GlobalOptions, ensure=True)
 
 def seconds_option(name: str, default: float, explanation: str) -> Callable[[Command], Command]:
     """An option of that many seconds, or none."""
-    seconds = click.FloatRange(min=0)
-    return click.option(name, type=seconds, default=default, metavar="SECONDS", show_default=True, help=explanation)
+    return click.option(name, type=SECONDS, default=default, metavar="SECONDS", show_default=True, help=explanation)
 
 
 def timeout_option(default: float, explanation: str) -> Callable[[Command], Command]:
     """`--timeout SECONDS`."""
-    seconds = click.FloatRange(min=0, min_open=True)
     return click.option(
-        "--timeout", type=seconds, default=default, metavar="SECONDS", show_default=True, help=explanation
+        "--timeout", type=SOME_SECONDS, default=default, metavar="SECONDS", show_default=True, help=explanation
     )
 
 
